@@ -1,0 +1,87 @@
+"""The one interface every data set has: an indexable list of images, each with all its questions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from segearth.errors import DatasetError, UnknownNameError, missing_entry
+from segearth.structures import Sample
+
+
+class SegmentationDataset(ABC):
+    """Images with questions and masks, from one folder in one layout.
+
+    Subclasses state their facts as class attributes and implement :meth:`__len__` and :meth:`__getitem__`. Reading is lazy:
+    construction lists and pairs files by id, indexing decodes one image.
+
+    Attributes:
+        name: The name in :data:`segearth.data.registry.DATASETS`.
+        splits: Legal values of ``split``.
+        tree: The expected layout, printed when an entry is missing.
+        licence: Licence of the data, for reports.
+        homepage: Where the data set is published.
+    """
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    tree: ClassVar[str]
+    licence: ClassVar[str] = "unknown"
+    homepage: ClassVar[str] = ""
+
+    def __init__(self, root: str | Path, split: str) -> None:
+        """Opens one split.
+
+        Args:
+            root: Folder that holds the layout shown in :attr:`tree`.
+            split: One of :attr:`splits`.
+
+        Raises:
+            UnknownNameError: The split does not exist.
+            DatasetError: The folder or an entry of the layout is missing.
+        """
+        if split not in self.splits:
+            raise UnknownNameError(f"{self.name} split", split, self.splits)
+        self.root, self.split = Path(root), split
+        if not self.root.is_dir():
+            raise missing_entry(self.root, ".", self.tree, self.name)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Decodes image ``index`` with all its questions and masks at the image's own size."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def require(self, relative: str | Path) -> Path:
+        """Returns ``root / relative``, or raises the error that prints the expected tree if it does not exist."""
+        path = self.root / relative
+        if not path.exists():
+            raise missing_entry(self.root, relative, self.tree, self.name)
+        return path
+
+
+def check_mask(mask: np.ndarray, image: np.ndarray, mask_path: object, image_path: object) -> np.ndarray:
+    """Returns ``mask`` as ``bool`` after checking that it has the image's size.
+
+    Args:
+        mask: ``(H, W)`` array; non-zero means target.
+        image: ``(H, W, 3)`` array.
+        mask_path: Named in the error.
+        image_path: Named in the error.
+
+    Raises:
+        DatasetError: The sizes differ.
+    """
+    if mask.shape[:2] != image.shape[:2]:
+        (mh, mw), (ih, iw) = mask.shape[:2], image.shape[:2]
+        raise DatasetError(f"mask {mask_path} is {mw}x{mh} but image {image_path} is {iw}x{ih}; sizes must be equal")
+    return mask.astype(bool)

@@ -1,0 +1,78 @@
+"""Errors that write the remedy: what was looked for, where, what exists, what to run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+class SegEarthError(Exception):
+    """Base of every error this library raises on purpose. The command line shows it as one message, no traceback."""
+
+
+class ConfigError(SegEarthError, ValueError):
+    """A configuration key or value that does not fit."""
+
+
+class UnknownNameError(SegEarthError, KeyError):
+    """A name that is in no table; the message lists the nearest ones."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        self.name, self.known = name, sorted(known)
+        super().__init__(f"unknown {what} {name!r}{nearest_names(name, self.known)}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr
+
+
+class ImageError(SegEarthError, ValueError):
+    """An image that is missing, corrupt or of an unusable form."""
+
+
+class QuestionError(SegEarthError, ValueError):
+    """A question the model cannot take: empty, not text, or too long."""
+
+
+class DatasetError(SegEarthError, ValueError):
+    """A data set that is incomplete or contradicts itself."""
+
+
+class CheckpointError(SegEarthError, ValueError):
+    """Weights or training state that are missing, damaged or of another model."""
+
+
+class TrainingError(SegEarthError, RuntimeError):
+    """Training that cannot go on, such as a loss that is not finite."""
+
+
+class MissingExtraError(SegEarthError, ImportError):
+    """An optional package that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'segearth[{extra}]'")
+
+
+def nearest_names(name: str, known: Sequence[str]) -> str:
+    """Returns ``"; did you mean 'x' or 'y'? known: …"`` to end a message with.
+
+    Args:
+        name: The name that was not found.
+        known: Every name that would have been.
+    """
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    shown = ", ".join(known[:30]) + (", …" if len(known) > 30 else "")
+    return f"{hint} (known: {shown or 'none'})"
+
+
+def missing_entry(root: Path, missing: Path | str, tree: str, dataset: str) -> DatasetError:
+    """Returns the error for a data-set folder in which something is missing: the expected tree is printed.
+
+    Args:
+        root: The folder that was given.
+        missing: The first entry that was not found, relative to ``root``.
+        tree: The expected layout, one entry a line.
+        dataset: The data set's name.
+    """
+    return DatasetError(f"{dataset}: {missing} is missing under {root}\nexpected:\n{tree.rstrip()}")

@@ -1,0 +1,21 @@
+"""Seeds: one integer decides every random draw."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def rng_for(*keys: int) -> np.random.Generator:
+    """Returns a generator that depends on ``keys`` alone, such as (seed, epoch, index), in any process."""
+    return np.random.default_rng(list(keys))

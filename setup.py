@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "segearth/__init__.py").read_text(), re.M)[1]
+
+EXTRAS = {
+    "geo": ["rasterio>=1.4", "shapely>=2.0"],
+    "train": ["deepspeed>=0.17", "peft>=0.17", "tensorboard>=2.16"],
+    "demo": ["gradio>=5,<7"],
+    "rl": ["trl>=1.16,<1.17", "datasets>=4"],
+    "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.13"],
+}
+
+setup(
+    name="segearth",
+    version=VERSION,
+    description="Ask an overhead image a question and get a mask: a library in the style of SegEarth-R1",
+    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["segearth", "segearth.*"]),
+    package_data={"segearth": ["**/*.json", "**/*.yaml"]},
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5.0,<6",
+        "timm>=1.0.15",
+        "einops>=0.8",
+        "safetensors>=0.5",
+        "huggingface_hub>=1.0,<3",
+        "numpy>=1.26",
+        "pillow>=10",
+        "opencv-python-headless>=4.9",
+        "pycocotools>=2.0.8",
+        "fvcore>=0.1.5.post20221221",
+        "omegaconf>=2.3",
+        "typer>=0.12",
+        "rich>=13",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["segearth=segearth.cli:app"]},
+)
