@@ -1,0 +1,346 @@
+"""Asks a predictor every question of a split and scores the answers; one process or many give the same records."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from segearth.data.base import SegmentationDataset
+from segearth.errors import DatasetError
+from segearth.evaluation.controls import Control, build_controls
+from segearth.evaluation.metrics import (
+    Metrics,
+    SampleRecord,
+    bootstrap_interval,
+    compute_metrics,
+    count_pixels,
+    merge_records,
+)
+from segearth.evaluation.protocols import EvaluationProtocol, QuestionPredictor, get_protocol, scored_questions
+from segearth.structures import Question, Sample, Segmentation
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE_SIZE = 384  # longest side of the pictures kept of the best and worst samples
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A sample kept for the picture sheet, small enough to hold many.
+
+    Attributes:
+        record: Its numbers.
+        image: ``uint8`` RGB of shape ``(h, w, 3)``, no side longer than 384.
+        target: Boolean ``(h, w)``.
+        prediction: Boolean ``(h, w)``.
+    """
+
+    record: SampleRecord
+    image: np.ndarray
+    target: np.ndarray
+    prediction: np.ndarray
+
+
+@dataclass(slots=True)
+class Extremes:
+    """The best and the worst samples seen so far, at most one of each an image; memory is bounded.
+
+    A rightly empty answer is no candidate for the best (there is nothing to see). Among equal IoU, the larger union
+    comes first, then the id, so the choice does not depend on the number of processes.
+
+    Attributes:
+        size: How many of each are kept.
+        best: Highest IoU first.
+        worst: Lowest IoU first.
+    """
+
+    size: int
+    best: list[Example] = field(default_factory=list)
+    worst: list[Example] = field(default_factory=list)
+
+    def offer(self, sample: Sample, scored: list[tuple[SampleRecord, np.ndarray, np.ndarray]]) -> None:
+        """Considers the scored questions of one image.
+
+        Args:
+            sample: The image.
+            scored: Record, prediction ``(H, W)`` and target ``(H, W)`` of each question.
+        """
+        visible = [item for item in scored if item[0].union]
+        if not visible or not self.size:
+            return
+        for kept, key in ((self.best, _best_first), (self.worst, _worst_first)):
+            record, prediction, target = min(visible, key=lambda item: key(item[0]))
+            if len(kept) < self.size or key(record) < key(kept[-1].record):
+                kept.append(_example(record, sample.image, prediction, target))
+                kept.sort(key=lambda example: key(example.record))
+                del kept[self.size :]
+
+    def merge(self, other: Extremes) -> None:
+        """Takes in what another process kept."""
+        self.best = sorted(self.best + other.best, key=lambda example: _best_first(example.record))[: self.size]
+        self.worst = sorted(self.worst + other.worst, key=lambda example: _worst_first(example.record))[: self.size]
+
+
+@dataclass
+class EvaluationResult:
+    """Everything a report is made from.
+
+    Attributes:
+        dataset: Name of the data set.
+        split: Name of the split.
+        protocol: How samples were chosen and compared.
+        seed: Decided the shuffled questions; decides the bootstrap.
+        records: One a sample, ordered by id.
+        controls: The same samples answered by each control, by control name.
+        control_rules: Each control in words.
+        extremes: Best and worst samples for the picture sheet.
+        seconds: Time inside the predictor, of the slowest process; loading, scoring and controls are left out.
+        without_mask: Questions passed over because they have no ground truth.
+    """
+
+    dataset: str
+    split: str
+    protocol: EvaluationProtocol
+    seed: int
+    records: list[SampleRecord]
+    controls: dict[str, list[SampleRecord]]
+    control_rules: dict[str, str]
+    extremes: Extremes
+    seconds: float
+    without_mask: int
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The model's numbers.
+
+        Raises:
+            DatasetError: No question was scored.
+        """
+        return compute_metrics(self.records)
+
+    @cached_property
+    def control_metrics(self) -> dict[str, Metrics]:
+        """The numbers of each control."""
+        return {name: compute_metrics(records) for name, records in self.controls.items()}
+
+    @property
+    def best_control(self) -> str | None:
+        """The control with the highest gIoU; ``None`` if there are no controls."""
+        return max(self.controls, key=lambda name: self.control_metrics[name].giou, default=None)
+
+    @property
+    def margin(self) -> float | None:
+        """The model's gIoU less the best control's; ``None`` if there are no controls."""
+        best = self.best_control
+        return None if best is None else self.metrics.giou - self.control_metrics[best].giou
+
+    @cached_property
+    def giou_interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the model's gIoU, images drawn."""
+        return bootstrap_interval([r.iou for r in self.records], [r.image_id for r in self.records], seed=self.seed)
+
+    @cached_property
+    def margin_interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of the margin, from the differences sample by sample; ``None`` without controls."""
+        best = self.best_control
+        if best is None:
+            return None
+        gains = [own.iou - other.iou for own, other in zip(self.records, self.controls[best], strict=True)]
+        return bootstrap_interval(gains, [r.image_id for r in self.records], seed=self.seed)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images through the predictor a second, all processes together."""
+        return self.metrics.images / self.seconds if self.seconds else float("inf")
+
+    @property
+    def questions_per_second(self) -> float:
+        """Questions through the predictor a second, all processes together."""
+        return len(self.records) / self.seconds if self.seconds else float("inf")
+
+
+def evaluate(
+    predictor: QuestionPredictor,
+    dataset: SegmentationDataset,
+    *,
+    protocol: str = "native",
+    controls: bool = True,
+    train_dataset: SegmentationDataset | None = None,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    limit: int | None = None,
+    examples: int = 8,
+    progress: bool = True,
+) -> EvaluationResult:
+    """Scores a predictor on one split, through its public methods only.
+
+    Rank ``r`` takes the images ``i`` with ``i % world_size == r``. Where ``torch.distributed`` is initialised, the
+    parts are gathered and every rank returns the whole; where it is not, each rank returns its own part.
+
+    Args:
+        predictor: ``set_image`` is called once an image, ``predict`` once with all its questions (and once more for the
+            control with shuffled questions).
+        dataset: The split to score; questions without a mask are passed over.
+        protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`.
+        controls: Whether to score the controls beside the model.
+        train_dataset: The training split, for the control ``mean_mask``; ``None`` leaves that control out.
+        seed: Decides the shuffled questions and the bootstrap.
+        rank: This process.
+        world_size: Number of processes.
+        limit: Only the first so many images; ``None``: all.
+        examples: How many best and how many worst samples to keep as pictures.
+        progress: Whether rank 0 shows progress bars.
+
+    Raises:
+        UnknownNameError: There is no such protocol.
+        DatasetError: A sample id occurs twice, or a prediction and a target differ in size.
+    """
+    rules = get_protocol(protocol)
+    progress = progress and rank == 0
+    rows = build_controls(dataset, train_dataset, rules, seed=seed, limit=limit, progress=progress) if controls else []
+    part = _Part.empty([control.name for control in rows], examples)
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    for index in tqdm(range(rank, count, world_size), f"{dataset.name} {dataset.split}", disable=not progress):
+        _score_image(predictor, dataset[index], rules, rows, part)
+    parts = _gather(part, world_size)
+    whole = _Part.join(parts)
+    if whole.without_mask:
+        logger.warning("%d questions without a mask were passed over", whole.without_mask)
+    return EvaluationResult(
+        dataset=dataset.name,
+        split=dataset.split,
+        protocol=rules,
+        seed=seed,
+        records=whole.records,
+        controls=whole.controls,
+        control_rules={control.name: control.rule for control in rows},
+        extremes=whole.extremes,
+        seconds=whole.seconds,
+        without_mask=whole.without_mask,
+    )
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one process has scored."""
+
+    records: list[SampleRecord]
+    controls: dict[str, list[SampleRecord]]
+    extremes: Extremes
+    seconds: float = 0.0
+    without_mask: int = 0
+
+    @classmethod
+    def empty(cls, controls: Iterable[str], examples: int) -> _Part:
+        return cls([], {name: [] for name in controls}, Extremes(examples))
+
+    @classmethod
+    def join(cls, parts: list[_Part]) -> _Part:
+        whole = cls.empty(parts[0].controls, parts[0].extremes.size)
+        whole.records = merge_records(part.records for part in parts)
+        whole.controls = {name: merge_records(part.controls[name] for part in parts) for name in whole.controls}
+        for part in parts:
+            whole.extremes.merge(part.extremes)
+        whole.seconds = max(part.seconds for part in parts)
+        whole.without_mask = sum(part.without_mask for part in parts)
+        return whole
+
+
+def _score_image(
+    predictor: QuestionPredictor, sample: Sample, rules: EvaluationProtocol, controls: list[Control], part: _Part
+) -> None:
+    questions = scored_questions(sample, rules)
+    part.without_mask += sum(question.mask is None for question in sample.questions)
+    if not questions:
+        return
+    asked = list(questions.values())
+    start = time.perf_counter()
+    predictor.set_image(sample.image)
+    answers = predictor.predict([q.text for q in asked], task=[q.task for q in asked])
+    part.seconds += time.perf_counter() - start
+    scored = [
+        (_record(question_id, question, sample, answer.mask, rules, answer), answer.mask, _target(question))
+        for (question_id, question), answer in zip(questions.items(), answers, strict=True)
+    ]
+    part.records.extend(record for record, _, _ in scored)
+    part.extremes.offer(sample, scored)
+    for control in controls:
+        masks = control.masks(predictor, sample, questions)
+        part.controls[control.name].extend(
+            _record(question_id, question, sample, mask, rules)
+            for (question_id, question), mask in zip(questions.items(), masks, strict=True)
+        )
+
+
+def _record(
+    question_id: str,
+    question: Question,
+    sample: Sample,
+    mask: np.ndarray,
+    rules: EvaluationProtocol,
+    answer: Segmentation | None = None,
+) -> SampleRecord:
+    target = _target(question)
+    if not mask.shape == target.shape == sample.image.shape[:2]:
+        raise DatasetError(
+            f"sample {question_id}: image {sample.image.shape[:2]}, target {target.shape} and prediction {mask.shape} "
+            "must have the same (height, width); check the files with `segearth data verify`"
+        )
+    return SampleRecord(
+        id=question_id,
+        image_id=sample.image_id,
+        question=question.text,
+        task=question.task,
+        kind=question.kind,
+        source=str(sample.meta.get("source", "")),
+        presence=answer.presence if answer else None,
+        score=answer.score if answer else None,
+        **count_pixels(rules.to_frame(mask), rules.to_frame(target)),
+    )
+
+
+def _target(question: Question) -> np.ndarray:
+    assert question.mask is not None  # scored_questions leaves out those without
+    return question.mask
+
+
+def _example(record: SampleRecord, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> Example:
+    scale = min(1.0, EXAMPLE_SIZE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+
+    def shrink(mask: np.ndarray) -> np.ndarray:
+        covered = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+        return np.asarray(covered) > 63  # a quarter, so that thin and small objects stay visible
+
+    picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    return Example(record, picture, shrink(target), shrink(prediction))
+
+
+def _best_first(record: SampleRecord) -> tuple[float, int, str]:
+    return -record.iou, -record.union, record.id
+
+
+def _worst_first(record: SampleRecord) -> tuple[float, int, str]:
+    return record.iou, -record.union, record.id
+
+
+def _gather(part: Any, world_size: int) -> list[Any]:
+    """Returns the parts of all ranks, or the own one alone where no process group was started."""
+    if world_size == 1:
+        return [part]
+    import torch.distributed as distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [part]
+    parts: list[Any] = [None] * world_size
+    distributed.all_gather_object(parts, part)
+    return parts

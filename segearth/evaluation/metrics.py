@@ -1,0 +1,259 @@
+"""Metrics of question-driven segmentation: pure NumPy, every formula with a worked example.
+
+The unit is one *sample*: one question about one image. Each sample becomes a :class:`SampleRecord` of integer pixel
+counts; everything else is computed from a list of records, so joining the lists of several processes and computing once
+gives exactly the numbers of one process.
+
+==========  ============================================================================================================
+gIoU        mean over samples of I/U. The referring papers call it mIoU. Not the *generalised* IoU of boxes.
+cIoU        ΣI / ΣU over all samples. The referring papers call it oIoU. Large objects weigh more.
+Pr@t        share of samples whose I/U is strictly greater than t.
+N-acc       share of samples with an empty target whose prediction is empty, too.
+T-acc       share of samples with a non-empty target whose prediction is not empty.
+==========  ============================================================================================================
+
+Empties: where target and prediction are both empty (U = 0), I/U counts as 1. A prediction on an empty target counts 0,
+and its pixels enter ΣU. gIoU and cIoU as in LISA (arXiv 2308.00692) and earlier RefCOCO work; the rule for empty
+targets, N-acc and T-acc as in GRES (arXiv 2306.00968).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from segearth.errors import DatasetError
+from segearth.utils.seeds import rng_for
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """What is kept of one scored sample: who it is and four pixel counts.
+
+    Attributes:
+        id: The question's id, unique within the split.
+        image_id: The image it was asked of.
+        question: The text that was asked.
+        task: ``"referring"`` or ``"reasoning"``.
+        kind: The data set's finer label, possibly empty.
+        source: Where the image is from (``sample.meta["source"]``), possibly empty.
+        intersection: Pixels in both prediction and target.
+        union: Pixels in either.
+        target_area: Pixels of the target.
+        predicted_area: Pixels of the prediction.
+        presence: The model's probability that the thing is there, in [0, 1]; ``None`` where no model was asked.
+        score: The model's confidence in its mask, in [0, 1]; ``None`` where no model was asked.
+    """
+
+    id: str
+    image_id: str
+    question: str
+    task: str
+    kind: str
+    source: str
+    intersection: int
+    union: int
+    target_area: int
+    predicted_area: int
+    presence: float | None = None
+    score: float | None = None
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union in [0, 1]; 1 where both masks are empty."""
+        return self.intersection / self.union if self.union else 1.0
+
+    @property
+    def target_empty(self) -> bool:
+        """Whether nothing of the asked-for kind is in the image."""
+        return self.target_area == 0
+
+    @property
+    def predicted_empty(self) -> bool:
+        """Whether the prediction is empty."""
+        return self.predicted_area == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The numbers of one group of samples; shares in [0, 1], ``None`` where there is nothing to divide by.
+
+    Attributes:
+        samples: Number of samples.
+        images: Number of different images among them.
+        empty_targets: Number of samples with an empty target.
+        giou: Mean of the samples' I/U.
+        ciou: ΣI / ΣU; 1 if every target and every prediction is empty.
+        precision: Pr@t by threshold t.
+        n_acc: N-acc; ``None`` without empty targets.
+        t_acc: T-acc; ``None`` without non-empty targets.
+    """
+
+    samples: int
+    images: int
+    empty_targets: int
+    giou: float
+    ciou: float
+    precision: dict[float, float]
+    n_acc: float | None
+    t_acc: float | None
+
+
+def count_pixels(prediction: np.ndarray, target: np.ndarray) -> dict[str, int]:
+    """Counts what a :class:`SampleRecord` keeps of two masks.
+
+    Args:
+        prediction: Mask of shape ``(H, W)``; non-zero means predicted.
+        target: Mask of the same shape; non-zero means target.
+
+    Returns:
+        ``intersection``, ``union``, ``target_area`` and ``predicted_area`` in pixels.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> count_pixels(np.array([[1, 1, 0, 0]]), np.array([[0, 1, 1, 0]]))
+        {'intersection': 1, 'union': 3, 'target_area': 2, 'predicted_area': 2}
+    """
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction has shape {prediction.shape}, target {target.shape}; they must be equal")
+    prediction, target = prediction.astype(bool), target.astype(bool)
+    intersection = int(np.count_nonzero(prediction & target))
+    predicted_area, target_area = int(np.count_nonzero(prediction)), int(np.count_nonzero(target))
+    return {
+        "intersection": intersection,
+        "union": predicted_area + target_area - intersection,
+        "target_area": target_area,
+        "predicted_area": predicted_area,
+    }
+
+
+def mask_iou(prediction: np.ndarray, target: np.ndarray) -> float:
+    """Returns I/U of two masks of equal shape ``(H, W)``, in [0, 1]; 1 where both are empty.
+
+    Example:
+        >>> round(mask_iou(np.array([[1, 1, 0, 0]]), np.array([[0, 1, 1, 0]])), 4)  # 1 pixel of 3
+        0.3333
+        >>> nothing = np.zeros((1, 4))
+        >>> mask_iou(nothing, nothing), mask_iou(np.ones((1, 4)), nothing)
+        (1.0, 0.0)
+    """
+    counts = count_pixels(prediction, target)
+    return counts["intersection"] / counts["union"] if counts["union"] else 1.0
+
+
+def compute_metrics(records: Sequence[SampleRecord]) -> Metrics:
+    """Computes every number of one group of samples.
+
+    Args:
+        records: At least one record, in any order.
+
+    Raises:
+        DatasetError: There is no record.
+
+    Example:
+        Three samples: I/U = 3/4, then 1/4, then an empty target on which 2 pixels were predicted (0/2).
+
+        >>> def record(id, intersection, union, target, predicted):
+        ...     return SampleRecord(id, id, "roofs", "referring", "", "", intersection, union, target, predicted)
+        >>> metrics = compute_metrics([record("a", 3, 4, 4, 3), record("b", 1, 4, 2, 3), record("c", 0, 2, 0, 2)])
+        >>> round(metrics.giou, 4)  # (0.75 + 0.25 + 0) / 3
+        0.3333
+        >>> metrics.ciou  # (3 + 1 + 0) / (4 + 4 + 2)
+        0.4
+        >>> round(metrics.precision[0.7], 4)  # one of three is above 0.7
+        0.3333
+        >>> metrics.n_acc, metrics.t_acc  # the one empty target was not predicted empty; the other two were found
+        (0.0, 1.0)
+    """
+    if not records:
+        raise DatasetError("no samples to score; the split needs at least one question with a mask")
+    iou = np.array([record.iou for record in records])
+    target_empty = np.array([record.target_empty for record in records])
+    predicted_empty = np.array([record.predicted_empty for record in records])
+    total_union = sum(record.union for record in records)
+    return Metrics(
+        samples=len(records),
+        images=len({record.image_id for record in records}),
+        empty_targets=int(target_empty.sum()),
+        giou=float(iou.mean()),
+        ciou=sum(record.intersection for record in records) / total_union if total_union else 1.0,
+        precision={t: float((iou > t).mean()) for t in THRESHOLDS},
+        n_acc=float(predicted_empty[target_empty].mean()) if target_empty.any() else None,
+        t_acc=float((~predicted_empty[~target_empty]).mean()) if not target_empty.all() else None,
+    )
+
+
+def breakdown(records: Iterable[SampleRecord], by: str) -> dict[str, Metrics]:
+    """Computes the metrics of every group of samples that share an attribute.
+
+    Args:
+        records: The records.
+        by: An attribute of :class:`SampleRecord`, such as ``"kind"``, ``"task"``, ``"source"`` or ``"target_empty"``.
+
+    Returns:
+        Metrics by the attribute's value as text, sorted; an empty label becomes ``"(none)"``.
+    """
+    groups: dict[str, list[SampleRecord]] = defaultdict(list)
+    for record in records:
+        groups[str(getattr(record, by)) or "(none)"].append(record)
+    return {name: compute_metrics(groups[name]) for name in sorted(groups)}
+
+
+def merge_records(shards: Iterable[Iterable[SampleRecord]]) -> list[SampleRecord]:
+    """Joins the records of several processes, ordered by sample id.
+
+    Raises:
+        DatasetError: An id occurs twice: a sample was scored twice, or the data set repeats an id.
+    """
+    merged = sorted((record for shard in shards for record in shard), key=lambda record: record.id)
+    for first, second in pairwise(merged):
+        if first.id == second.id:
+            raise DatasetError(f"sample id {first.id!r} occurs twice; question ids must be unique within a split")
+    return merged
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    clusters: Sequence[str],
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Returns the percentile bootstrap interval of a mean, drawing whole clusters with replacement.
+
+    Questions about one image share its difficulty, so images are drawn, not questions (the cluster bootstrap; Efron and
+    Tibshirani, *An Introduction to the Bootstrap*, 1993). Differences of paired values give the interval of a margin.
+
+    Args:
+        values: One value a sample, such as its IoU.
+        clusters: One label a sample, such as its image id.
+        level: Share of the draws inside the interval, in (0, 1).
+        draws: Number of resampled sets.
+        seed: Decides every draw.
+
+    Returns:
+        Lower and upper end. With a single cluster both are the mean.
+
+    Example:
+        >>> bootstrap_interval([0.5, 0.5, 0.5], ["a", "a", "b"])
+        (0.5, 0.5)
+    """
+    _, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(cluster_of, weights=np.asarray(values, dtype=float))
+    sizes = np.bincount(cluster_of)
+    rng = rng_for(seed)
+    means = np.empty(draws)
+    for draw in range(draws):
+        chosen = rng.integers(0, len(sizes), len(sizes))
+        means[draw] = sums[chosen].sum() / sizes[chosen].sum()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

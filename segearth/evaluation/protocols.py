@@ -1,0 +1,91 @@
+"""Evaluation protocols: which questions are asked, and at which size masks are compared. Every report names one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from segearth.config import ImageTransformConfig
+from segearth.errors import UnknownNameError
+from segearth.structures import Question, Sample
+
+
+class QuestionPredictor(Protocol):
+    """The part of :class:`segearth.inference.predictor.Predictor` that evaluation calls; no ground truth goes in."""
+
+    def set_image(self, image: Any) -> None:
+        """Takes a ``uint8`` RGB array of shape ``(H, W, 3)``."""
+
+    def predict(self, questions: Any, *, task: Any = "referring") -> Any:
+        """Takes a list of questions and a list of tasks; returns one ``Segmentation`` a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationProtocol:
+    """How samples are chosen and masks compared.
+
+    Attributes:
+        name: The name in :data:`PROTOCOLS`.
+        rule: The protocol in words, printed in every report.
+        first_question_only: Whether only the first question of each image is asked.
+        frame_size: Side in pixels of the square both masks are letterboxed into to be compared; ``None``: they are
+            compared at the image's own size.
+    """
+
+    name: str
+    rule: str
+    first_question_only: bool = False
+    frame_size: int | None = None
+
+    def to_frame(self, mask: np.ndarray) -> np.ndarray:
+        """Brings a mask of the image's own ``(H, W)`` into the frame in which masks are compared."""
+        if self.frame_size is None:
+            return mask
+        from segearth.data.transform import ImageTransform  # brings torch, which the native protocol does without
+
+        return ImageTransform(ImageTransformConfig(size=self.frame_size, fit="letterbox")).apply_to_mask(mask)
+
+
+_EMPTIES = (
+    "Both empty: IoU 1. A prediction on an empty target: IoU 0, its pixels enter the union of cIoU. Pr@t: IoU > t."
+)
+
+PROTOCOLS: dict[str, EvaluationProtocol] = {
+    "native": EvaluationProtocol(
+        name="native",
+        rule=f"Every question of every image; prediction and target are compared at the image's own size. {_EMPTIES}",
+    ),
+    "segearth_r1": EvaluationProtocol(
+        name="segearth_r1",
+        rule=(
+            "The first question of every image; prediction and target are compared in a zero-padded 1024x1024 frame "
+            f"(longer side 1024, nearest neighbour). {_EMPTIES} The published code "
+            "thresholds its logits in that frame; here the finished mask of the image's own size is brought into it, "
+            "so contours may differ by a pixel."
+        ),
+        first_question_only=True,
+        frame_size=1024,
+    ),
+}
+
+
+def get_protocol(name: str) -> EvaluationProtocol:
+    """Returns a row of :data:`PROTOCOLS`.
+
+    Raises:
+        UnknownNameError: There is no such protocol.
+    """
+    if name not in PROTOCOLS:
+        raise UnknownNameError("evaluation protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, Question]:
+    """Returns the questions of an image that the protocol scores, by id; those without a mask are left out.
+
+    A question without an id is called ``"<image id>#<its index>"``.
+    """
+    asked = sample.questions[:1] if protocol.first_question_only else sample.questions
+    return {q.id or f"{sample.image_id}#{i}": q for i, q in enumerate(asked) if q.mask is not None}

@@ -1,0 +1,215 @@
+"""Masks as pictures: overlays, picture sheets with captions, mask files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from segearth.utils.files import atomic_path
+
+Colour = tuple[int, int, int]
+
+PREDICTION_COLOUR: Colour = (255, 64, 160)  # magenta: neither roofs, soil, plants nor water have it
+TARGET_COLOUR: Colour = (0, 200, 255)
+
+_PAPER: Colour = (255, 255, 255)
+_TILE_GROUND: Colour = (236, 238, 241)
+_INK: Colour = (32, 36, 42)
+_FAINT_INK: Colour = (112, 118, 128)
+_GAP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """One row of a picture sheet.
+
+    Attributes:
+        pictures: ``uint8`` RGB arrays, each of shape ``(H, W, 3)``, shown from left to right.
+        caption: Text below them; wrapped to the row's width.
+        note: A shorter, fainter line below the caption, such as numbers.
+    """
+
+    pictures: Sequence[np.ndarray]
+    caption: str = ""
+    note: str = ""
+
+
+def overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    color: Colour = PREDICTION_COLOUR,
+    alpha: float = 0.45,
+    outline: int | None = None,
+) -> np.ndarray:
+    """Tints the masked pixels of an image and draws the mask's contour.
+
+    Args:
+        image: ``uint8`` RGB of shape ``(H, W, 3)``; not changed.
+        mask: Boolean, of shape ``(H, W)``.
+        color: RGB, each 0 to 255.
+        alpha: Opacity of the tint in [0, 1].
+        outline: Width of the contour in pixels, drawn inside the mask, with a dark line half as wide around it so that
+            it stands out on any ground; 0: none; ``None``: a width that suits the image's size.
+
+    Returns:
+        ``uint8`` RGB of shape ``(H, W, 3)``.
+
+    Raises:
+        ValueError: The sizes differ.
+    """
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f"mask has shape {mask.shape}, image {image.shape[:2]}; they must be equal")
+    mask = mask.astype(bool)
+    tint = np.asarray(color, dtype=np.float32)
+    painted = image.astype(np.float32)
+    painted[mask] = painted[mask] * (1 - alpha) + tint * alpha
+    width = max(1, round(max(mask.shape) / 300)) if outline is None else outline
+    if width:
+        painted[_grown(mask, (width + 1) // 2) & ~mask] *= 0.35
+        painted[mask & _grown(~mask, width)] = tint
+    return painted.round().astype(np.uint8)
+
+
+def picture_sheet(
+    rows: Sequence[SheetRow],
+    *,
+    titles: Sequence[str] = (),
+    heading: str = "",
+    tile: int = 256,
+) -> Image.Image:
+    """Lays pictures out in captioned rows on white paper.
+
+    Args:
+        rows: At least one row; a row may hold fewer pictures than another.
+        titles: A title over each column.
+        heading: A line over everything.
+        tile: Side in pixels of the square that each picture is fitted into, its aspect kept.
+
+    Returns:
+        An RGB image, as wide as the longest row and as high as needed.
+
+    Raises:
+        ValueError: There is no picture.
+    """
+    columns = max((len(row.pictures) for row in rows), default=0)
+    if not columns:
+        raise ValueError("a picture sheet needs at least one picture")
+    width = _GAP + columns * (tile + _GAP)
+    heading_font, font, note_font = (ImageFont.load_default(size) for size in (20, 15, 13))
+    captions = [wrap_text(row.caption, font, width - 2 * _GAP) for row in rows]
+    notes = [wrap_text(row.note, note_font, width - 2 * _GAP) for row in rows]
+    head_height = _GAP + (32 if heading else 0) + (24 if titles else 0)
+    heights = [
+        tile + 6 + 20 * len(caption) + 18 * len(note) + 2 * _GAP for caption, note in zip(captions, notes, strict=True)
+    ]
+    sheet = Image.new("RGB", (width, head_height + sum(heights)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if heading:
+        draw.text((_GAP, _GAP), heading, _INK, heading_font)
+    for column, title in enumerate(titles):
+        draw.text((_GAP + column * (tile + _GAP), head_height - 22), title, _FAINT_INK, font)
+    y = head_height
+    for row, caption, note, height in zip(rows, captions, notes, heights, strict=True):
+        for column, picture in enumerate(row.pictures):
+            sheet.paste(_fitted(picture, tile), (_GAP + column * (tile + _GAP), y))
+        text_y = y + tile + 6
+        for line in caption:
+            draw.text((_GAP, text_y), line, _INK, font)
+            text_y += 20
+        for line in note:
+            draw.text((_GAP, text_y), line, _FAINT_INK, note_font)
+            text_y += 18
+        y += height
+    return sheet
+
+
+def side_by_side(sheets: Sequence[Image.Image], gap: int = 24) -> Image.Image:
+    """Joins sheets from left to right on white paper, aligned at the top.
+
+    Args:
+        sheets: At least one RGB image.
+        gap: Pixels between them.
+    """
+    width = sum(sheet.width for sheet in sheets) + gap * (len(sheets) - 1)
+    joined = Image.new("RGB", (width, max(sheet.height for sheet in sheets)), _PAPER)
+    x = 0
+    for sheet in sheets:
+        joined.paste(sheet, (x, 0))
+        x += sheet.width + gap
+    return joined
+
+
+def wrap_text(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Breaks a text into lines no wider than ``width`` pixels, at spaces where it can and inside a word where it must.
+
+    Args:
+        text: Any text; runs of white space become one space.
+        font: Decides the width of a line.
+        width: Pixels; a single letter may exceed it.
+
+    Returns:
+        The lines; none for an empty text.
+    """
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        candidate = f"{line} {word}" if line else word
+        if font.getlength(candidate) <= width:
+            line = candidate
+            continue
+        if line:
+            lines.append(line)
+        line = word
+        while font.getlength(line) > width and len(line) > 1:
+            cut = len(line) - 1
+            while cut > 1 and font.getlength(line[:cut]) > width:
+                cut -= 1
+            lines.append(line[:cut])
+            line = line[cut:]
+    return [*lines, line] if line else lines
+
+
+def save_mask(path: str | Path, mask: np.ndarray) -> None:
+    """Writes a mask as an 8-bit grey PNG of 0 and 255; an older file stays whole until the new one is.
+
+    Args:
+        path: File to write; should end in ``.png``. Its folder is made.
+        mask: Boolean, of shape ``(H, W)``.
+    """
+    with atomic_path(path) as temporary:
+        Image.fromarray(mask.astype(bool).astype(np.uint8) * 255).save(temporary, format="PNG")
+
+
+def save_picture(path: str | Path, picture: np.ndarray | Image.Image) -> None:
+    """Writes a picture in the format of the file's ending; an older file stays whole until the new one is.
+
+    Args:
+        path: File to write, such as ``sheet.jpg`` or ``overlay.png``. Its folder is made.
+        picture: ``uint8`` RGB of shape ``(H, W, 3)``, or a Pillow image.
+    """
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    with atomic_path(path) as temporary:
+        image.save(temporary, quality=90)
+
+
+def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Dilates a boolean ``(H, W)`` mask by ``radius`` pixels, 8-neighbours a step."""
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    for _ in range(radius):
+        picture = picture.filter(ImageFilter.MaxFilter(3))
+    return np.asarray(picture) > 0
+
+
+def _fitted(picture: np.ndarray, tile: int) -> Image.Image:
+    """Fits a picture into a square tile, centred, its aspect kept."""
+    image = Image.fromarray(picture)
+    scale = tile / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    square = Image.new("RGB", (tile, tile), _TILE_GROUND)
+    filter_ = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    square.paste(image.resize(size, filter_), ((tile - size[0]) // 2, (tile - size[1]) // 2))
+    return square
