@@ -91,7 +91,7 @@ class Batch:
         text: The ``N`` encoded prompts.
         image_index: ``(N,)`` long, ascending; which image each question belongs to.
         masks: ``(N, H, W)`` float in {0, 1}, in the model's frame.
-        valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised.
+        valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is padded.
         question_ids: ``N`` ids, for messages.
     """
 
@@ -99,7 +99,7 @@ class Batch:
     text: EncodedText
     image_index: torch.Tensor
     masks: torch.Tensor
-    valid: torch.Tensor
+    valid: torch.Tensor | None
     question_ids: list[str]
 
     def to(self, device: torch.device | str) -> Batch:
@@ -109,7 +109,7 @@ class Batch:
             self.text.to(device),
             self.image_index.to(device),
             self.masks.to(device, non_blocking=True),
-            self.valid.to(device),
+            None if self.valid is None else self.valid.to(device),
             self.question_ids,
         )
 

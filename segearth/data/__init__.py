@@ -1,0 +1,1 @@
+"""Data sets, transforms, batches, and questions made from annotations."""

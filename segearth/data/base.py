@@ -25,6 +25,7 @@ class SegmentationDataset(ABC):
         tree: The expected layout, printed when an entry is missing.
         licence: Licence of the data, for reports.
         homepage: Where the data set is published.
+        problems: What construction found missing or wrong; always empty unless ``strict`` is off.
     """
 
     name: ClassVar[str]
@@ -33,12 +34,14 @@ class SegmentationDataset(ABC):
     licence: ClassVar[str] = "unknown"
     homepage: ClassVar[str] = ""
 
-    def __init__(self, root: str | Path, split: str) -> None:
+    def __init__(self, root: str | Path, split: str, strict: bool = True) -> None:
         """Opens one split.
 
         Args:
             root: Folder that holds the layout shown in :attr:`tree`.
             split: One of :attr:`splits`.
+            strict: The first problem is an error; if off, it is noted in :attr:`problems` and the entry left out, which
+                is how :func:`segearth.data.verify.verify` sees all of them.
 
         Raises:
             UnknownNameError: The split does not exist.
@@ -46,7 +49,8 @@ class SegmentationDataset(ABC):
         """
         if split not in self.splits:
             raise UnknownNameError(f"{self.name} split", split, self.splits)
-        self.root, self.split = Path(root), split
+        self.root, self.split, self.strict = Path(root), split, strict
+        self.problems: list[str] = []
         if not self.root.is_dir():
             raise missing_entry(self.root, ".", self.tree, self.name)
 
@@ -67,6 +71,23 @@ class SegmentationDataset(ABC):
         if not path.exists():
             raise missing_entry(self.root, relative, self.tree, self.name)
         return path
+
+    def require_folder(self, relative: str | Path) -> Path:
+        """Returns the folder ``root / relative``, or raises the error that prints the expected tree."""
+        path = self.require(relative)
+        if not path.is_dir():
+            raise DatasetError(f"{self.name}: {path} must be a folder\nexpected:\n{self.tree.rstrip()}")
+        return path
+
+    def note(self, problem: DatasetError) -> None:
+        """Raises ``problem`` if the data set is strict, else keeps its first line in :attr:`problems`."""
+        if self.strict:
+            raise problem
+        self.problems.append(str(problem).splitlines()[0])
+
+    def note_missing(self, relative: str | Path) -> None:
+        """Notes that ``root / relative``, which another entry needs, does not exist."""
+        self.note(missing_entry(self.root, relative, self.tree, self.name))
 
 
 def check_mask(mask: np.ndarray, image: np.ndarray, mask_path: object, image_path: object) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The model, one part a file, composed by passing modules."""

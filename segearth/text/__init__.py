@@ -1,0 +1,1 @@
+"""Prompts, special tokens, encoding to ids and masks."""

@@ -78,11 +78,13 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ImageError(f"{path}: damaged or not an image ({error}); open it in a viewer or fetch it again") from error
 
 
-def read_mask(path: str | Path) -> np.ndarray:
-    """Reads a mask file; any non-zero value in any channel is target.
+def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:
+    """Reads a mask file; a value above ``threshold`` in any channel is target.
 
     Args:
         path: A one- or three-channel image of any bit depth.
+        threshold: 0 takes every non-zero value. 127 halves the grey edges of 8-bit masks that were resampled; masks
+            written as 0 and 1 have no greys and are read as they are.
 
     Returns:
         Boolean array of shape ``(H, W)``.
@@ -98,10 +100,11 @@ def read_mask(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             # A palette holds colours, not classes: its indices are what was drawn.
-            array = np.asarray(image)
+            array = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path}: damaged or not an image ({error})") from error
-    return array.astype(bool) if array.ndim == 2 else array[..., :3].any(axis=-1)
+    levels = array if array.ndim == 2 else array[..., :3].max(axis=-1)
+    return levels.astype(bool) if levels.max(initial=0) <= 1 else levels > threshold
 
 
 def _umask() -> int:

@@ -1,0 +1,65 @@
+"""What the loaders share: finding the root, files by id, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from segearth.errors import DatasetError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+def find_root(root: str | Path, markers: Iterable[str], inside: Iterable[str]) -> Path:
+    """Returns the folder that really holds a layout, when users may also name one above it.
+
+    Args:
+        root: The folder that was given.
+        markers: Entries of which the right folder holds at least one.
+        inside: Where else to look, relative to ``root``, such as ``"rs_ref_seg/RefSegRS"``.
+
+    Returns:
+        The first of ``root`` and the folders inside it that holds a marker; ``root`` if none does.
+    """
+    root, markers = Path(root), list(markers)
+    for folder in (root, *(root / relative for relative in inside)):
+        if any((folder / marker).exists() for marker in markers):
+            return folder
+    return root
+
+
+def files_by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """Returns the files of one folder by id, which is the name without its suffix, sorted by id.
+
+    Args:
+        folder: Not searched deeper than itself. Hidden files are left out.
+        suffixes: Lower-case suffixes with their dot; case is ignored.
+
+    Raises:
+        DatasetError: Two files have the same id.
+    """
+    wanted = tuple(suffixes)
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in wanted:
+            continue
+        if path.stem in found:
+            raise DatasetError(f"{found[path.stem]} and {path} have the same id {path.stem!r}; remove one of them")
+        found[path.stem] = path
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        DatasetError: The file is missing, not UTF-8 or not JSON; the message has the line.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise DatasetError(f"{path}: not valid JSON ({error})") from error

@@ -1,0 +1,93 @@
+"""Multi-scale deformable attention in pure PyTorch (Zhu et al., Deformable DETR, arXiv 2010.04159)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def multi_scale_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+    """Samples every level bilinearly at the given locations and sums with the given weights.
+
+    Args:
+        value: ``(B, S, M, D)``, the levels' cells laid end to end (``S = sum(h * w)``), ``M`` heads of width ``D``.
+        shapes: ``(h, w)`` of each level, in the order of ``value``.
+        locations: ``(B, L, M, levels, points, 2)`` as (x, y) in [0, 1] of each level; zeros are read outside.
+        weights: ``(B, L, M, levels, points)``, summing to one over the last two axes.
+
+    Returns:
+        ``(B, L, M * D)``.
+    """
+    batch, length, heads, _, points, _ = locations.shape
+    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, B*M, L, points, 2)
+    weights = weights.permute(3, 0, 2, 1, 4).reshape(len(shapes), batch * heads, 1, length, points)
+    out = value.new_zeros(())
+    for level, part in enumerate(value.split([h * w for h, w in shapes], dim=1)):
+        h, w = shapes[level]
+        cells = part.permute(0, 2, 3, 1).reshape(batch * heads, -1, h, w)
+        # Locations stay in fp32: eight bits of mantissa cannot address a 128-cell row.
+        sampled = F.grid_sample(cells.float(), grids[level].float(), mode="bilinear", align_corners=False)
+        out = out + (sampled * weights[level].float()).sum(-1)  # (B*M, D, L)
+    return out.view(batch, -1, length).transpose(1, 2).to(value.dtype)
+
+
+class DeformableAttention(nn.Module):
+    """Each query reads a few learned points around its reference point in every level."""
+
+    def __init__(self, dim: int, num_levels: int = 3, num_heads: int = 8, num_points: int = 4) -> None:
+        """Builds the four projections.
+
+        Args:
+            dim: Channels of queries and values, divisible by ``num_heads``.
+            num_levels: Feature levels read.
+            num_heads: Heads.
+            num_points: Points a head reads in each level.
+        """
+        super().__init__()
+        self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
+        self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Starts each head looking in its own compass direction, one cell further per point."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        directions = torch.stack([angles.cos(), angles.sin()], -1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
+        start = directions.view(-1, 1, 1, 2) * steps  # (M, 1, points, 2)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(start.expand(-1, self.num_levels, -1, -1).reshape(-1))
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, query: Tensor, reference: Tensor, value: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
+        """Attends.
+
+        Args:
+            query: ``(B, L, C)``.
+            reference: ``(L, 2)`` reference points as (x, y) in [0, 1], the same in every level.
+            value: ``(B, S, C)`` levels laid end to end.
+            shapes: ``(h, w)`` of each level.
+
+        Returns:
+            ``(B, L, C)``.
+        """
+        batch, length, _ = query.shape
+        heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        offsets = self.sampling_offsets(query).view(batch, length, heads, levels, points, 2)
+        size = offsets.new_tensor([(w, h) for h, w in shapes]).view(1, 1, 1, levels, 1, 2)  # offsets count cells
+        locations = reference.view(1, length, 1, 1, 1, 2) + offsets.float() / size.float()
+        weights = self.attention_weights(query).view(batch, length, heads, levels * points).softmax(-1)
+        weights = weights.view(batch, length, heads, levels, points)
+        value = self.value_proj(value).view(batch, -1, heads, value.shape[-1] // heads)
+        return self.output_proj(multi_scale_sample(value, shapes, locations, weights))

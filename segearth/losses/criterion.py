@@ -1,0 +1,132 @@
+"""Losses on masks, presence and words. All in fp32, safe for empty targets.
+
+Shapes: ``N`` questions, ``P`` predictions of the decoder (one before, one after each layer), ``K`` sampled points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segearth.config import LossConfig
+from segearth.layers.point_sampling import sample_points, uncertain_points
+from segearth.models.language_model import LanguageModel
+from segearth.structures import Batch, MaskOutput, QueryEmbeddings
+
+
+@dataclass(slots=True)
+class Losses:
+    """Unweighted scalar losses, and their weighted sum.
+
+    Attributes:
+        total: What is minimised.
+        bce: Binary cross-entropy of the masks, summed over the decoder's predictions.
+        dice: Dice loss, likewise.
+        presence: Binary cross-entropy of "is it there".
+        text: Cross-entropy of the answer's tokens; zero where no question has an answer.
+    """
+
+    total: Tensor
+    bce: Tensor
+    dice: Tensor
+    presence: Tensor
+    text: Tensor
+
+
+class Criterion:
+    """Computes the training objective of a batch."""
+
+    def __init__(self, config: LossConfig) -> None:
+        """Takes the weights and the point-sampling settings."""
+        self.config = config
+
+    def __call__(
+        self, output: MaskOutput, queries: QueryEmbeddings, batch: Batch, language_model: LanguageModel
+    ) -> Losses:
+        """Compares a batch's predictions with its targets.
+
+        Args:
+            output: Mask logits at every depth, and presence logits.
+            queries: Holds the hidden states for the text loss.
+            batch: Targets.
+            language_model: Turns labelled hidden states into token logits.
+        """
+        config = self.config
+        bce, dice = self.mask_losses([*output.auxiliary, output.mask_logits], batch)
+        present = batch.masks.flatten(1).amax(1)
+        presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), (present > 0.5).float())
+        text = bce.new_zeros(())
+        if config.text and queries.hidden_states is not None:
+            text = text_loss(queries.hidden_states, batch.text.labels, language_model)
+        total = config.bce * bce + config.dice * dice + config.presence * presence + config.text * text
+        return Losses(total, bce, dice, presence, text)
+
+    def mask_losses(self, predictions: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Point-sampled BCE and Dice, averaged over questions and summed over predictions.
+
+        Args:
+            predictions: ``P`` tensors ``(N, h, w)`` of logits.
+            batch: Its ``masks`` ``(N, H, W)`` and ``valid`` are read.
+        """
+        config = self.config
+        logits = torch.stack(predictions, 1)  # (N, P, h, w)
+        count, depth = logits.shape[:2]
+        flat = logits.flatten(0, 1)
+        points = uncertain_points(flat, config.num_points, config.oversample_ratio, config.importance_ratio)
+        sampled = sample_points(flat, points).view(count, depth, -1)
+        where = points.view(count, -1, 2)  # a question's targets are read once for all depths
+        target = sample_points(batch.masks, where).view(count, depth, -1)
+        weight = None
+        if batch.valid is not None:
+            seen = batch.valid[batch.image_index].float()
+            weight = (sample_points(seen, where) > 0.5).float().view(count, depth, -1)
+        bce = point_bce(sampled, target, weight)
+        dice = point_dice(sampled, target, weight)
+        return bce.mean(0).sum(), dice.mean(0).sum()
+
+
+def point_bce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean binary cross-entropy over the last axis.
+
+    Args:
+        logits: ``(…, K)``.
+        target: ``(…, K)`` in [0, 1].
+        weight: ``(…, K)``; points of weight zero do not count.
+    """
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    if weight is None:
+        return loss.mean(-1)
+    return (loss * weight).sum(-1) / weight.sum(-1).clamp_min(1)
+
+
+def point_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Dice loss over the last axis, ``1 - (2 Σpt + 1) / (Σp + Σt + 1)`` (arXiv 1606.04797, smoothed).
+
+    Args: as :func:`point_bce`. With an empty target the loss falls to 0 as the prediction empties.
+    """
+    p = logits.sigmoid()
+    if weight is not None:
+        p, target = p * weight, target * weight
+    return 1 - (2 * (p * target).sum(-1) + 1) / (p.sum(-1) + target.sum(-1) + 1)
+
+
+def text_loss(hidden_states: Tensor, labels: Tensor, language_model: LanguageModel) -> Tensor:
+    """Next-token cross-entropy, with vocabulary logits only at labelled positions.
+
+    Args:
+        hidden_states: ``(N, L, D)``.
+        labels: ``(N, L)`` aligned with the input ids; -100 is not learned.
+        language_model: Owner of the output head.
+
+    Returns:
+        Mean over labelled tokens; zero if there are none.
+    """
+    following = labels[:, 1:]
+    chosen = following != -100
+    if not bool(chosen.any()):
+        return hidden_states.sum() * 0.0  # keeps every rank's graph alike
+    logits = language_model.token_logits(hidden_states[:, :-1][chosen])
+    return F.cross_entropy(logits.float(), following[chosen])

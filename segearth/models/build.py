@@ -1,0 +1,86 @@
+"""From a configuration to a model. The only place in ``models`` that reads one."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
+from segearth.errors import ConfigError, UnknownNameError
+from segearth.models.description_projector import DescriptionProjector
+from segearth.models.language_model import build_language_model
+from segearth.models.mask_decoder import MaskDecoder
+from segearth.models.pixel_decoder import PixelDecoder
+from segearth.models.segearth import SegEarth
+from segearth.models.token_compressor import ConvCompressor, SparseConvCompressor
+from segearth.models.vision_encoder import SwinEncoder, TimmEncoder, VisionEncoder
+from segearth.text.encoding import PromptEncoder
+from segearth.text.templates import get_template
+from segearth.text.tokenizer import load_tokenizer
+
+
+def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
+    """Builds a model with random weights, or with pretrained ones for the parts that name some.
+
+    Args:
+        config: The model's configuration.
+        load_weights: ``False`` when weights follow from elsewhere, so that pretrained parts are not fetched.
+
+    Raises:
+        ConfigError: Values that do not fit together.
+        UnknownNameError: A kind, backbone, template or language-model type that does not exist.
+    """
+    vision_encoder = build_vision_encoder(config.vision_encoder, load_weights)
+    tokenizer = load_tokenizer(config.text.tokenizer)
+    language_model = build_language_model(config.language_model, len(tokenizer), load_weights)
+    prompt_encoder = PromptEncoder(tokenizer, get_template(config.text.template), config.text.max_question_tokens)
+    res5_channels = vision_encoder.channels[-1]
+    pixel, mask, projector = config.pixel_decoder, config.mask_decoder, config.description_projector
+    return SegEarth(
+        vision_encoder=vision_encoder,
+        token_compressor=build_token_compressor(config.token_compressor, res5_channels, language_model.dim),
+        language_model=language_model,
+        description_projector=DescriptionProjector(
+            language_model.dim, res5_channels, pixel.dim, projector.dim, projector.depth, projector.num_heads,
+            projector.head_dim, projector.ff_mult,
+        ),
+        pixel_decoder=PixelDecoder(
+            vision_encoder.channels, pixel.dim, pixel.num_layers, pixel.num_heads, pixel.num_points, pixel.ffn_dim
+        ),
+        mask_decoder=MaskDecoder(pixel.dim, mask.num_layers, mask.num_heads, mask.ffn_dim),
+        prompt_encoder=prompt_encoder,
+        config=config,
+    )  # fmt: skip
+
+
+def build_vision_encoder(config: VisionEncoderConfig, load_weights: bool = True) -> VisionEncoder:
+    """Builds the vision encoder and freezes it if its config says so.
+
+    Raises:
+        ConfigError: ``kind: timm`` without ``timm_name``.
+        UnknownNameError: An unknown kind or timm name.
+    """
+    encoder: VisionEncoder
+    if config.kind == "swin":
+        encoder = SwinEncoder(config)
+    elif config.kind == "timm":
+        if not config.timm_name:
+            raise ConfigError("vision_encoder: kind timm needs timm_name, such as convnext_tiny")
+        encoder = TimmEncoder(config.timm_name, pretrained=config.frozen and load_weights)
+    else:
+        raise UnknownNameError("vision encoder kind", config.kind, ["swin", "timm"])
+    if config.frozen:
+        encoder.freeze()
+    return encoder
+
+
+def build_token_compressor(config: TokenCompressorConfig, in_channels: int, dim: int) -> nn.Module:
+    """Builds the token compressor.
+
+    Raises:
+        UnknownNameError: An unknown kind.
+    """
+    if config.kind == "conv":
+        return ConvCompressor(in_channels, dim, config.stride)
+    if config.kind == "sparse_conv":
+        return SparseConvCompressor(in_channels, dim, config.input_size)
+    raise UnknownNameError("token compressor kind", config.kind, ["conv", "sparse_conv"])

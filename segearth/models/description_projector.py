@@ -1,0 +1,117 @@
+"""From the language model's reading of the question to one mask-decoder query.
+
+Shapes: ``B`` images, ``N`` questions, ``D`` width of the language model, ``P`` projector width, ``R`` cells of res5.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pool_description(hidden_states: Tensor, description_mask: Tensor) -> Tensor:
+    """Averages the hidden states of each question's description tokens.
+
+    Args:
+        hidden_states: ``(N, L, D)``.
+        description_mask: ``(N, L)`` bool with at least one ``True`` a row.
+
+    Returns:
+        ``(N, D)``.
+    """
+    weight = description_mask.to(hidden_states.dtype)
+    return torch.einsum("nld,nl->nd", hidden_states, weight / weight.sum(1, keepdim=True))
+
+
+class PerceiverLayer(nn.Module):
+    """Cross-attention of a latent to [image cells; itself], then a feed-forward, both residual."""
+
+    def __init__(self, dim: int, num_heads: int, head_dim: int, ff_mult: int) -> None:
+        super().__init__()
+        inner = num_heads * head_dim
+        self.num_heads = num_heads
+        self.norm_media = nn.LayerNorm(dim)
+        self.norm_latents = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, inner, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, dim, bias=False)
+        self.ff_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, dim * ff_mult, bias=False)
+        self.fc2 = nn.Linear(dim * ff_mult, dim, bias=False)
+
+    def forward(self, latent: Tensor, media: Tensor, image_index: Tensor) -> Tensor:
+        """Updates the latents.
+
+        Args:
+            latent: ``(N, P)``.
+            media: ``(B, R, P)`` projected res5; its keys and values are computed once an image.
+            image_index: ``(N,)``.
+
+        Returns:
+            ``(N, P)``.
+        """
+        normed = self.norm_latents(latent)
+        q, own = self._heads(self.to_q(normed)), self.to_kv(normed).chunk(2, -1)
+        keys, values = self.to_kv(self.norm_media(media)).chunk(2, -1)
+        keys, values = self._heads(keys)[image_index], self._heads(values)[image_index]  # (N, R, M, d)
+        own_key, own_value = self._heads(own[0]), self._heads(own[1])
+        scale = q.shape[-1] ** -0.5
+        scores = torch.einsum("nmd,nrmd->nmr", q * scale, keys)
+        own_score = (q * scale * own_key).sum(-1, keepdim=True)
+        weights = torch.cat([scores, own_score], -1).softmax(-1)
+        attended = torch.einsum("nmr,nrmd->nmd", weights[..., :-1], values) + weights[..., -1:] * own_value
+        latent = latent + self.to_out(attended.flatten(1))
+        return latent + self.fc2(F.gelu(self.fc1(self.ff_norm(latent))))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1))
+
+
+class DescriptionProjector(nn.Module):
+    """Pooled description → query, informed by the image through a small Perceiver (arXiv 2103.03206).
+
+    Only the pooled latent is computed: the published form also carries one latent a token, but keys and values come from the image and the pooled
+    latent alone, so the others never reach the output.
+    """
+
+    def __init__(
+        self, language_dim: int, vision_dim: int, query_dim: int, dim: int, depth: int, num_heads: int, head_dim: int,
+        ff_mult: int,
+    ) -> None:  # fmt: skip
+        """Builds the projections and ``depth`` Perceiver layers.
+
+        Args:
+            language_dim: ``D``.
+            vision_dim: Channels of res5.
+            query_dim: Channels of the mask decoder.
+            dim: ``P``.
+            depth: Perceiver layers.
+            num_heads: Heads of each layer.
+            head_dim: Width of a head.
+            ff_mult: Feed-forward width as a multiple of ``dim``.
+        """
+        super().__init__()
+        self.origin_proj = nn.Linear(language_dim, dim)
+        self.latent_proj = nn.Linear(language_dim, dim)
+        self.image_proj = nn.Linear(vision_dim, dim)
+        self.layers = nn.ModuleList(PerceiverLayer(dim, num_heads, head_dim, ff_mult) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.query_proj = nn.Linear(2 * dim, query_dim)
+
+    def forward(self, pooled: Tensor, res5: Tensor, image_index: Tensor) -> Tensor:
+        """Projects questions to queries.
+
+        Args:
+            pooled: ``(N, D)`` pooled descriptions.
+            res5: ``(B, C5, h, w)``.
+            image_index: ``(N,)`` which image each question belongs to.
+
+        Returns:
+            ``(N, query_dim)``.
+        """
+        latent = self.latent_proj(pooled)
+        media = self.image_proj(res5.flatten(2).transpose(1, 2))
+        for layer in self.layers:
+            latent = layer(latent, media, image_index)
+        return self.query_proj(torch.cat([self.origin_proj(pooled), self.norm(latent)], -1))

@@ -1,0 +1,127 @@
+"""A causal language model of transformers, held as an attribute and asked for hidden states only.
+
+Shapes: ``N`` prompts, ``L`` tokens, ``D`` width, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from segearth.errors import CheckpointError, ConfigError, UnknownNameError
+from segearth.layers.blocks import set_frozen
+from segearth.utils.torchvision_mend import mend_torchvision
+
+if TYPE_CHECKING:
+    from segearth.config import LanguageModelConfig
+
+
+class LanguageModel(nn.Module):
+    """Wraps any causal language model that takes ``inputs_embeds``.
+
+    Prompts are padded on the right: under a causal mask no real token ever sees padding, so no attention mask is needed and neighbours
+    in a batch cannot change an answer.
+
+    Attributes:
+        causal_lm: The transformers model.
+        dim: Width ``D`` of its embeddings.
+    """
+
+    def __init__(self, causal_lm: Any, frozen: bool = False) -> None:
+        """Wraps a model.
+
+        Args:
+            causal_lm: A ``transformers`` ``…ForCausalLM``.
+            frozen: Keep its weights fixed and its dropout off.
+        """
+        super().__init__()
+        self.causal_lm = causal_lm
+        self.frozen = frozen
+        self.dim = int(causal_lm.get_input_embeddings().embedding_dim)
+        if frozen:
+            set_frozen(self)
+
+    def train(self, mode: bool = True) -> LanguageModel:
+        """Sets the mode; a frozen model stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        return int(self.causal_lm.get_input_embeddings().num_embeddings)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sequence the model was built for; ``None`` where it has no limit."""
+        return getattr(self.causal_lm.config, "max_position_embeddings", None)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
+        return self.causal_lm.get_input_embeddings()(input_ids)
+
+    def hidden_states(self, inputs_embeds: Tensor) -> Tensor:
+        """Runs right-padded ``(N, L, D)`` embeddings to the last normalised hidden states, ``(N, L, D)``."""
+        body = self.causal_lm.base_model
+        return body(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
+
+    def token_logits(self, hidden_states: Tensor) -> Tensor:
+        """Vocabulary logits ``(P, V)`` of ``P`` chosen positions ``(P, D)``."""
+        return self.causal_lm.get_output_embeddings()(hidden_states)
+
+    @torch.no_grad()
+    def generate(self, inputs_embeds: Tensor, attention_mask: Tensor, **options: Any) -> Tensor:
+        """Continues *left*-padded prompts greedily.
+
+        Args:
+            inputs_embeds: ``(N, L, D)``.
+            attention_mask: ``(N, L)``.
+            options: Passed to ``generate`` of transformers (``max_new_tokens``, ``eos_token_id`` …).
+
+        Returns:
+            ``(N, new)`` ids of the new tokens alone.
+        """
+        return self.causal_lm.generate(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask.long(), do_sample=False, **options
+        )
+
+
+def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weights: bool = True) -> LanguageModel:
+    """Builds the language model a config describes, with an embedding row for each token.
+
+    Args:
+        config: ``pretrained`` names a hub id or folder; else ``model_type`` and ``config`` make it from nothing.
+        vocab_size: Tokens of the tokenizer, special ones included.
+        load_weights: Load pretrained weights; ``False`` takes only the architecture, when weights follow from elsewhere.
+
+    Raises:
+        UnknownNameError: transformers has no such ``model_type``.
+        ConfigError: The keyword arguments do not fit that type.
+        CheckpointError: The pretrained model cannot be read.
+    """
+    mend_torchvision()
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if config.pretrained:
+        try:
+            if load_weights:
+                model = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=torch.float32)
+            else:
+                overrides = dict(config.config)
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.pretrained, **overrides))
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"language model {config.pretrained!r} cannot be loaded: {first}") from error
+        if model.get_input_embeddings().num_embeddings < vocab_size:
+            model.resize_token_embeddings(vocab_size, mean_resizing=False)
+        return LanguageModel(model, config.frozen)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UnknownNameError("language model type", config.model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    arguments = {"vocab_size": vocab_size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    try:
+        lm_config = AutoConfig.for_model(config.model_type, **{**arguments, **config.config})
+        return LanguageModel(AutoModelForCausalLM.from_config(lm_config), config.frozen)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"language_model: {config.model_type} refuses its config: {error}") from error

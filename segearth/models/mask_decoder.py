@@ -1,0 +1,171 @@
+"""Masked-attention mask decoder over given queries (Mask2Former, arXiv 2112.01527).
+
+One question is one query. Queries of the same image share its keys and values but never see each other, so an answer
+cannot depend on what else was asked.
+
+Shapes: ``B`` images, ``Q`` query slots an image, ``N`` questions in all, ``C`` channels, ``K`` cells of a memory level.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segearth.errors import ConfigError
+from segearth.layers.blocks import MLP
+from segearth.layers.position import sine_position
+from segearth.structures import MaskOutput
+
+NUM_LEVELS = 3
+
+
+class MaskDecoderLayer(nn.Module):
+    """Cross-attention to one memory level, self-attention of a single query, feed-forward; norm after each."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.cross_q = nn.Linear(dim, dim)
+        self.cross_k = nn.Linear(dim, dim)
+        self.cross_v = nn.Linear(dim, dim)
+        self.cross_out = nn.Linear(dim, dim)
+        self.cross_norm = nn.LayerNorm(dim)
+        # Softmax over one key is 1: self-attention of a lone query is its value, projected.
+        self.self_v = nn.Linear(dim, dim)
+        self.self_out = nn.Linear(dim, dim)
+        self.self_norm = nn.LayerNorm(dim)
+        self.ffn1 = nn.Linear(dim, ffn_dim)
+        self.ffn2 = nn.Linear(ffn_dim, dim)
+        self.ffn_norm = nn.LayerNorm(dim)
+
+    def keys_values(self, memory: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Projects a memory level once an image: ``(B, K, C)`` → keys and values ``(B, M, K, C/M)``."""
+        return self._heads(self.cross_k(memory + position)), self._heads(self.cross_v(memory))
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+        """Updates the queries.
+
+        Args:
+            query: ``(B, Q, C)``.
+            keys: ``(B, M, K, C/M)``.
+            values: ``(B, M, K, C/M)``.
+            visible: ``(B, Q, K)`` bool, ``True`` where a query may look.
+
+        Returns:
+            ``(B, Q, C)``.
+        """
+        attended = F.scaled_dot_product_attention(
+            self._heads(self.cross_q(query)), keys, values, attn_mask=visible.unsqueeze(1)
+        )
+        query = self.cross_norm(query + self.cross_out(attended.transpose(1, 2).flatten(2)))
+        query = self.self_norm(query + self.self_out(self.self_v(query)))
+        return self.ffn_norm(query + self.ffn2(F.relu(self.ffn1(query))))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class MaskDecoder(nn.Module):
+    """Refines each query against the image and reads its mask and its presence off it."""
+
+    def __init__(
+        self, dim: int = 256, num_layers: int = 9, num_heads: int = 8, ffn_dim: int = 2048, mask_dim: int | None = None,
+        memory_dim: int | None = None,
+    ) -> None:  # fmt: skip
+        """Builds the decoder.
+
+        Args:
+            dim: Channels of queries.
+            num_layers: Layers; layer ``i`` reads level ``i mod 3`` (res5, res4, res3).
+            num_heads: Heads of the cross-attention.
+            ffn_dim: Width of the feed-forward.
+            mask_dim: Channels of the mask features; ``dim`` if left out.
+            memory_dim: Channels of the memory levels; where it differs from ``dim`` they are projected.
+
+        Raises:
+            ConfigError: Heads do not divide channels.
+        """
+        super().__init__()
+        if dim % num_heads:
+            raise ConfigError(f"mask_decoder: {num_heads} heads do not divide {dim} channels")
+        self.dim = dim
+        memory_dim = memory_dim or dim
+        self.memory_proj = nn.ModuleList(
+            nn.Identity() if memory_dim == dim else nn.Conv2d(memory_dim, dim, 1) for _ in range(NUM_LEVELS)
+        )
+        self.level_embed = nn.Parameter(torch.randn(NUM_LEVELS, dim))
+        self.layers = nn.ModuleList(MaskDecoderLayer(dim, num_heads, ffn_dim) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.mask_embed = MLP([dim, dim, dim, mask_dim or dim])
+        self.presence_head = MLP([dim, dim, 1])
+        for layer in self.layers:
+            for parameter in layer.parameters():
+                if parameter.ndim > 1:
+                    nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self, queries: Tensor, image_index: Tensor, mask_features: Tensor, memory: list[Tensor]
+    ) -> MaskOutput:
+        """Decodes one mask a query.
+
+        Args:
+            queries: ``(N, C)``.
+            image_index: ``(N,)`` ascending; which image each query is about.
+            mask_features: ``(B, mask_dim, H/4, W/4)``.
+            memory: Three levels, each ``(B, memory_dim, h, w)``.
+
+        Returns:
+            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, and the logits before the first and after every
+            earlier layer.
+        """
+        slots = query_slots(image_index)
+        query = pack(queries, image_index, slots, mask_features.shape[0])  # (B, Q, C)
+        levels, positions, shapes = [], [], []
+        for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
+            projected = project(level).flatten(2).transpose(1, 2) + self.level_embed[i]
+            levels.append(projected)
+            shapes.append(level.shape[2:])
+            positions.append(sine_position(*level.shape[2:], self.dim, level.device).to(projected.dtype))
+        logits = [self._mask_logits(query, mask_features)]
+        for i, layer in enumerate(self.layers):
+            level = i % NUM_LEVELS
+            visible = attention_mask(logits[-1], shapes[level])
+            query = layer(query, *layer.keys_values(levels[level], positions[level]), visible)
+            logits.append(self._mask_logits(query, mask_features))
+        rows = (image_index, slots)
+        presence = self.presence_head(self.norm(query))[..., 0][rows]
+        *auxiliary, final = [logit[rows] for logit in logits]
+        return MaskOutput(final, presence, auxiliary)
+
+    def _mask_logits(self, query: Tensor, mask_features: Tensor) -> Tensor:
+        return torch.einsum("bqc,bchw->bqhw", self.mask_embed(self.norm(query)), mask_features)
+
+
+@torch.no_grad()
+def attention_mask(logits: Tensor, shape: torch.Size) -> Tensor:
+    """Lets each query look only where its last mask is positive; where that is nowhere, everywhere.
+
+    Args:
+        logits: ``(B, Q, H/4, W/4)``.
+        shape: ``(h, w)`` of the level to be read.
+
+    Returns:
+        ``(B, Q, h * w)`` bool, ``True`` = visible.
+    """
+    visible = F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False).flatten(2) >= 0
+    return visible | ~visible.any(-1, keepdim=True)
+
+
+def query_slots(image_index: Tensor) -> Tensor:
+    """Returns each question's place among its image's questions: ``[0, 0, 1, 1, 1]`` → ``[0, 1, 0, 1, 2]``."""
+    counts = torch.bincount(image_index)
+    first = counts.cumsum(0) - counts
+    return torch.arange(len(image_index), device=image_index.device) - first[image_index]
+
+
+def pack(values: Tensor, image_index: Tensor, slots: Tensor, num_images: int) -> Tensor:
+    """Lays ``(N, C)`` out as ``(B, Q, C)``, ``Q`` the most questions of an image; empty slots are zero."""
+    width = int(slots.max()) + 1
+    packed = values.new_zeros(num_images, width, values.shape[-1])
+    return packed.index_put((image_index, slots), values)

@@ -1,0 +1,128 @@
+"""Multi-scale deformable pixel decoder (Mask2Former, arXiv 2112.01527).
+
+Shapes: ``B`` images, ``C`` decoder channels, ``S`` cells of the three coarse levels laid end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from segearth.errors import ConfigError
+from segearth.layers.blocks import group_norm
+from segearth.layers.deformable_attention import DeformableAttention
+from segearth.layers.position import sine_position
+
+NUM_LEVELS = 3  # res5, res4, res3 exchange information; res2 joins by a feature pyramid step
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention over all levels, then a feed-forward; norm after each."""
+
+    def __init__(self, dim: int, num_heads: int, num_points: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(dim, NUM_LEVELS, num_heads, num_points)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, ffn_dim)
+        self.linear2 = nn.Linear(ffn_dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
+        """Maps ``(B, S, C)`` to the same shape; ``position`` is ``(S, C)``, ``reference`` ``(S, 2)``."""
+        x = self.norm1(x + self.self_attn(x + position, reference, x, shapes))
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+
+
+class PixelDecoder(nn.Module):
+    """Turns the vision encoder's four maps into mask features and three memory levels.
+
+    Attributes:
+        dim: Channels of the memory levels.
+        mask_dim: Channels of the mask features.
+    """
+
+    checkpointing = False
+
+    def __init__(
+        self, in_channels: Sequence[int], dim: int = 256, num_layers: int = 6, num_heads: int = 8, num_points: int = 4,
+        ffn_dim: int = 1024, mask_dim: int | None = None,
+    ) -> None:  # fmt: skip
+        """Builds the decoder.
+
+        Args:
+            in_channels: Channels of res2, res3, res4, res5.
+            dim: ``C``, divisible by 4 and by ``num_heads``.
+            num_layers: Deformable encoder layers.
+            num_heads: Heads of each.
+            num_points: Points a head reads in each level.
+            ffn_dim: Width of the feed-forward.
+            mask_dim: Channels of the mask features; ``dim`` if left out.
+
+        Raises:
+            ConfigError: Not four maps, or heads do not divide channels.
+        """
+        super().__init__()
+        if len(in_channels) != 4:
+            raise ConfigError(f"pixel_decoder reads four maps, the vision encoder gives {len(in_channels)}")
+        if dim % num_heads or dim % 4:
+            raise ConfigError(f"pixel_decoder: dim {dim} must be divisible by 4 and by its {num_heads} heads")
+        self.dim, self.mask_dim = dim, mask_dim or dim
+        coarse_to_fine = list(in_channels)[:0:-1]  # res5, res4, res3
+        self.input_proj = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, dim, 1), group_norm(dim)) for channels in coarse_to_fine
+        )
+        self.level_embed = nn.Parameter(torch.randn(NUM_LEVELS, dim))
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(dim, num_heads, num_points, ffn_dim) for _ in range(num_layers)
+        )
+        self.lateral = nn.Sequential(nn.Conv2d(in_channels[0], dim, 1), group_norm(dim), nn.ReLU())
+        self.output = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), group_norm(dim), nn.ReLU())
+        self.mask_features = nn.Conv2d(dim, self.mask_dim, 1)
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Decodes.
+
+        Args:
+            maps: res2..res5, each ``(B, C_i, h_i, w_i)``.
+
+        Returns:
+            Mask features ``(B, mask_dim, H/4, W/4)`` and memory levels res5, res4, res3, each ``(B, C, h, w)``.
+        """
+        res2, *coarse = maps
+        projected = [proj(level) for proj, level in zip(self.input_proj, reversed(coarse), strict=True)]
+        shapes = [(level.shape[2], level.shape[3]) for level in projected]
+        x = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], 1)  # (B, S, C)
+        position = torch.cat(
+            [sine_position(h, w, self.dim, x.device) + self.level_embed[i] for i, (h, w) in enumerate(shapes)]
+        ).to(x.dtype)
+        reference = torch.cat([cell_centres(h, w, x.device) for h, w in shapes])
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, position, reference, shapes, use_reentrant=False)
+            else:
+                x = layer(x, position, reference, shapes)
+        sizes = [h * w for h, w in shapes]
+        memory = [
+            part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(x.split(sizes, 1), shapes, strict=True)
+        ]
+        coarse_up = F.interpolate(memory[-1], size=res2.shape[2:], mode="bilinear", align_corners=False)
+        return self.mask_features(self.output(self.lateral(res2) + coarse_up)), memory
+
+
+def cell_centres(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """Returns the centres of a map's cells as (x, y) in [0, 1], row by row: ``(height * width, 2)``."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+    return torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1).reshape(-1, 2)

@@ -1,0 +1,241 @@
+"""SegEarth: an image and questions become mask logits in one pass.
+
+Shapes: ``B`` images, ``N`` questions of all images together, ``L`` text tokens, ``S`` image tokens, ``C`` query channels,
+``D`` width of the language model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import ModelHubMixin
+from torch import Tensor, nn
+
+from segearth.errors import CheckpointError
+from segearth.models.description_projector import pool_description
+from segearth.structures import Batch, EncodedText, ImageFeatures, MaskOutput, QueryEmbeddings, Question
+
+if TYPE_CHECKING:
+    from segearth.config import ModelConfig
+    from segearth.models.description_projector import DescriptionProjector
+    from segearth.models.language_model import LanguageModel
+    from segearth.models.mask_decoder import MaskDecoder
+    from segearth.models.pixel_decoder import PixelDecoder
+    from segearth.models.vision_encoder import VisionEncoder
+    from segearth.text.encoding import PromptEncoder
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class SegEarth(
+    nn.Module,
+    ModelHubMixin,
+    library_name="segearth",
+    license="apache-2.0",
+    pipeline_tag="image-segmentation",
+    tags=["remote-sensing", "reasoning-segmentation"],
+):
+    """Three verbs, in training, evaluation and use alike: encode the image, encode the questions, decode the masks.
+
+    The description's embedding *is* the mask decoder's query: no bank of object queries, no class head, no matching.
+    """
+
+    def __init__(
+        self,
+        vision_encoder: VisionEncoder,
+        token_compressor: nn.Module,
+        language_model: LanguageModel,
+        description_projector: DescriptionProjector,
+        pixel_decoder: PixelDecoder,
+        mask_decoder: MaskDecoder,
+        prompt_encoder: PromptEncoder,
+        config: ModelConfig,
+    ) -> None:
+        """Composes finished parts; :func:`segearth.models.build.build_model` makes them from ``config``."""
+        super().__init__()
+        self.vision_encoder = vision_encoder
+        self.token_compressor = token_compressor
+        self.language_model = language_model
+        self.description_projector = description_projector
+        self.pixel_decoder = pixel_decoder
+        self.mask_decoder = mask_decoder
+        self.prompt_encoder = prompt_encoder
+        self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
+    def num_image_tokens(self, height: int, width: int) -> int:
+        """Image placeholders a prompt needs for images of ``height`` × ``width`` px in the model's frame."""
+        stride = self.vision_encoder.strides[-1]
+        return int(self.token_compressor.num_tokens(-(-height // stride), -(-width // stride)))
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """Computes all that depends on the images alone.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised.
+        """
+        maps = self.vision_encoder(images.to(self.dtype))
+        mask_features, memory = self.pixel_decoder(maps)
+        return ImageFeatures(self.token_compressor(maps[-1]), maps[-1], mask_features, memory)
+
+    def encode_text(self, features: ImageFeatures, text: EncodedText, image_index: Tensor) -> QueryEmbeddings:
+        """Reads prompts with the language model and projects each description to a query.
+
+        Args:
+            features: From :meth:`encode_image`.
+            text: ``N`` encoded prompts.
+            image_index: ``(N,)`` which image each prompt is about.
+        """
+        hidden = self.language_model.hidden_states(self._embed(features, text, image_index))
+        pooled = pool_description(hidden, text.description_mask)
+        queries = self.description_projector(pooled, features.res5, image_index)
+        return QueryEmbeddings(queries, image_index, hidden)
+
+    def decode_masks(self, features: ImageFeatures, queries: QueryEmbeddings) -> MaskOutput:
+        """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`."""
+        return self.mask_decoder(queries.queries, queries.image_index, features.mask_features, features.memory)
+
+    def forward(self, batch: Batch) -> tuple[MaskOutput, QueryEmbeddings]:
+        """Runs the three verbs on a batch: each image is seen once, however many questions it has."""
+        features = self.encode_image(batch.images)
+        queries = self.encode_text(features, batch.text, batch.image_index)
+        return self.decode_masks(features, queries), queries
+
+    @torch.no_grad()
+    def generate_answers(
+        self, features: ImageFeatures, questions: Sequence[Question], image_index: Tensor, max_new_tokens: int = 64
+    ) -> list[str]:
+        """Lets the language model answer in words.
+
+        Args:
+            features: From :meth:`encode_image`.
+            questions: ``N`` questions.
+            image_index: ``(N,)``.
+            max_new_tokens: Longest answer.
+        """
+        encoder = self.prompt_encoder
+        text = encoder.encode_for_generation(questions, features.image_tokens.shape[1]).to(self.device)
+        ids = self.language_model.generate(
+            self._embed(features, text, image_index),
+            text.attention_mask,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=encoder.tokenizer.eos_token_id,
+            pad_token_id=encoder.tokenizer.pad_token_id,
+        )
+        return [encoder.decode(row) for row in ids.tolist()]
+
+    def set_checkpointing(self, enabled: bool) -> None:
+        """Trades time for memory: activations of encoder, language-model and pixel-decoder layers are computed again in the backward pass."""
+        self.vision_encoder.checkpointing = enabled
+        self.pixel_decoder.checkpointing = enabled
+        lm = self.language_model.causal_lm
+        if enabled:
+            lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            lm.gradient_checkpointing_disable()
+
+    def _embed(self, features: ImageFeatures, text: EncodedText, image_index: Tensor) -> Tensor:
+        embeds = self.language_model.embed(text.input_ids)
+        tokens = features.image_tokens[image_index].to(embeds.dtype)  # (N, S, D)
+        return embeds.masked_scatter(text.image_mask.unsqueeze(-1), tokens)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from safetensors.torch import save_model
+
+        from segearth import __version__
+        from segearth.config import to_dict
+        from segearth.utils.files import atomic_path, write_text
+
+        with atomic_path(save_directory / WEIGHTS_FILE) as temporary:
+            save_model(self, str(temporary))
+        self.prompt_encoder.tokenizer.save_pretrained(save_directory)
+        facts = {"library": "segearth", "version": __version__, "model": to_dict(self.config)}
+        write_text(save_directory / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> SegEarth:
+        """Opens a folder written by ``save_pretrained``, or the same from the hub."""
+        from segearth.models.build import build_model
+
+        folder = local_folder(model_id, **options)
+        config = read_config(folder)
+        config.text.tokenizer = str(folder)
+        model = build_model(config, load_weights=False)
+        load_weights(model, folder / WEIGHTS_FILE)
+        return model.eval()
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Reads the model's configuration from a saved folder.
+
+    Raises:
+        CheckpointError: The file is missing or is not one of this library.
+    """
+    from segearth.config import ModelConfig, from_dict
+
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give a folder written by save_pretrained or by training")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); fetch the file again") from error
+    if not isinstance(facts, dict) or facts.get("library") != "segearth":
+        raise CheckpointError(f"{path} was not written by segearth; convert the checkpoint first")
+    return from_dict(ModelConfig, facts["model"], origin=str(path))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads safetensors strictly: every key must match in name and shape.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or its keys are not the model's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}")
+    try:
+        load_model(model, str(path), strict=True)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch or save it again") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit this model: {' '.join(str(error).split())[:600]}") from error
+
+
+def local_folder(model_id: str, **options: Any) -> Path:
+    """Returns the folder of a saved model: a folder here, a training run's folder, or a download from the hub.
+
+    Args:
+        model_id: Folder or hub id.
+        options: ``revision``, ``cache_dir``, ``force_download``, ``local_files_only`` and ``token`` for the hub.
+
+    Raises:
+        CheckpointError: Neither a folder nor on the hub.
+    """
+    folder = Path(model_id)
+    if folder.is_dir():
+        return folder / "model" if (folder / "model" / CONFIG_FILE).is_file() else folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    try:
+        return Path(snapshot_download(model_id, **{k: options[k] for k in keys if k in options}))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{model_id!r} is no folder here and no model on the hub: {first}") from error

@@ -1,0 +1,266 @@
+"""Hierarchical vision encoders: four maps at strides 4, 8, 16 and 32.
+
+:class:`SwinEncoder` is written here because it must equal the Swin of Mask2Former at every size: blocks pad to whole
+windows *before* they roll, and a window never shrinks on small maps. timm's Swin rolls first and drops the shift where a
+map is no larger than a window, so equal weights give other features at most sizes. :class:`TimmEncoder` takes
+any hierarchical backbone of timm by name.
+
+Shapes: ``B`` images, ``H W`` cells of the stage, ``C`` channels, ``M`` heads, ``T`` window side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from segearth.errors import ConfigError
+from segearth.layers.blocks import DropPath, set_frozen
+
+if TYPE_CHECKING:
+    from segearth.config import VisionEncoderConfig
+
+
+class VisionEncoder(nn.Module):
+    """Contract of every vision encoder.
+
+    Attributes:
+        channels: Channels of the four output maps, fine to coarse.
+        strides: Their strides in pixels; always (4, 8, 16, 32).
+        frozen: When set, parameters get no gradient and the encoder stays in eval mode whatever the model's mode is.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    frozen: bool = False
+    checkpointing: bool = False
+
+    def freeze(self) -> None:
+        """Stops training of every parameter and of every random layer, for good."""
+        self.frozen = True
+        set_frozen(self)
+
+    def train(self, mode: bool = True) -> VisionEncoder:
+        """Sets the mode; a frozen encoder stays in eval mode, so its DropPath draws nothing."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Encodes ``(B, 3, H, W)`` normalised images to ``[(B, C_i, H / stride_i, W / stride_i)]``, fine to coarse."""
+        raise NotImplementedError
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows with a learned bias for each relative position."""
+
+    def __init__(self, dim: int, window_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        cells = torch.cartesian_prod(torch.arange(window_size), torch.arange(window_size))
+        offset = cells[:, None] - cells[None] + window_size - 1  # (T², T², 2)
+        index = offset[..., 0] * (2 * window_size - 1) + offset[..., 1]
+        self.register_buffer("relative_position_index", index, persistent=False)
+
+    def forward(self, windows: Tensor, shift_mask: Tensor | None) -> Tensor:
+        """Attends inside each window.
+
+        Args:
+            windows: ``(B, n, T², C)``, ``n`` windows an image.
+            shift_mask: ``(n, T², T²)`` additive, or ``None`` where windows are not shifted.
+
+        Returns:
+            ``(B, n, T², C)``.
+        """
+        batch, n, area, dim = windows.shape
+        heads = self.num_heads
+        qkv = self.qkv(windows).view(batch, n, area, 3, heads, dim // heads)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # (M, T², T²)
+        if shift_mask is None:
+            q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each (B*n, M, T², C/M)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
+            out = out.transpose(1, 2)
+        else:
+            # Windows join the heads' axis, so one mask broadcasts over the batch.
+            q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)  # each (B, n*M, T², C/M)
+            mask = (bias[None] + shift_mask[:, None]).flatten(0, 1)[None]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
+            out = out.unflatten(1, (n, heads)).transpose(2, 3)
+        return self.proj(out.reshape(batch, n, area, dim))
+
+
+class SwinBlock(nn.Module):
+    """(Shifted-)window attention and an MLP, both residual, norm first."""
+
+    def __init__(self, dim: int, num_heads: int, window_size: int, shift: int, mlp_ratio: float, drop: float) -> None:
+        super().__init__()
+        self.window_size, self.shift = window_size, shift
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, window_size, num_heads)
+        self.norm2 = nn.LayerNorm(dim)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, hidden), "fc2": nn.Linear(hidden, dim)})
+        self.drop_path = DropPath(drop)
+
+    def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
+        """Maps ``(B, H, W, C)`` to the same shape; ``shift_mask`` as in :class:`WindowAttention`."""
+        x = x + self.drop_path(self._attend(self.norm1(x), shift_mask))
+        return x + self.drop_path(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
+
+    def _attend(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
+        batch, height, width, dim = x.shape
+        side = self.window_size
+        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), dims=(1, 2))
+        rows, columns = x.shape[1] // side, x.shape[2] // side
+        windows = x.view(batch, rows, side, columns, side, dim).transpose(2, 3).reshape(batch, rows * columns, -1, dim)
+        windows = self.attn(windows, shift_mask if self.shift else None)
+        x = windows.view(batch, rows, columns, side, side, dim).transpose(2, 3).reshape(batch, *x.shape[1:])
+        if self.shift:
+            x = x.roll((self.shift, self.shift), dims=(1, 2))
+        return x[:, :height, :width]
+
+
+class PatchMerging(nn.Module):
+    """Joins 2 x 2 cells into one of twice the channels."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, H, W, C)`` to ``(B, ⌈H/2⌉, ⌈W/2⌉, 2C)``; odd sides are padded with zeros."""
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        corners = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]  # Swin's order: down first, then across
+        return self.reduction(self.norm(torch.cat(corners, -1)))
+
+
+class SwinEncoder(VisionEncoder):
+    """Swin transformer (arXiv 2103.14030) as Mask2Former runs it, with a LayerNorm on each output."""
+
+    def __init__(self, config: VisionEncoderConfig) -> None:
+        """Builds from ``embed_dim``, ``depths``, ``num_heads``, ``window_size``, ``mlp_ratio`` and ``drop_path_rate``.
+
+        Raises:
+            ConfigError: ``depths`` and ``num_heads`` do not describe four stages, or heads do not divide channels.
+        """
+        super().__init__()
+        if len(config.depths) != 4 or len(config.num_heads) != 4:
+            raise ConfigError("vision_encoder: depths and num_heads need four stages each")
+        self.channels = tuple(config.embed_dim * 2**i for i in range(4))
+        for dim, heads in zip(self.channels, config.num_heads, strict=True):
+            if dim % heads:
+                raise ConfigError(f"vision_encoder: {heads} heads do not divide {dim} channels")
+        self.window_size = config.window_size
+        self.patch_embed = nn.Conv2d(3, config.embed_dim, 4, stride=4)
+        self.patch_norm = nn.LayerNorm(config.embed_dim)
+        drops = torch.linspace(0, config.drop_path_rate, sum(config.depths)).tolist()
+        self.stages, self.downsamples, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for dim, heads, depth in zip(self.channels, config.num_heads, config.depths, strict=True):
+            shifts = [0 if i % 2 == 0 else config.window_size // 2 for i in range(depth)]
+            blocks = [
+                SwinBlock(dim, heads, config.window_size, shift, config.mlp_ratio, drops.pop(0)) for shift in shifts
+            ]
+            self.stages.append(nn.ModuleList(blocks))
+            self.norms.append(nn.LayerNorm(dim))
+            if dim != self.channels[-1]:
+                self.downsamples.append(PatchMerging(dim))
+        self.apply(_init_linear)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Encodes images; see :class:`VisionEncoder`. Sides that are not multiples of 4 are padded right and bottom."""
+        images = F.pad(images, (0, -images.shape[-1] % 4, 0, -images.shape[-2] % 4))
+        x = self.patch_norm(self.patch_embed(images).permute(0, 2, 3, 1))  # (B, H/4, W/4, C)
+        outputs = []
+        for i, (blocks, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
+            if i:
+                x = self.downsamples[i - 1](x)
+            mask = shift_mask(x.shape[1], x.shape[2], self.window_size, x.device) if len(blocks) > 1 else None
+            for block in blocks:
+                if self.checkpointing and torch.is_grad_enabled() and not self.frozen:
+                    x = checkpoint(block, x, mask, use_reentrant=False)
+                else:
+                    x = block(x, mask)
+            outputs.append(norm(x).permute(0, 3, 1, 2))
+        return outputs
+
+
+def shift_mask(height: int, width: int, window_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Returns the additive mask that keeps cells apart which only the roll brought together.
+
+    Args:
+        height: Cells down, before padding.
+        width: Cells across, before padding.
+        window_size: Window side ``T``; the shift is half of it.
+        device: Where to make it.
+
+    Returns:
+        ``(n, T², T²)``: 0 where two cells of a window may see each other, else -100.
+    """
+    side, shift = window_size, window_size // 2
+
+    def bands(length: int) -> Tensor:
+        padded = length + -length % side
+        position = torch.arange(padded, device=device)
+        return (position >= padded - side).long() + (position >= padded - shift).long()
+
+    region = bands(height)[:, None] * 3 + bands(width)[None]
+    rows, columns = region.shape[0] // side, region.shape[1] // side
+    windows = region.view(rows, side, columns, side).transpose(1, 2).reshape(rows * columns, -1)
+    return (windows[:, None] != windows[:, :, None]).float() * -100.0
+
+
+class TimmEncoder(VisionEncoder):
+    """Any hierarchical timm backbone that yields strides 4, 8, 16 and 32, by name."""
+
+    def __init__(self, name: str, pretrained: bool = False) -> None:
+        """Creates the backbone.
+
+        Args:
+            name: A timm model name, such as ``"convnext_tiny"`` or ``"swin_tiny_patch4_window7_224"``.
+            pretrained: Whether timm shall load its weights (from its hub or cache).
+
+        Raises:
+            ConfigError: timm does not know the name, or the backbone has other strides.
+        """
+        super().__init__()
+        from segearth.utils.torchvision_mend import mend_torchvision
+
+        mend_torchvision()
+        import timm
+
+        if not timm.is_model(name):
+            from segearth.errors import UnknownNameError
+
+            raise UnknownNameError("timm backbone", name, timm.list_models())
+        options = {"strict_img_size": False, "dynamic_img_pad": True} if name.startswith("swin") else {}
+        self.backbone = timm.create_model(
+            name, pretrained=pretrained, features_only=True, out_indices=(-4, -3, -2, -1), **options
+        )
+        self.channels = tuple(self.backbone.feature_info.channels())
+        strides = tuple(self.backbone.feature_info.reduction())
+        if strides != self.strides:
+            raise ConfigError(f"timm backbone {name} has strides {strides}, not {self.strides}: choose a hierarchical one")
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Encodes images; see :class:`VisionEncoder`. Sides are padded right and bottom to multiples of 32."""
+        images = F.pad(images, (0, -images.shape[-1] % 32, 0, -images.shape[-2] % 32))
+        maps = self.backbone(images)
+        # timm's transformers answer channels-last.
+        return [
+            m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(maps, self.channels, strict=True)
+        ]
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,151 @@
+"""From questions to token ids with boolean masks.
+
+Shapes: ``N`` prompts, ``L`` tokens of the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from segearth.errors import QuestionError
+from segearth.structures import EncodedText, Question, Task
+from segearth.text.templates import PromptTemplate
+
+SEG_TOKEN = "[SEG]"
+IMAGE_TOKEN = "<image>"
+IGNORE = -100
+
+
+class PromptEncoder:
+    """Builds prompts token by token, so masks come from construction and never from searching.
+
+    Attributes:
+        tokenizer: A fast tokenizer of transformers in which ``[SEG]`` and ``<image>`` are one token each.
+        template: The prompt's fixed pieces.
+        max_question_tokens: Longest description accepted.
+    """
+
+    def __init__(self, tokenizer: Any, template: PromptTemplate, max_question_tokens: int = 256) -> None:
+        """Checks the special tokens.
+
+        Args:
+            tokenizer: See the class.
+            template: See the class.
+            max_question_tokens: See the class.
+
+        Raises:
+            ValueError: A special token is missing or splits.
+        """
+        self.tokenizer, self.template, self.max_question_tokens = tokenizer, template, max_question_tokens
+        for token in (SEG_TOKEN, IMAGE_TOKEN):
+            ids = self._ids(token)
+            if len(ids) != 1:
+                raise ValueError(f"tokenizer splits {token} into {len(ids)} ids; add it as a special token")
+        if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+            raise ValueError("tokenizer needs an end-of-text and a padding token")
+
+    def encode(self, questions: Sequence[Question], num_image_tokens: int, with_answers: bool = False) -> EncodedText:
+        """Encodes prompts, padded on the right to the longest.
+
+        Args:
+            questions: One prompt each; ``text`` and ``task`` are read, and ``answer`` if asked for.
+            num_image_tokens: Image placeholders in each prompt.
+            with_answers: Append each answer and label it; a question without answer ends at ``[SEG]``.
+
+        Raises:
+            QuestionError: A question is empty, not text, or too long.
+        """
+        rows = [self._row(question, num_image_tokens, with_answers) for question in questions]
+        return _stack(rows, int(self.tokenizer.pad_token_id), left=False)
+
+    def encode_for_generation(self, questions: Sequence[Question], num_image_tokens: int) -> EncodedText:
+        """Encodes prompts up to where the answer begins, padded on the *left*; errors as :meth:`encode`."""
+        rows = [self._row(question, num_image_tokens, False) for question in questions]
+        for row in rows:
+            _append(row, self._before_answer)
+        return _stack(rows, int(self.tokenizer.pad_token_id), left=True)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turns generated ids into words, special tokens left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def _row(self, question: Question, num_image_tokens: int, with_answer: bool) -> dict[str, list[Any]]:
+        row: dict[str, list[Any]] = {"ids": [], "image": [], "description": [], "labels": []}
+        _append(row, self._before_image)
+        _append(row, [self._image_id] * num_image_tokens, image=True)
+        _append(row, self._before_description[question.task])
+        _append(row, self._description(question.text), description=True)
+        if with_answer and question.answer:
+            _append(row, self._before_answer)
+            answer = self._ids(question.answer + self.template.after_answer)
+            _append(row, [*answer, self.tokenizer.eos_token_id], label=True)
+        return row
+
+    def _description(self, text: str) -> list[int]:
+        if not isinstance(text, str) or not text.strip():
+            raise QuestionError(f"the question is empty ({text!r}); ask for something, such as 'the roofs'")
+        limit = self.max_question_tokens
+        # A token is at least one byte long, so text far beyond the limit need not be tokenized to be refused.
+        too_long = len(text) > 50 * limit
+        ids = [] if too_long else self._ids(self.template.description.format(question=" ".join(text.split())))
+        if too_long or len(ids) > limit:
+            size = f"{len(text)} characters" if too_long else f"{len(ids)} tokens"
+            raise QuestionError(f"the question has {size}; this model takes {limit} tokens: shorten it")
+        return [*ids, self._seg_id]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    @cached_property
+    def _seg_id(self) -> int:
+        return self._ids(SEG_TOKEN)[0]
+
+    @cached_property
+    def _image_id(self) -> int:
+        return self._ids(IMAGE_TOKEN)[0]
+
+    @cached_property
+    def _before_image(self) -> list[int]:
+        return self._ids(self.template.before_image)
+
+    @cached_property
+    def _before_description(self) -> dict[Task, list[int]]:
+        return {task: self._ids(text) for task, text in self.template.before_description.items()}
+
+    @cached_property
+    def _before_answer(self) -> list[int]:
+        return self._ids(self.template.before_answer)
+
+
+def _append(
+    row: dict[str, list[Any]], ids: Sequence[int], image: bool = False, description: bool = False, label: bool = False
+) -> None:
+    row["ids"] += ids
+    row["image"] += [image] * len(ids)
+    row["description"] += [description] * len(ids)
+    row["labels"] += list(ids) if label else [IGNORE] * len(ids)
+
+
+def _stack(rows: list[dict[str, list[Any]]], pad_id: int, left: bool) -> EncodedText:
+    length = max(len(row["ids"]) for row in rows)
+
+    def column(key: str, fill: Any) -> torch.Tensor:
+        padded = []
+        for row in rows:
+            padding = [fill] * (length - len(row["ids"]))
+            padded.append(padding + row[key] if left else row[key] + padding)
+        return torch.tensor(padded)
+
+    for row in rows:
+        row["attention"] = [True] * len(row["ids"])
+    return EncodedText(
+        input_ids=column("ids", pad_id),
+        attention_mask=column("attention", False),
+        image_mask=column("image", False),
+        description_mask=column("description", False),
+        labels=column("labels", IGNORE),
+    )

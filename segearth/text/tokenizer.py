@@ -1,0 +1,72 @@
+"""Tokenizers: the small one of this package, or any of a hub or folder, with the special tokens in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from segearth.errors import CheckpointError
+from segearth.text.encoding import IMAGE_TOKEN, SEG_TOKEN
+from segearth.utils.files import atomic_path
+from segearth.utils.torchvision_mend import mend_torchvision
+
+PACKAGED = {"aerial": Path(__file__).parent / "aerial_tokenizer.json"}
+PAD_TOKEN, EOS_TOKEN = "[PAD]", "<|endoftext|>"
+
+
+def load_tokenizer(name: str) -> Any:
+    """Loads a tokenizer and adds the special tokens it lacks.
+
+    Args:
+        name: ``"aerial"`` (a byte-level BPE trained on this library's questions; any text can be encoded), or a hub id
+            or folder for ``AutoTokenizer``.
+
+    Returns:
+        A fast tokenizer of transformers, with ``[SEG]``, ``<image>``, a padding and an end-of-text token.
+
+    Raises:
+        CheckpointError: The hub id or folder cannot be read.
+    """
+    mend_torchvision()
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if name in PACKAGED:
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_file=str(PACKAGED[name]), eos_token=EOS_TOKEN, pad_token=PAD_TOKEN, clean_up_tokenization_spaces=False
+        )
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    missing = [t for t in (SEG_TOKEN, IMAGE_TOKEN) if len(tokenizer(t, add_special_tokens=False)["input_ids"]) != 1]
+    if missing:
+        tokenizer.add_tokens(missing, special_tokens=True)
+    return tokenizer
+
+
+def train_tokenizer(sentences: Iterable[str], path: str | Path, vocab_size: int = 1536) -> None:
+    """Trains a byte-level BPE tokenizer and writes it as one JSON file.
+
+    Args:
+        sentences: Text to learn merges from.
+        path: File to write.
+        vocab_size: Size of the vocabulary, special tokens included.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[EOS_TOKEN, PAD_TOKEN, SEG_TOKEN, IMAGE_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    with atomic_path(path) as temporary:
+        tokenizer.save(str(temporary))

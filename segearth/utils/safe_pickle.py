@@ -1,0 +1,87 @@
+"""Reading pickled annotations without running what is in them.
+
+An ordinary ``pickle.load`` calls whatever the file names. Here only plain containers, strings and numbers come out; any
+other name in the file is an error, and nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segearth.errors import DatasetError
+
+
+def load_plain_pickle(path: str | Path) -> Any:
+    """Reads a pickle that holds nothing but dicts, lists, tuples, sets, strings, bytes, numbers and ``None``.
+
+    Args:
+        path: The file. Files written by Python 2 are read as Latin-1. NumPy scalars come back as Python numbers.
+
+    Raises:
+        DatasetError: The file is missing, damaged, or names anything beyond plain data.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    except _ForbiddenNameError as error:
+        raise DatasetError(f"{path}: refused, it names {error} and only plain data may be pickled; nothing was run") from error
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise DatasetError(f"{path}: damaged or not a pickle ({error}); fetch it again") from error
+
+
+class _ForbiddenNameError(Exception):
+    pass
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = _ALLOWED.get((module, name))
+        if allowed is None:
+            raise _ForbiddenNameError(f"{module}.{name}")
+        return allowed
+
+
+class _Dtype:
+    """Stands in for ``numpy.dtype``, whose real one takes arbitrary state from the file."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not re.fullmatch(r"[biufc?]\d{0,2}", code):
+            raise _ForbiddenNameError(f"numpy dtype {code!r}")
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        byte_order = {"<": "<", ">": ">"}.get(state[1], "=")
+        self.code = byte_order + self.code
+
+
+def _scalar(dtype: _Dtype, data: bytes | str) -> int | float | complex | bool:
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(raw, np.dtype(dtype.code), count=1)[0].item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stands in for ``_codecs.encode``, which protocol 2 uses to write bytes."""
+    return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "complex"): complex,
+    ("__builtin__", "set"): set,
+    ("__builtin__", "frozenset"): frozenset,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+}

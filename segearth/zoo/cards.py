@@ -1,0 +1,90 @@
+"""The zoo's table: sizes by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from segearth.config import (
+    DescriptionProjectorConfig,
+    ImageTransformConfig,
+    LanguageModelConfig,
+    MaskDecoderConfig,
+    ModelConfig,
+    PixelDecoderConfig,
+    TextConfig,
+    TokenCompressorConfig,
+    VisionEncoderConfig,
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model.
+
+    Attributes:
+        summary: One line.
+        config: How to build it.
+        parameters: Millions of parameters, as counted by ``segearth info``.
+        weights: Hub id or folder of trained weights; ``None`` where there are none and it must be trained.
+        sha256: Digest of ``model.safetensors`` there.
+        trained_on: Data-set splits the weights have seen; evaluation warns when asked to score on one of them.
+        command: The exact command that trained the weights.
+    """
+
+    summary: str
+    config: ModelConfig
+    parameters: float
+    weights: str | None = None
+    sha256: str | None = None
+    trained_on: tuple[str, ...] = ()
+    command: str = ""
+    notes: str = ""
+    tags: tuple[str, ...] = field(default=())
+
+
+CARDS: dict[str, ModelCard] = {
+    "segearth_debug": ModelCard(
+        summary="Runs the whole pipeline in seconds; learns little",
+        parameters=0.3,
+        config=ModelConfig(
+            vision_encoder=VisionEncoderConfig(
+                embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4, drop_path_rate=0.0, frozen=False
+            ),
+            token_compressor=TokenCompressorConfig(stride=2),
+            language_model=LanguageModelConfig(
+                model_type="phi",
+                config=dict(
+                    hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+                    max_position_embeddings=512,
+                ),
+            ),
+            description_projector=DescriptionProjectorConfig(dim=32, num_heads=2, head_dim=16),
+            pixel_decoder=PixelDecoderConfig(dim=32, num_layers=1, num_heads=4, num_points=2, ffn_dim=64),
+            mask_decoder=MaskDecoderConfig(num_layers=3, num_heads=4, ffn_dim=64),
+            image_transform=ImageTransformConfig(size=128),
+            text=TextConfig(),
+        ),
+    ),
+    "segearth_tiny": ModelCard(
+        summary="Trains and predicts on a two-core CPU; the embedded default",
+        parameters=10.0,
+        config=ModelConfig(
+            vision_encoder=VisionEncoderConfig(
+                embed_dim=32, depths=[1, 1, 3, 1], num_heads=[1, 2, 4, 8], window_size=8, drop_path_rate=0.0, frozen=False
+            ),
+            token_compressor=TokenCompressorConfig(stride=2),
+            language_model=LanguageModelConfig(
+                model_type="phi",
+                config=dict(
+                    hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
+                    max_position_embeddings=1024,
+                ),
+            ),
+            description_projector=DescriptionProjectorConfig(dim=256, num_heads=4, head_dim=64),
+            pixel_decoder=PixelDecoderConfig(dim=128, num_layers=2, num_heads=8, num_points=4, ffn_dim=256),
+            mask_decoder=MaskDecoderConfig(num_layers=3, num_heads=8, ffn_dim=512),
+            image_transform=ImageTransformConfig(size=256),
+            text=TextConfig(),
+        ),
+    ),
+}  # fmt: skip
