@@ -16,8 +16,8 @@ from segearth.structures import Sample
 class SegmentationDataset(ABC):
     """Images with questions and masks, from one folder in one layout.
 
-    Subclasses state their facts as class attributes and implement :meth:`__len__` and :meth:`__getitem__`. Reading is lazy:
-    construction lists and pairs files by id, indexing decodes one image.
+    Subclasses state their facts as class attributes and implement :meth:`__len__` and :meth:`__getitem__`. Reading is
+    lazy: construction lists and pairs files by id, indexing decodes one image.
 
     Attributes:
         name: The name in :data:`segearth.data.registry.DATASETS`.

@@ -15,8 +15,8 @@ from segearth.utils.files import read_image, read_mask
 class EarthReason(SegmentationDataset):
     """2,371 / 1,135 / 1,928 images with about six questions and three answers each; 200 images have no target.
 
-    All questions of an image ask for the same region, so they share one mask array. The answers belong to the image, not
-    to single questions: question ``k`` gets answer ``k`` modulo their number. Paper: https://arxiv.org/abs/2504.09644
+    All questions of an image ask for the same region, so they share one mask array. The answers belong to the image,
+    not to single questions: question ``k`` gets answer ``k`` modulo their number. Paper: https://arxiv.org/abs/2504.09644
     """
 
     name: ClassVar[str] = "earthreason"
@@ -44,7 +44,8 @@ ROOT/                      or a folder that holds it as rs_reason_seg/RSReasonSe
         self._images = files_by_id(self.require_folder(f"{split}/images"), IMAGE_SUFFIXES)
         self._labels = files_by_id(self.require_folder(f"{split}/labels"), (".png",))
         self._questions = files_by_id(self.require_folder(f"{split}/QAs"), (".json",))
-        self._ids = [image_id for image_id in sorted(self._images | self._labels | self._questions) if self._whole(image_id)]
+        known = sorted(self._images | self._labels | self._questions)
+        self._ids = [image_id for image_id in known if self._whole(image_id)]
         if not self._ids:
             raise DatasetError(f"{self.name}: {self.root / split} has no complete image\nexpected:\n{self.tree}")
 
@@ -70,9 +71,8 @@ ROOT/                      or a folder that holds it as rs_reason_seg/RSReasonSe
         return Sample(image_id, image, questions, self._images[image_id])
 
     def _whole(self, image_id: str) -> bool:
-        parts = {"images": self._images, "labels": self._labels, "QAs": self._questions}
-        suffix = {"images": "jpg", "labels": "png", "QAs": "json"}
-        missing = [f"{self.split}/{part}/{image_id}.{suffix[part]}" for part, files in parts.items() if image_id not in files]
+        parts = (("images", "jpg", self._images), ("labels", "png", self._labels), ("QAs", "json", self._questions))
+        missing = [f"{self.split}/{part}/{image_id}.{end}" for part, end, files in parts if image_id not in files]
         for entry in missing:
             self.note_missing(entry)
         return not missing

@@ -15,9 +15,9 @@ from segearth.utils.files import read_image, read_mask
 class PhraseListDataset(SegmentationDataset):
     """``output_phrase_{split}.txt`` with ``ID phrase`` per line; several lines of one id are questions of one image.
 
-    Masks were resampled when the data sets were made, so their edges are grey: a pixel is target if it is more than half
-    covered, that is above 127 of 255. Public loaders differ (some take any non-zero value, some 50), which moves the edge by
-    about a pixel; ``threshold`` sets it.
+    Masks hold grey values at their edges: a pixel is target if it is more than half covered, that is above 127 of 255.
+    Public loaders differ (some take any non-zero value, some those above 50), which moves the edge by about a pixel;
+    ``threshold`` sets it.
 
     Attributes:
         image_folder: Folder of the images.

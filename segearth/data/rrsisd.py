@@ -43,8 +43,8 @@ ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS
             root: The folder with ``rrsisd/`` and ``images/``, or one above ``rs_ref_seg/RRSIS-D/``.
             split: ``"train"``, ``"val"`` or ``"test"``.
             strict: See :class:`~segearth.data.base.SegmentationDataset`.
-            fit_masks: Some published images are 800 x 801 with masks of 800 x 800. By default that is an error; if on, a
-                mask that is one pixel short or long on a side is padded with background or cropped at its right and bottom.
+            fit_masks: Some published images are 800 x 801 with masks of 800 x 800. By default that is an error; if on,
+                a mask one pixel short or long on a side is padded with background or cropped at its right and bottom.
 
         Raises:
             DatasetError: A file is missing or damaged, or a reference names an annotation or image that does not exist.
@@ -57,7 +57,7 @@ ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS
             refs = [ref for ref in load_plain_pickle(refs_path) if ref["split"] == split]
             self._index(refs, read_json(instances_path), folder)
         except (KeyError, TypeError, AttributeError) as error:
-            raise DatasetError(f"{self.name}: {refs_path} or {instances_path} lacks an expected field: {error}") from error
+            raise DatasetError(f"{self.name}: {refs_path} or {instances_path} lacks a field: {error}") from error
         if not self._refs:
             raise DatasetError(f"{self.name}: {refs_path} has no complete reference of split {split!r}")
         self._ids = list(self._refs)
@@ -93,13 +93,14 @@ ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS
             image = images.get(ref["image_id"])
             if image is None or ref["ann_id"] not in segmentations:
                 what = f"image {ref['image_id']}" if image is None else f"annotation {ref['ann_id']}"
-                self.note(DatasetError(f"{self.name}: reference {ref['ref_id']} names {what}, which is not in {_INSTANCES}"))
+                self.note(DatasetError(f"{self.name}: reference {ref['ref_id']} names {what}, not in {_INSTANCES}"))
             elif not (folder / image["file_name"]).is_file():
                 self.note_missing(f"{_IMAGES}/{image['file_name']}")
             else:
                 self._images[image["id"]] = (folder / image["file_name"], image["height"], image["width"])
                 self._refs.setdefault(image["id"], []).append(ref)
-        self._segmentations = {ref["ann_id"]: segmentations[ref["ann_id"]] for ref in refs if ref["ann_id"] in segmentations}
+        used = {ref["ann_id"] for refs_of_image in self._refs.values() for ref in refs_of_image}
+        self._segmentations = {annotation_id: segmentations[annotation_id] for annotation_id in used}
 
     def _mask(
         self, segmentation: Any, annotation_id: int, size: tuple[int, int], image: np.ndarray, path: Path

@@ -15,7 +15,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
     """Decodes any form of a COCO ``segmentation`` field; its parts are united, so overlaps stay ``True``.
 
     Args:
-        segmentation: ``None`` or ``[]`` (nothing); one polygon ``[x0, y0, x1, y1, …]`` or a list of them, in pixels; one
+        segmentation: ``None`` or ``[]`` (nothing); one polygon ``[x0, y0, x1, y1, …]`` in pixels or a list of them; one
             run-length dict ``{"size": [h, w], "counts": …}`` (compressed string or list of runs) or a list of them.
         height: Rows of the canvas for polygons.
         width: Columns of the canvas for polygons.
@@ -38,8 +38,9 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
         return _decode_polygons([parts], height, width)
     if all(isinstance(part, Mapping) for part in parts):
         masks = [_decode_runs(part) for part in parts]
-        if len({mask.shape for mask in masks}) > 1:
-            raise DatasetError(f"run lengths of different sizes {sorted({mask.shape for mask in masks})} in one segmentation")
+        shapes = sorted({mask.shape for mask in masks})
+        if len(shapes) > 1:
+            raise DatasetError(f"run lengths of different sizes {shapes} in one segmentation")
         return np.logical_or.reduce(masks)
     if all(_is_list(part) for part in parts):
         return _decode_polygons(parts, height, width)
@@ -79,7 +80,7 @@ def _decode_runs(runs: Mapping[str, Any]) -> np.ndarray:
     if _is_list(counts):
         lengths = np.asarray(counts, dtype=np.int64)
         if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
-            raise DatasetError(f"run lengths add up to {lengths.sum()}, not to {height}x{width} = {height * width} pixels")
+            raise DatasetError(f"run lengths add up to {lengths.sum()}, not to {height * width} pixels")
         values = np.arange(len(lengths)) % 2 == 1
         return np.repeat(values, lengths).reshape(width, height).T  # COCO runs go down the columns
     if not isinstance(counts, (str, bytes)):

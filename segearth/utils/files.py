@@ -107,6 +107,13 @@ def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:
     return levels.astype(bool) if levels.max(initial=0) <= 1 else levels > threshold
 
 
+def configs_dir() -> Path:
+    """Returns the folder of experiment and DeepSpeed configurations: the checkout's, or the copy in the package."""
+    package = Path(__file__).resolve().parent.parent
+    beside = package.parent / "configs"
+    return beside if (beside / "experiment").is_dir() else package / "configs"
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

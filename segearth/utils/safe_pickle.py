@@ -33,7 +33,7 @@ def load_plain_pickle(path: str | Path) -> Any:
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
     except _ForbiddenNameError as error:
-        raise DatasetError(f"{path}: refused, it names {error} and only plain data may be pickled; nothing was run") from error
+        raise DatasetError(f"{path}: refused, it names {error}; only plain data is read, nothing was run") from error
     except Exception as error:  # a damaged pickle raises almost anything
         raise DatasetError(f"{path}: damaged or not a pickle ({error}); fetch it again") from error
 
