@@ -54,6 +54,11 @@ class SegmentationDataset(ABC):
         if not self.root.is_dir():
             raise missing_entry(self.root, ".", self.tree, self.name)
 
+    @classmethod
+    def splits_in(cls, root: str | Path) -> tuple[str, ...]:
+        """Returns the splits one may expect under ``root``: all, unless the layout leaves some to the user."""
+        return cls.splits
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of images."""
