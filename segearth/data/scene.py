@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -237,6 +237,7 @@ class Scene:
         )
 
 
+@runtime_checkable
 class SceneDataset(Protocol):
     """A data set that also gives the annotation behind its questions, so that fresh questions can be asked of crops."""
 

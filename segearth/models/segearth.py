@@ -152,18 +152,31 @@ class SegEarth(
         tokens = features.image_tokens[image_index].to(embeds.dtype)  # (N, S, D)
         return embeds.masked_scatter(text.image_mask.unsqueeze(-1), tokens)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        from safetensors.torch import save_model
+    def save_folder(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Writes ``config.json``, ``model.safetensors`` and the tokenizer's files.
+
+        Args:
+            folder: Made if missing.
+            state: Weights to write in place of the model's own, under its parameter names.
+        """
+        from safetensors.torch import save_file
 
         from segearth import __version__
         from segearth.config import to_dict
         from segearth.utils.files import atomic_path, write_text
 
-        with atomic_path(save_directory / WEIGHTS_FILE) as temporary:
-            save_model(self, str(temporary))
-        self.prompt_encoder.tokenizer.save_pretrained(save_directory)
+        unique: dict[tuple[int, torch.Size], str] = {}
+        for name, value in (state or self.state_dict()).items():
+            unique.setdefault((value.data_ptr(), value.shape), name)  # tied weights are stored once
+        tensors = {name: (state or self.state_dict())[name].contiguous().cpu() for name in unique.values()}
+        with atomic_path(folder / WEIGHTS_FILE) as temporary:
+            save_file(tensors, str(temporary), metadata={"format": "pt"})
+        self.prompt_encoder.tokenizer.save_pretrained(folder)
         facts = {"library": "segearth", "version": __version__, "model": to_dict(self.config)}
-        write_text(save_directory / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
+        write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save_folder(save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> SegEarth:

@@ -1,0 +1,143 @@
+"""Which parameters learn, how fast, and under which DeepSpeed settings."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from segearth.config import LoraConfig, TrainConfig
+from segearth.errors import ConfigError, MissingExtraError, nearest_names
+from segearth.utils.files import configs_dir
+
+
+def freeze_parameters(model: nn.Module, prefixes: list[str]) -> None:
+    """Stops gradients of every parameter whose name starts with one of the prefixes.
+
+    Raises:
+        ConfigError: A prefix matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            tops = sorted({name.split(".")[0] for name in names})
+            raise ConfigError(f"train.freeze: no parameter starts with {prefix!r}{nearest_names(prefix, tops)}")
+    for name, parameter in model.named_parameters():
+        if name.startswith(tuple(prefixes)):
+            parameter.requires_grad_(False)
+
+
+def add_lora(causal_lm: nn.Module, config: LoraConfig) -> None:
+    """Puts low-rank adapters (arXiv 2106.09685) into a language model in place and freezes its other weights.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ConfigError: No layer has one of the target names.
+    """
+    try:
+        from peft import LoraConfig as PeftConfig
+        from peft import inject_adapter_in_model
+    except ImportError as error:
+        raise MissingExtraError("peft", "train") from error
+    peft_config = PeftConfig(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=config.target_modules
+    )
+    try:
+        inject_adapter_in_model(peft_config, causal_lm)
+    except ValueError as error:
+        leaves = sorted({name.split(".")[-1] for name, m in causal_lm.named_modules() if isinstance(m, nn.Linear)})
+        raise ConfigError(f"train.lora.target_modules {config.target_modules} match no layer (there are: {leaves})") from error
+    for name, parameter in causal_lm.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the state dict with adapters added into the weights they adapt, under the plain names."""
+    state = model.state_dict()
+    merged = {}
+    for name, value in state.items():
+        if "lora_" in name:
+            continue
+        if name.endswith(".base_layer.weight"):
+            layer: Any = model.get_submodule(name.removesuffix(".base_layer.weight"))
+            value = value + layer.get_delta_weight("default").to(value.dtype)
+        merged[name.replace(".base_layer.", ".")] = value
+    return merged
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that learn; norms, biases and single vectors are not decayed."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.betas[0], config.betas[1])
+    )
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then a cosine down to ``min_learning_rate_ratio``; 1 is the peak.
+
+    Args:
+        step: Optimiser steps done, from 0 to ``max_steps``.
+        config: Warm-up share, number of steps and floor.
+    """
+    warmup = max(1, round(config.warmup_ratio * config.max_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.max_steps - warmup)
+    floor = config.min_learning_rate_ratio
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def accumulation_steps(config: TrainConfig, world_size: int) -> int:
+    """Micro-batches a rank accumulates for one optimiser step.
+
+    Raises:
+        ConfigError: ``global_batch_size`` is no multiple of ``micro_batch_size`` times the number of processes.
+    """
+    per_pass = config.micro_batch_size * world_size
+    if config.global_batch_size % per_pass:
+        raise ConfigError(
+            f"train.global_batch_size {config.global_batch_size} is no multiple of train.micro_batch_size "
+            f"{config.micro_batch_size} x {world_size} processes; change one of them"
+        )
+    return config.global_batch_size // per_pass
+
+
+def deepspeed_settings(config: TrainConfig, world_size: int, bf16: bool) -> dict[str, Any]:
+    """Reads the DeepSpeed JSON and fills in what the experiment decides.
+
+    Args:
+        config: ``deepspeed`` names a file of ``configs/deepspeed`` or a path.
+        world_size: Processes.
+        bf16: Whether to train in bf16.
+
+    Raises:
+        ConfigError: No such file, or not JSON.
+    """
+    folder = configs_dir() / "deepspeed"
+    path = folder / f"{config.deepspeed}.json"
+    if not path.is_file():
+        path = Path(config.deepspeed)
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.json"))
+        raise ConfigError(f"train.deepspeed: no settings {config.deepspeed!r}{nearest_names(config.deepspeed, known)}")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    settings |= {
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(config, world_size),
+        "gradient_clipping": config.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": bf16},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+    return settings

@@ -1,0 +1,295 @@
+"""The training loop on DeepSpeed.
+
+A step's random numbers depend on (seed, step, rank) alone and its data on (seed, step), so a run that was interrupted and resumed
+equals one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.optim.lr_scheduler import LambdaLR
+
+from segearth.config import ExperimentConfig, to_dict
+from segearth.data.loading import Collator, StepSampler, TrainingView, build_loader
+from segearth.data.registry import build_dataset
+from segearth.data.transform import ImageTransform
+from segearth.errors import ConfigError, TrainingError
+from segearth.losses.criterion import Criterion
+from segearth.models.build import build_model
+from segearth.models.segearth import SegEarth
+from segearth.structures import Batch
+from segearth.training import checkpoint as ckpt
+from segearth.training.distributed import Process, start_process, wait_for_all
+from segearth.training.optimisation import (
+    accumulation_steps,
+    add_lora,
+    build_optimizer,
+    deepspeed_settings,
+    freeze_parameters,
+    learning_rate_factor,
+)
+from segearth.utils.files import write_text
+from segearth.utils.logging import Eta, MetricsLog
+from segearth.utils.seeds import seed_everything
+from segearth.zoo.lookup import model_config
+
+logger = logging.getLogger(__name__)
+LOSS_NAMES = ("total", "bce", "dice", "presence", "text")
+
+
+class Trainer:
+    """One experiment: model, data, engine and the folder it writes."""
+
+    def __init__(self, config: ExperimentConfig, process: Process | None = None) -> None:
+        """Builds everything; nothing is written yet.
+
+        Args:
+            config: The experiment.
+            process: This process; joined from the environment if left out.
+
+        Raises:
+            ConfigError: The settings do not fit together.
+            DatasetError: A data set is missing or incomplete.
+        """
+        self.config, train = config, config.train
+        self.process = process or start_process()
+        self.folder = Path(train.output_dir)
+        seed_everything(train.seed)
+        self.bf16 = self._wants_bf16()
+        if train.ema_decay and train.deepspeed.startswith("zero3"):
+            raise ConfigError("train.ema_decay needs whole parameters on each rank; set it to 0 with zero3")
+        self.model = self._build_model()
+        self.criterion = Criterion(config.loss)
+        self.accumulation = accumulation_steps(train, self.process.world_size)
+        transform = ImageTransform(self.model.config.image_transform)
+        datasets = [build_dataset(d.name, d.root, d.split) for d in config.data.train]
+        self.view = TrainingView(datasets, transform, config.data, train.seed)
+        self.collator = Collator(
+            self.model.prompt_encoder, self.model.num_image_tokens(transform.size, transform.size), config.loss.text > 0
+        )
+        self.engine = self._build_engine()
+        self.average = self._initial_average()
+
+    def run(self) -> Path:
+        """Trains to ``max_steps``, going on from the newest whole checkpoint of the folder.
+
+        Returns:
+            The folder with the model.
+
+        Raises:
+            ConfigError: The folder holds a run of another configuration.
+            TrainingError: The loss is no longer finite; the last good checkpoint stays.
+            CheckpointError: A checkpoint cannot be read or written.
+        """
+        train, process = self.config.train, self.process
+        first = self._resume()
+        if first >= train.max_steps and (self.folder / "model").is_dir():
+            logger.info("%s is trained already (%d steps); choose another train.output_dir for a new run", self.folder, first)
+            return self.folder
+        self._describe(first)
+        log = MetricsLog(self.folder / "metrics.jsonl", keep_below_step=first) if process.is_main else None
+        board = self._tensorboard()
+        sampler = StepSampler(
+            len(self.view), train.global_batch_size, train.micro_batch_size, first, train.max_steps,
+            process.rank, process.world_size, train.seed,
+        )  # fmt: skip
+        batches = iter(build_loader(self.view, self.collator, sampler, self.config.data.num_workers))
+        eta, window = Eta(train.max_steps, first), _Window(process.device)
+        for step in range(first, train.max_steps):
+            self._step(step, batches, window)
+            done = step + 1
+            last = done == train.max_steps
+            if done % train.log_every == 0 or last or done % train.save_every == 0:
+                facts = window.flush(process.world_size)
+                self._check_finite(facts["total"], step, window.ids)
+                facts |= {"step": step, "learning_rate": self.engine.get_lr()[0], "grad_norm": self._grad_norm()}
+                facts["images_per_second"] = round(facts.pop("steps_per_second") * train.global_batch_size, 3)
+                if log is not None:
+                    log.write(**facts)
+                    logger.info(
+                        "step %d/%d  loss %.3f (bce %.3f dice %.3f presence %.3f text %.3f)  %.1f images/s  left %s",
+                        done, train.max_steps, *(facts[name] for name in LOSS_NAMES), facts["images_per_second"],
+                        eta.left(done),
+                    )  # fmt: skip
+                if board is not None:
+                    for name, value in facts.items():
+                        board.add_scalar(f"train/{name}", value, step)
+            if done % train.save_every == 0 or last:
+                ckpt.save_checkpoint(self.engine, self.average, self.folder, done, max(1, train.keep_checkpoints), process)
+                ckpt.export_model(self.model, self.average, self.folder, process)
+        if log is not None:
+            log.close()
+        if board is not None:
+            board.close()
+        return self.folder
+
+    def _step(self, step: int, batches: Any, window: _Window) -> None:
+        """One optimiser step: ``accumulation`` micro-batches forward and backward, then the update."""
+        torch.manual_seed(hash((self.config.train.seed, step, self.process.rank)) % 2**63)
+        self.model.train()
+        for _ in range(self.accumulation):
+            waited = time.perf_counter()
+            batch: Batch = next(batches)
+            window.waited += time.perf_counter() - waited
+            batch = batch.to(self.process.device)
+            output, queries = self.engine(batch)
+            losses = self.criterion(output, queries, batch, self.model.language_model)
+            self.engine.backward(losses.total)
+            self.engine.step()
+            window.add(losses, self.accumulation, batch.question_ids)
+        window.steps += 1
+        if self.average is not None:
+            self._update_average(step)
+
+    def _build_model(self) -> SegEarth:
+        train = self.config.train
+        model = build_model(model_config(self.config.model))
+        if train.lora.enabled:
+            add_lora(model.language_model.causal_lm, train.lora)
+        freeze_parameters(model, train.freeze)
+        if train.activation_checkpointing:
+            model.set_checkpointing(True)
+        return model
+
+    def _build_engine(self) -> Any:
+        import deepspeed
+
+        train = self.config.train
+        optimizer = build_optimizer(self.model, train)
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, train))
+        engine, *_ = deepspeed.initialize(
+            model=self.model,
+            optimizer=optimizer,
+            lr_scheduler=schedule,
+            model_parameters=[p for p in self.model.parameters() if p.requires_grad],
+            config=deepspeed_settings(train, self.process.world_size, self.bf16),
+        )
+        return engine
+
+    def _wants_bf16(self) -> bool:
+        precision = self.config.train.precision
+        if precision not in ("auto", "fp32", "bf16"):
+            raise ConfigError(f"train.precision {precision!r}: use auto, fp32 or bf16")
+        if precision == "auto":  # CPUs without bf16 units are slower at it than at fp32
+            return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return precision == "bf16"
+
+    def _initial_average(self) -> dict[str, torch.Tensor] | None:
+        if not self.config.train.ema_decay:
+            return None
+        return {name: p.detach().clone().float() for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        # Early on the average follows closely, so it never holds the random start.
+        decay = min(self.config.train.ema_decay, (1 + step) / (10 + step))
+        parameters = dict(self.model.named_parameters())
+        for name, value in (self.average or {}).items():
+            value.lerp_(parameters[name].detach().float(), 1 - decay)
+
+    def _resume(self) -> int:
+        path = self.folder / "config.yaml"
+        text = _as_yaml(self.config)
+        newest = ckpt.latest_checkpoint(self.folder)
+        if newest is not None and path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{self.folder} holds a run of another configuration ({_differences(path, self.config)}); "
+                "give train.output_dir=… a new folder, or delete this one"
+            )
+        step = 0
+        if newest is not None:
+            self.average = ckpt.load_checkpoint(self.engine, newest, self.process)
+            step = ckpt.checkpoint_step(newest)
+            logger.info("resuming from %s", newest)
+        wait_for_all()
+        if self.process.is_main:
+            write_text(path, text)
+        return step
+
+    def _describe(self, first: int) -> None:
+        train, world = self.config.train, self.process.world_size
+        learning = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        total = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())
+        logger.info(
+            "%s: %.1f M parameters, %.1f M learn; %d images; steps %d to %d; global batch %d = %d a pass x %d processes x "
+            "%d accumulated; %s on %s, %s",
+            self.config.model.get("name"), total / 1e6, learning / 1e6, len(self.view), first, train.max_steps,
+            train.global_batch_size, train.micro_batch_size, world, self.accumulation,
+            "bf16" if self.bf16 else "fp32", self.process.device, train.deepspeed,
+        )  # fmt: skip
+
+    def _check_finite(self, loss: float, step: int, ids: list[str]) -> None:
+        if loss == loss and abs(loss) != float("inf"):
+            return
+        good = ckpt.latest_checkpoint(self.folder)
+        raise TrainingError(
+            f"the loss is {loss} within the steps up to {step} (last batch: {', '.join(ids[:3])} …); "
+            f"{good or 'no checkpoint yet'} is kept: lower train.learning_rate or check the data, then run again"
+        )
+
+    def _grad_norm(self) -> float:
+        norm = self.engine.get_global_grad_norm()
+        return 0.0 if norm is None else round(float(norm), 4)
+
+    def _tensorboard(self) -> Any:
+        if not (self.config.train.tensorboard and self.process.is_main):
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            from segearth.errors import MissingExtraError
+
+            raise MissingExtraError("tensorboard", "train") from error
+        return SummaryWriter(str(self.folder / "tensorboard"))
+
+
+class _Window:
+    """Losses since the last log line, kept on the device so that a step never waits for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.ids: list[str] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums = torch.zeros(len(LOSS_NAMES), device=self.device)
+        self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
+
+    def add(self, losses: Any, accumulation: int, ids: list[str]) -> None:
+        self.sums += torch.stack([getattr(losses, name).detach().float() for name in LOSS_NAMES]) / accumulation
+        self.ids = ids
+
+    def flush(self, world_size: int) -> dict[str, float]:
+        if world_size > 1:
+            dist.all_reduce(self.sums)
+        means = (self.sums / world_size / self.steps).tolist()
+        elapsed = time.perf_counter() - self.start
+        facts = {name: round(value, 5) for name, value in zip(LOSS_NAMES, means, strict=True)}
+        facts |= {"steps_per_second": self.steps / elapsed, "data_wait": round(self.waited / elapsed, 4)}
+        self._clear()
+        return facts
+
+
+def _as_yaml(config: ExperimentConfig) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+
+
+def _differences(path: Path, config: ExperimentConfig) -> str:
+    from omegaconf import OmegaConf
+
+    def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            return {prefix: tree}
+        return {k: v for key, value in tree.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}
+
+    then, now = flat(OmegaConf.to_container(OmegaConf.load(path))), flat(to_dict(config))
+    changed = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
+    return ", ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in changed[:4])
