@@ -13,7 +13,7 @@ EXTRAS = {
     "train": ["deepspeed>=0.17", "peft>=0.17", "tensorboard>=2.16"],
     "demo": ["gradio>=5,<7"],
     "rl": ["trl>=1.16,<1.17", "datasets>=4"],
-    "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.13"],
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.13"],
 }
 
 setup(
@@ -24,8 +24,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["segearth", "segearth.*"]),
-    package_data={"segearth": ["**/*.json", "**/*.yaml"]},
+    packages=[*find_packages(include=["segearth", "segearth.*"]), "segearth.configs"],
+    package_dir={"segearth.configs": "configs"},  # experiments by name, also without a checkout
+    package_data={"segearth": ["**/*.json", "**/*.yaml", "**/*.jpg", "**/*.jsonl", "**/*.md"]},
     install_requires=[
         "torch>=2.6",
         "transformers>=5.0,<6",

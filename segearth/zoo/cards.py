@@ -67,22 +67,22 @@ CARDS: dict[str, ModelCard] = {
     ),
     "segearth_tiny": ModelCard(
         summary="Trains and predicts on a two-core CPU; the embedded default",
-        parameters=10.0,
+        parameters=10.2,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
-                embed_dim=32, depths=[1, 1, 3, 1], num_heads=[1, 2, 4, 8], window_size=8, drop_path_rate=0.0, frozen=False
+                embed_dim=40, depths=[1, 1, 4, 2], num_heads=[2, 4, 8, 16], window_size=8, drop_path_rate=0.0, frozen=False
             ),
-            token_compressor=TokenCompressorConfig(stride=2),
+            token_compressor=TokenCompressorConfig(stride=4),
             language_model=LanguageModelConfig(
                 model_type="phi",
                 config=dict(
                     hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
-                    max_position_embeddings=1024,
+                    max_position_embeddings=1024, hidden_act="gelu_pytorch_tanh",
                 ),
             ),
             description_projector=DescriptionProjectorConfig(dim=256, num_heads=4, head_dim=64),
-            pixel_decoder=PixelDecoderConfig(dim=128, num_layers=2, num_heads=8, num_points=4, ffn_dim=256),
-            mask_decoder=MaskDecoderConfig(num_layers=3, num_heads=8, ffn_dim=512),
+            pixel_decoder=PixelDecoderConfig(dim=96, num_layers=1, num_heads=4, num_points=4, ffn_dim=256),
+            mask_decoder=MaskDecoderConfig(num_layers=3, num_heads=4, ffn_dim=384),
             image_transform=ImageTransformConfig(size=256),
             text=TextConfig(),
         ),

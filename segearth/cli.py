@@ -1,0 +1,216 @@
+"""The command line: ``segearth predict | train | eval | data | zoo | info``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segearth.errors import SegEarthError
+
+app = typer.Typer(help="Ask an overhead image a question and get a mask.", no_args_is_help=True, add_completion=False)
+data_app = typer.Typer(help="Data sets: list and verify.", no_args_is_help=True)
+zoo_app = typer.Typer(help="Models by name.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(zoo_app, name="zoo")
+
+ModelOption = Annotated[str, typer.Option(help="Training run, saved folder, hub id, or a name of `segearth zoo list`.")]
+
+
+def shows_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns this library's errors into one message and exit code 1; others keep their traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SegEarthError as error:
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+
+    return wrapped
+
+
+@app.command()
+@shows_errors
+def predict(
+    image: Annotated[Path, typer.Argument(help="Picture to ask about.")],
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    model: ModelOption = "runs/aerial_mini",
+    out: Annotated[Path, typer.Option(help="Mask to write: PNG, 0 and 255, of the picture's size.")] = Path("mask.png"),
+    overlay: Annotated[Path | None, typer.Option(help="Also write the picture with the mask drawn on it.")] = None,
+    reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
+    answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+) -> None:
+    """Answers one question about one picture."""
+    from segearth.inference.predictor import Predictor
+    from segearth.inference.visualize import overlay as draw
+    from segearth.inference.visualize import save_mask, save_picture
+    from segearth.utils.files import read_image
+
+    picture = read_image(image)
+    predictor = Predictor(open_model(model), device or _best_device())
+    predictor.set_image(picture)
+    result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
+    save_mask(out, result.mask)
+    if overlay is not None:
+        save_picture(overlay, draw(picture, result.mask))
+    share = f"{100 * result.mask.mean():.1f} % of the picture" if result.present else "nothing of the kind"
+    typer.echo(f"{out}: {share} (present {result.presence:.2f}, score {result.score:.2f})")
+    if result.answer is not None:
+        typer.echo(result.answer)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+@shows_errors
+def train(
+    config: Annotated[str, typer.Argument(help="Experiment: a YAML file, or a name under configs/experiment.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Such as train.max_steps=200.")] = None,
+) -> None:
+    """Trains an experiment; run again after an interruption, it goes on where it stopped."""
+    from segearth.config import load_experiment
+    from segearth.training.distributed import start_process
+    from segearth.training.trainer import Trainer
+    from segearth.utils.logging import configure_logging
+
+    experiment = load_experiment(experiment_path(config), overrides or [])
+    process = start_process()
+    configure_logging(process.is_main)
+    folder = Trainer(experiment, process).run()
+    if process.is_main:
+        typer.echo(f"trained: {folder}/model")
+
+
+@app.command(name="eval")
+@shows_errors
+def evaluate(
+    config: Annotated[str, typer.Argument(help="Experiment: a YAML file, or a name under configs/experiment.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Such as eval.protocol=segearth_r1.")] = None,
+    model: Annotated[str | None, typer.Option(help="What to score; the experiment's output_dir if left out.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test of the experiment's data.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; MODEL/eval_SPLIT if left out.")] = None,
+) -> None:
+    """Scores a model on a split, beside its controls, and writes a report."""
+    from segearth.config import load_experiment
+    from segearth.evaluation.run import evaluate_experiment
+    from segearth.utils.logging import configure_logging
+
+    experiment = load_experiment(experiment_path(config), overrides or [])
+    source = model or experiment.train.output_dir
+    rank, world_size = join_ranks()
+    configure_logging(rank == 0)
+    folder = out or Path(experiment.train.output_dir) / f"eval_{split}"
+    result = evaluate_experiment(experiment, open_model(source), source, split, folder, rank, world_size, _best_device())
+    if rank == 0:
+        typer.echo(result)
+        typer.echo(f"report: {folder / 'report.md'}")
+
+
+@app.command()
+@shows_errors
+def info(
+    model: Annotated[str, typer.Argument(help="Training run, saved folder, hub id or zoo name.")] = "segearth_tiny",
+) -> None:
+    """Shows a model's parts and their parameters, and the versions in use."""
+    import platform
+
+    import torch
+    import transformers
+
+    from segearth import __version__
+
+    opened = open_model(model)
+    rows = {name: part for name, part in opened.named_children()}
+    for name, part in rows.items():
+        typer.echo(f"{name:24} {sum(p.numel() for p in part.parameters()) / 1e6:9.2f} M")
+    typer.echo(f"{'all':24} {sum(p.numel() for p in opened.parameters()) / 1e6:9.2f} M")
+    typer.echo(
+        f"segearth {__version__}, python {platform.python_version()}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, cuda {torch.cuda.is_available()}"
+    )
+
+
+@zoo_app.command("list")
+@shows_errors
+def zoo_list() -> None:
+    """Lists the models."""
+    from segearth.zoo.cards import CARDS
+
+    for name, card in sorted(CARDS.items()):
+        typer.echo(f"{name:28} {card.parameters:8.1f} M  {card.summary}")
+
+
+@data_app.command("list")
+@shows_errors
+def data_list() -> None:
+    """Lists the data sets."""
+    from segearth.data.registry import list_datasets
+
+    for name in list_datasets():
+        typer.echo(name)
+
+
+@data_app.command("verify")
+@shows_errors
+def data_verify(
+    name: Annotated[str, typer.Argument(help="A name of `segearth data list`.")],
+    root: Annotated[Path | None, typer.Argument(help="Its folder; embedded sets need none.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+) -> None:
+    """Reads every sample of a split and reports what is wrong."""
+    from segearth.data.registry import build_dataset
+    from segearth.data.verify import verify
+
+    report = verify(build_dataset(name, root, split))
+    for line in report.lines():
+        typer.echo(line)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def open_model(source: str) -> Any:
+    """Opens a run, a saved folder, a zoo name or a hub id, in that order."""
+    from segearth.models.segearth import SegEarth
+    from segearth.zoo.lookup import list_models, load_model
+
+    if not Path(source).is_dir() and source in list_models():
+        return load_model(source)
+    return SegEarth.from_pretrained(source)
+
+
+def experiment_path(name: str) -> Path:
+    """Returns the file of an experiment given by path or by name."""
+    from segearth.utils.files import configs_dir
+
+    path = Path(name)
+    return path if path.suffix in (".yaml", ".yml") else configs_dir() / "experiment" / f"{name}.yaml"
+
+
+def join_ranks() -> tuple[int, int]:
+    """Joins the process group if a launcher started several processes; returns rank and number of processes."""
+    import os
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _best_device() -> str:
+    import os
+
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    sys.exit(app())

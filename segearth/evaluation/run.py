@@ -1,0 +1,85 @@
+"""From an experiment to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segearth.config import DatasetConfig, ExperimentConfig
+from segearth.data.registry import build_dataset
+from segearth.errors import DatasetError, UnknownNameError
+from segearth.evaluation.report import run_evaluation
+from segearth.inference.predictor import Predictor
+
+if TYPE_CHECKING:
+    from segearth.models.segearth import SegEarth
+
+
+def evaluate_experiment(
+    experiment: ExperimentConfig,
+    model: SegEarth,
+    model_name: str,
+    split: str,
+    output_dir: Path,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str = "cpu",
+) -> str:
+    """Scores a model on one split of an experiment's data and writes the report.
+
+    Args:
+        experiment: ``data`` and ``eval`` are read.
+        model: What to score.
+        model_name: Named in the report.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        output_dir: Folder for the report.
+        rank: This process.
+        world_size: Processes.
+        device: Where to run.
+
+    Returns:
+        The headline in one line.
+
+    Raises:
+        UnknownNameError: No such split.
+        DatasetError: The split names no data set, or more than one.
+    """
+    splits = {"train": experiment.data.train, "val": experiment.data.val, "test": experiment.data.test}
+    if split not in splits:
+        raise UnknownNameError("split", split, splits)
+    chosen = splits[split]
+    if len(chosen) != 1:
+        raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
+    notes = {"command": f"segearth eval, split {split}"}
+    if any(_same(chosen[0], seen) for seen in experiment.data.train):
+        notes["warning"] = "this split was trained on: its scores say nothing about new images"
+    options = experiment.eval
+    train = experiment.data.train[0] if options.controls and experiment.data.train else None
+    result = run_evaluation(
+        Predictor(model, device),
+        _open(chosen[0]),
+        output_dir,
+        model_name=model_name,
+        notes=notes,
+        rank=rank,
+        world_size=world_size,
+        protocol=options.protocol,
+        controls=options.controls,
+        train_dataset=_open(train) if train else None,
+        seed=experiment.train.seed,
+        limit=options.limit,
+        examples=options.sheet_rows,
+    )
+    metrics = result.metrics
+    line = f"{split}: gIoU {metrics.giou:.4f}, cIoU {metrics.ciou:.4f}"
+    if result.margin is not None:
+        line += f", {result.margin:+.4f} gIoU beside the best control ({result.best_control})"
+    return line
+
+
+def _open(config: DatasetConfig):  # type: ignore[no-untyped-def]
+    return build_dataset(config.name, config.root, config.split)
+
+
+def _same(a: DatasetConfig, b: DatasetConfig) -> bool:
+    return (a.name, a.root, a.split) == (b.name, b.root, b.split)

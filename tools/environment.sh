@@ -1,0 +1,43 @@
+# Sourced by train.sh, eval.sh and tests/run.sh: leaves a Python environment with segearth active.
+# The active environment is used if this checkout is installed in it; else .venv is made, once.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+installed_here() { # is this checkout what `python` imports, with what training and tests need?
+  command -v python >/dev/null && (cd / && python - "$OLDPWD" <<'PY'
+import importlib.util, pathlib, sys
+needed = ["segearth", "torch", "transformers", "deepspeed", "pytest"]
+specs = [importlib.util.find_spec(name) for name in needed]
+here = all(specs) and pathlib.Path(specs[0].origin).resolve().is_relative_to(pathlib.Path(sys.argv[1]).resolve())
+sys.exit(not here)
+PY
+  )
+}
+
+find_python() {
+  for candidate in "${PYTHON:-python3}" python3.12 python3.11 python3.10; do
+    if command -v "$candidate" >/dev/null &&
+      "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "error: no Python 3.10 to 3.12 found; install one or set PYTHON=/path/to/python" >&2
+  return 1
+}
+
+if ! installed_here; then
+  ready=".venv/ready-$(cat setup.py constraints.txt | sha256sum | cut -c1-16)"
+  if [ ! -f "$ready" ]; then
+    interpreter=$(find_python) || exit 1
+    echo "making .venv with $interpreter (some minutes, some gigabytes) …" >&2
+    "$interpreter" -m venv .venv
+    # torch first and alone: later packages then keep the build that was chosen for this machine.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$(grep '^torch==' constraints.txt)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+    rm -f .venv/ready-*
+    touch "$ready"
+  fi
+  # shellcheck disable=SC1091
+  source .venv/bin/activate
+fi
+export TOKENIZERS_PARALLELISM=false
