@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -63,7 +64,8 @@ def _decode_polygons(polygons: Sequence[Sequence[float]], height: int, width: in
     from pycocotools import mask as coco
 
     for polygon in polygons:
-        if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(np.asarray(polygon, float)).all():
+        numbers = all(isinstance(value, Real) and math.isfinite(value) for value in polygon)
+        if len(polygon) < 6 or len(polygon) % 2 or not numbers:
             raise DatasetError(f"a polygon needs three or more x, y pairs of finite numbers; got {list(polygon)[:8]}")
     runs = coco.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
     return coco.decode(coco.merge(runs)).astype(bool)
@@ -77,14 +79,13 @@ def _decode_runs(runs: Mapping[str, Any]) -> np.ndarray:
         counts = runs["counts"]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError('run lengths need "size": [height, width] and "counts"') from error
-    if _is_list(counts):
-        lengths = np.asarray(counts, dtype=np.int64)
-        if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
-            raise DatasetError(f"run lengths add up to {lengths.sum()}, not to {height * width} pixels")
-        values = np.arange(len(lengths)) % 2 == 1
-        return np.repeat(values, lengths).reshape(width, height).T  # COCO runs go down the columns
+    if _is_list(counts) and all(isinstance(count, int) and count >= 0 for count in counts):
+        if sum(counts) != height * width:
+            raise DatasetError(f"run lengths add up to {sum(counts)}, not to {height * width} pixels")
+        values = np.arange(len(counts)) % 2 == 1
+        return np.repeat(values, counts).reshape(width, height).T  # COCO runs go down the columns
     if not isinstance(counts, (str, bytes)):
-        raise DatasetError('"counts" must be a string or a list of integers')
+        raise DatasetError('"counts" must be a string or a list of integers from 0 up')
     raw = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     try:
         return coco.decode({"size": [height, width], "counts": raw}).astype(bool)

@@ -44,7 +44,7 @@ class _ForbiddenNameError(Exception):
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        allowed = _ALLOWED.get((module, name))
+        allowed = _ALLOWED.get(("builtins" if module == "__builtin__" else module, name))  # Python 2's name of it
         if allowed is None:
             raise _ForbiddenNameError(f"{module}.{name}")
         return allowed
@@ -73,12 +73,16 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes() -> bytes:
+    """Stands in for ``bytes``, which old protocols call without arguments to write empty ones."""
+    return b""
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("builtins", "complex"): complex,
-    ("__builtin__", "set"): set,
-    ("__builtin__", "frozenset"): frozenset,
+    ("builtins", "bytes"): _empty_bytes,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _Dtype,

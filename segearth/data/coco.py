@@ -1,0 +1,148 @@
+"""Any COCO instance file with its image folder; the questions are made from the annotations."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from segearth.data.base import SegmentationDataset
+from segearth.data.expressions.builder import ExpressionBuilder
+from segearth.data.layout import read_json
+from segearth.data.scene import Scene
+from segearth.errors import DatasetError
+from segearth.structures import Sample
+from segearth.utils.files import read_image
+from segearth.utils.seeds import rng_for
+
+
+class CocoDataset(SegmentationDataset):
+    """Annotated objects as questions: classes, numbers, positions, sizes, relations, and what is absent.
+
+    Every category counts as annotated everywhere: an image without an object of a category is taken to hold none.
+    Training crops and turns these images with their annotations and asks fresh questions of each view.
+    """
+
+    name: ClassVar[str] = "coco"
+    licence: ClassVar[str] = "your own"
+    tree: ClassVar[str] = """\
+ROOT/
+  annotations_train.json   or train.json; likewise val and test; or one annotations.json for all,
+                           in which every image has "split": "train", "val" or "test"
+  images/…                 as "file_name" says"""
+
+    def __init__(self, root: str | Path, split: str, strict: bool = True, seed: int = 0) -> None:
+        """Reads the annotations of one split; images are decoded on indexing.
+
+        Args:
+            root: Folder that holds the layout shown in ``tree``.
+            split: ``"train"``, ``"val"`` or ``"test"``. An ``annotations.json`` without splits is all training data.
+            strict: See :class:`~segearth.data.base.SegmentationDataset`.
+            seed: Decides, with an image's file name, which questions are asked of it.
+
+        Raises:
+            DatasetError: A file is missing, or the annotations are not COCO instances or contradict themselves.
+        """
+        super().__init__(root, split, strict)
+        self.seed = seed
+        self.builder = ExpressionBuilder()
+        self.file = next((path for path in _candidates(self.root, split) if path.is_file()), None)
+        if self.file is None:
+            self.file = self.require(f"annotations_{split}.json")
+        try:
+            self._index(read_json(self.file), self.require_folder("images"))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(f"{self.file}: not a COCO instance file, a field is missing: {error}") from error
+        if not self._records:
+            remedy = f'; name it annotations_{split}.json, or give its images "split": "{split}"'
+            raise DatasetError(f"{self.file}: has no usable image of split {split!r}{remedy}")
+
+    @classmethod
+    def splits_in(cls, root: str | Path) -> tuple[str, ...]:
+        """Returns the splits that have annotations; a single file without splits is the training split."""
+        own = tuple(split for split in cls.splits if any(path.is_file() for path in _candidates(Path(root), split)[:2]))
+        single = Path(root) / "annotations.json"
+        if own or not single.is_file():
+            return own or cls.splits
+        images = read_json(single).get("images", [])
+        return tuple(split for split in cls.splits if any(image.get("split", "train") == split for image in images))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decodes image ``index`` and asks the same questions of it each time.
+
+        Raises:
+            ImageError: The image cannot be decoded.
+            DatasetError: Its size is not the stated one, or an annotation cannot be read.
+        """
+        image_id = str(self._records[index]["file_name"])
+        image, scene = self.image(index), self.scene(index)
+        drawn = self.builder.build(scene, rng_for(self.seed, zlib.crc32(image_id.encode())))
+        questions = [replace(question, id=f"{image_id}_{k}") for k, question in enumerate(drawn)]
+        return Sample(image_id, image, questions, self._path(index))
+
+    def image(self, index: int) -> np.ndarray:
+        """Decodes image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``.
+
+        Raises:
+            ImageError: It cannot be decoded.
+            DatasetError: Its size is not the one the annotations state.
+        """
+        image, record = read_image(self._path(index)), self._records[index]
+        height, width = image.shape[:2]
+        if (width, height) != (record["width"], record["height"]):
+            stated = f"{record['width']}x{record['height']}"
+            raise DatasetError(f"image {self._path(index)} is {width}x{height} but {self.file} says {stated}")
+        return image
+
+    def scene(self, index: int) -> Scene:
+        """Returns the annotation of image ``index`` at the image's own size.
+
+        Raises:
+            DatasetError: An annotation cannot be read.
+        """
+        record = self._records[index]
+        try:
+            return Scene.from_coco(record, self._annotations.get(record["id"], []), self._categories)
+        except DatasetError as error:
+            raise DatasetError(f"{self.file}: image {record['file_name']}: {error}") from error
+
+    def _path(self, index: int) -> Path:
+        return self.root / "images" / self._records[index]["file_name"]
+
+    def _index(self, content: dict[str, Any], folder: Path) -> None:
+        self._categories = {entry["id"]: entry for entry in content["categories"]}
+        images = {entry["id"]: entry for entry in content["images"]}
+        if len(images) < len(content["images"]):
+            self.note(DatasetError(f"{self.file}: two images have the same id"))
+        whole_file = self.file is not None and self.file.name == "annotations.json"
+        self._records: list[dict[str, Any]] = []
+        for record in images.values():
+            if whole_file and record.get("split", "train") != self.split:
+                continue
+            if not (folder / record["file_name"]).is_file():
+                self.note_missing(f"images/{record['file_name']}")
+            else:
+                self._records.append({"width": record["width"], "height": record["height"], **record})
+        self._annotations: dict[int, list[dict[str, Any]]] = {}
+        for annotation in content["annotations"]:
+            problem = ""
+            if annotation["image_id"] not in images:
+                problem = f"names image {annotation['image_id']}, which is not listed"
+            elif annotation["category_id"] not in self._categories:
+                problem = f"names category {annotation['category_id']}, which is not listed"
+            elif not annotation.get("segmentation"):
+                problem = "has no segmentation; a box alone is no mask"
+            if problem:
+                self.note(DatasetError(f"{self.file}: annotation {annotation['id']} {problem}"))
+            else:
+                self._annotations.setdefault(annotation["image_id"], []).append(annotation)
+
+
+def _candidates(root: Path, split: str) -> list[Path]:
+    return [root / f"annotations_{split}.json", root / f"{split}.json", root / "annotations.json"]
