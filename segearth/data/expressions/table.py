@@ -1,0 +1,140 @@
+"""The table of words and needs: what classes are called, what they are taken for, and what people want from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segearth.errors import ConfigError, nearest_names
+
+DEFAULT_TABLE = Path(__file__).with_name("needs.yaml")
+
+
+@dataclass(frozen=True)
+class ClassWords:
+    """How one class is named; the fields are explained at the top of ``needs.yaml``."""
+
+    singular: str
+    plural: str
+    mass: bool = False
+    synonyms: tuple[tuple[str, str], ...] = ()
+    confusable: tuple[str, ...] = ()
+    ambiguous: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Every ``(singular, plural)`` pair."""
+        return ((self.singular, self.plural), *self.synonyms)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Sentences that imply some classes.
+
+    Attributes:
+        classes: All classes that satisfy the need.
+        questions: The sentences.
+        conflicts: Classes whose presence in view makes the sentences doubtful.
+    """
+
+    classes: tuple[str, ...]
+    questions: tuple[str, ...]
+    conflicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Phrases for each value of an attribute, and the values that are neither clearly one nor the other."""
+
+    values: Mapping[str, tuple[str, ...]]
+    unsure: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words, attributes and needs, as read by :func:`load_table`."""
+
+    classes: Mapping[str, ClassWords] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
+
+    def words(self, name: str) -> ClassWords:
+        """Words of a class; one that the table does not know is named as the annotations name it."""
+        known = self.classes.get(name)
+        return known if known is not None else ClassWords(name, _plural(name))
+
+
+def load_table(extra: Iterable[str | Path] = ()) -> Table:
+    """Reads the built-in table and merges files of the user into it.
+
+    Args:
+        extra: YAML files of the same form. Classes and attributes replace those of the same name, needs are added.
+
+    Raises:
+        ConfigError: A file is missing, is not YAML, or has a key that the form does not have.
+    """
+    classes: dict[str, ClassWords] = {}
+    attributes: dict[str, Attribute] = {}
+    needs: list[Need] = []
+    for path in (DEFAULT_TABLE, *map(Path, extra)):
+        tree = _read(path)
+        _check_keys(tree, ("classes", "attributes", "needs"), str(path))
+        for name, entry in (tree.get("classes") or {}).items():
+            classes[str(name)] = _class_words(entry, f"{path}: class {name!r}")
+        for key, entry in (tree.get("attributes") or {}).items():
+            _check_keys(entry, ("values", "unsure"), f"{path}: attribute {key!r}")
+            values = {str(value): tuple(phrases) for value, phrases in entry["values"].items()}
+            attributes[str(key)] = Attribute(values, tuple(map(str, entry.get("unsure", ()))))
+        needs += [_need(entry, f"{path}: need {number}") for number, entry in enumerate(tree.get("needs") or (), 1)]
+    return Table(classes, attributes, tuple(needs))
+
+
+def _class_words(entry: Any, where: str) -> ClassWords:
+    _check_keys(entry, tuple(ClassWords.__dataclass_fields__), where)
+    if "singular" not in entry:
+        raise ConfigError(f"{where} has no 'singular'")
+    return ClassWords(
+        entry["singular"],
+        entry.get("plural") or _plural(entry["singular"]),
+        bool(entry.get("mass", False)),
+        tuple((str(a), str(b)) for a, b in entry.get("synonyms", ())),
+        *(tuple(entry.get(key, ())) for key in ("confusable", "ambiguous", "covers")),
+    )
+
+
+def _need(entry: Any, where: str) -> Need:
+    _check_keys(entry, ("classes", "questions", "conflicts"), where)
+    if not entry.get("classes") or not entry.get("questions"):
+        raise ConfigError(f"{where} needs 'classes' and 'questions', at least one of each")
+    return Need(tuple(entry["classes"]), tuple(entry["questions"]), tuple(entry.get("conflicts", ())))
+
+
+def _check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} must hold keys and values")
+    for key in entry:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest_names(str(key), known)}")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise ConfigError(f"no table of needs {path}; give a YAML file like {DEFAULT_TABLE}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    return tree or {}
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + "s"
