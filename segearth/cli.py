@@ -160,16 +160,16 @@ def data_list() -> None:
 def data_verify(
     name: Annotated[str, typer.Argument(help="A name of `segearth data list`.")],
     root: Annotated[Path | None, typer.Argument(help="Its folder; embedded sets need none.")] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be given again.")] = None,
 ) -> None:
-    """Reads every sample of a split and reports what is wrong."""
-    from segearth.data.registry import build_dataset
-    from segearth.data.verify import verify
+    """Reads every sample and reports what is wrong."""
+    from segearth.data.verify import verify_dataset
 
-    report = verify(build_dataset(name, root, split))
-    for line in report.lines():
-        typer.echo(line)
-    if not report.ok:
+    reports = verify_dataset(name, root, split)
+    for report in reports:
+        for line in report.lines():
+            typer.echo(line)
+    if not all(report.ok for report in reports):
         raise typer.Exit(1)
 
 

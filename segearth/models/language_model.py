@@ -57,6 +57,13 @@ class LanguageModel(nn.Module):
         """Longest sequence the model was built for; ``None`` where it has no limit."""
         return getattr(self.causal_lm.config, "max_position_embeddings", None)
 
+    def describe(self) -> dict[str, Any]:
+        """Returns the fields of :class:`LanguageModelConfig` that build this architecture from nothing."""
+        config = self.causal_lm.config
+        dropped = {"model_type", "architectures", "transformers_version", "dtype", "_name_or_path"}
+        keywords = {key: value for key, value in config.to_diff_dict().items() if key not in dropped}
+        return {"pretrained": None, "model_type": config.model_type, "config": {**keywords, "vocab_size": self.vocab_size}}
+
     def embed(self, input_ids: Tensor) -> Tensor:
         """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
         return self.causal_lm.get_input_embeddings()(input_ids)
@@ -119,6 +126,11 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
         return LanguageModel(model, config.frozen)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnknownNameError("language model type", config.model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    if config.config.get("vocab_size", vocab_size) < vocab_size:
+        raise ConfigError(
+            f"language_model: {config.config['vocab_size']} embedding rows but the tokenizer has {vocab_size} tokens; "
+            "use the tokenizer saved with these weights"
+        )
     arguments = {"vocab_size": vocab_size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     try:
         lm_config = AutoConfig.for_model(config.model_type, **{**arguments, **config.config})

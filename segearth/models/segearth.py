@@ -172,7 +172,10 @@ class SegEarth(
         with atomic_path(folder / WEIGHTS_FILE) as temporary:
             save_file(tensors, str(temporary), metadata={"format": "pt"})
         self.prompt_encoder.tokenizer.save_pretrained(folder)
-        facts = {"library": "segearth", "version": __version__, "model": to_dict(self.config)}
+        described = to_dict(self.config)
+        # The language model is described in full, so that a saved folder opens without the hub it once came from.
+        described["language_model"] |= self.language_model.describe()
+        facts = {"library": "segearth", "version": __version__, "model": described}
         write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -161,7 +161,8 @@ class SwinEncoder(VisionEncoder):
         self.window_size = config.window_size
         self.patch_embed = nn.Conv2d(3, config.embed_dim, 4, stride=4)
         self.patch_norm = nn.LayerNorm(config.embed_dim)
-        drops = torch.linspace(0, config.drop_path_rate, sum(config.depths)).tolist()
+        last = max(1, sum(config.depths) - 1)
+        drops = [config.drop_path_rate * i / last for i in range(sum(config.depths))]  # deeper blocks drop more
         self.stages, self.downsamples, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for dim, heads, depth in zip(self.channels, config.num_heads, config.depths, strict=True):
             shifts = [0 if i % 2 == 0 else config.window_size // 2 for i in range(depth)]

@@ -87,4 +87,43 @@ CARDS: dict[str, ModelCard] = {
             text=TextConfig(),
         ),
     ),
+    "segearth_swint_qwen2_5_0_5b": ModelCard(
+        summary="The middle size: Swin-T and Qwen2.5-0.5B at 512 px, for one GPU",
+        parameters=541.9,
+        config=ModelConfig(
+            vision_encoder=VisionEncoderConfig(
+                embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, drop_path_rate=0.2, frozen=False
+            ),
+            token_compressor=TokenCompressorConfig(stride=2),
+            language_model=LanguageModelConfig(
+                pretrained="Qwen/Qwen2.5-0.5B",
+                model_type="qwen2",
+                config=dict(
+                    hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+                    num_key_value_heads=2, max_position_embeddings=32768, tie_word_embeddings=True, vocab_size=151936,
+                ),
+            ),
+            image_transform=ImageTransformConfig(size=512),
+            text=TextConfig(tokenizer="Qwen/Qwen2.5-0.5B"),
+        ),
+        notes="Fetches language model and tokenizer from their hub.",
+    ),
+    "segearth_swinb_phi1_5": ModelCard(
+        summary="The published SegEarth-R1 shape: Swin-B, 64 image tokens, Phi-1.5, 1024 px",
+        parameters=1588.0,
+        config=ModelConfig(
+            token_compressor=TokenCompressorConfig(kind="sparse_conv", input_size=32),
+            language_model=LanguageModelConfig(
+                pretrained="microsoft/phi-1_5",
+                model_type="phi",
+                config=dict(
+                    hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=32,
+                    max_position_embeddings=2048,
+                ),
+            ),
+            image_transform=ImageTransformConfig(size=1024, fit="letterbox"),
+            text=TextConfig(tokenizer="microsoft/phi-1_5"),
+        ),
+        notes="Fetches language model and tokenizer from their hub. Swin is frozen, so give it weights before training.",
+    ),
 }  # fmt: skip
