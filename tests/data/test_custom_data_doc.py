@@ -1,0 +1,51 @@
+"""The worked example of docs/custom_data.md, pasted as a user would."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from segearth.config import load_experiment
+from segearth.data.registry import DATASETS, build_dataset, dataset_class
+from segearth.data.verify import verify_dataset
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / "custom_data.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_pasted_example_is_a_whole_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[0], "make_my_data.py", "exec"), {})
+    reports = verify_dataset("jsonl", "my_data")
+    assert [(r.split, r.images, r.questions, r.empty_masks) for r in reports] == [
+        ("train", 8, 24, 8),
+        ("val", 2, 6, 2),
+        ("test", 2, 6, 2),
+    ]
+    assert all(report.ok for report in reports)
+    (tmp_path / "my_data.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    experiment = load_experiment("my_data.yaml", ["train.max_steps=1000", "train.seed=1"])
+    for row in experiment.data.train + experiment.data.val + experiment.data.test:
+        assert len(build_dataset(row.name, row.root, row.split)) > 0
+
+
+def test_lines_and_coco_file_shown_are_json():
+    lines, coco = blocks("json")
+    assert len([json.loads(line) for line in lines.splitlines()]) == 3
+    assert set(json.loads(coco)) == {"images", "categories", "annotations"}
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_every_data_set_has_a_row(name):
+    assert f"| `{name}` |" in (DOCS / "datasets.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["earthreason", "rrsis_d"])
+def test_trees_shown_are_those_of_the_errors(name):
+    assert dataset_class(name).tree in (DOCS / "datasets.md").read_text(encoding="utf-8")
