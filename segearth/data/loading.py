@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segearth.config import AugmentConfig, DataConfig
 from segearth.data.base import SegmentationDataset
-from segearth.data.expressions import ExpressionBuilder, has_direction
+from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
+from segearth.data.expressions.regions import has_direction
 from segearth.data.scene import Box, SceneDataset, transform_image
 from segearth.data.transform import ImageTransform
 from segearth.errors import DatasetError
@@ -60,7 +61,7 @@ class TrainingView(Dataset[Example]):
         if not self.places:
             raise DatasetError("no training image in any of the data sets; check data.train in the config")
         self.transform, self.config, self.seed = transform, config, seed
-        self.builder = ExpressionBuilder()
+        self.builder = ExpressionBuilder(settings=BuilderSettings(max_questions=config.questions_per_image))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -89,7 +90,7 @@ class TrainingView(Dataset[Example]):
         self, dataset: SceneDataset, index: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, list[Question]]:
         image, scene = dataset.image(index), dataset.scene(index)
-        augment, count = self.config.augment, self.config.questions_per_image
+        augment = self.config.augment
         size = (self.transform.size, self.transform.size)
         flip, turns = False, 0
         for _ in range(4):  # a crop may show nothing that can be asked about
@@ -97,12 +98,12 @@ class TrainingView(Dataset[Example]):
             if augment.flips_and_turns:
                 flip, turns = bool(rng.integers(2)), int(rng.integers(4))
             view = scene.transform(crop, size, flip, turns)
-            questions = self.builder.build(view, rng, max_questions=count)
+            questions = self.builder.build(view, rng)
             if questions:
                 return transform_image(image, crop, size, flip, turns), questions
         view = scene.transform((0, 0, image.shape[1], image.shape[0]), size)
         whole = transform_image(image, (0, 0, image.shape[1], image.shape[0]), size)
-        return whole, self.builder.build(view, rng, max_questions=count)
+        return whole, self.builder.build(view, rng)
 
     def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> Example:
         augment = self.config.augment

@@ -182,6 +182,23 @@ class SegEarth(
         self.save_folder(save_directory)
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> SegEarth:  # type: ignore[override]
+        """Opens a saved model, strictly: every weight must match.
+
+        Args:
+            pretrained_model_name_or_path: A folder written by ``save_pretrained``, a training run's folder, or a hub id.
+            options: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` for the hub.
+
+        Returns:
+            The model in eval mode.
+
+        Raises:
+            CheckpointError: Nothing is there, or it is damaged or of another model.
+        """
+        folder = local_folder(str(pretrained_model_name_or_path), **options)
+        return cls._from_pretrained(model_id=str(folder))
+
+    @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> SegEarth:
         """Opens a folder written by ``save_pretrained``, or the same from the hub."""
         from segearth.models.build import build_model
