@@ -80,6 +80,8 @@ class Scene:
         vocabulary: Every class the source annotates. One without an object in view is absent.
         known_absent: Classes the source does not annotate, of which it is known that none is in its images.
         incomplete: Classes of the vocabulary of which the source has missed some: neither number nor absence is known.
+        possible: Classes the source does not annotate, of which some are in its images: needs they conflict with are
+            not asked.
         unresolved: Classes with an object in view that is too small to show at this frame's scale.
         gsd_m: Ground size of a pixel in metres, if known.
         source: Name of the data source, for reports.
@@ -91,6 +93,7 @@ class Scene:
     vocabulary: frozenset[str] = frozenset()
     known_absent: frozenset[str] = frozenset()
     incomplete: frozenset[str] = frozenset()
+    possible: frozenset[str] = frozenset()
     unresolved: frozenset[str] = frozenset()
     gsd_m: float | None = None
     source: str = ""
@@ -175,9 +178,7 @@ class Scene:
             mask, box = _turned(mask, box, (height, width), turns, flip)
             sliver = seen < SLIVER_VISIBLE * item.area and seen * scale < SLIVER_AREA * height * width
             objects.append(
-                SceneObject(
-                    item.id, item.category, mask, box, item.is_thing, item.attributes, item.truncated or sliver
-                )
+                SceneObject(item.id, item.category, mask, box, item.is_thing, item.attributes, item.truncated or sliver)
             )
         gsd = None if self.gsd_m is None else self.gsd_m * scale**-0.5
         return replace(
@@ -199,6 +200,7 @@ class Scene:
         vocabulary: Iterable[str] | None = None,
         known_absent: Iterable[str] = (),
         incomplete: Iterable[str] = (),
+        possible: Iterable[str] = (),
     ) -> Scene:
         """Reads one image of a COCO file.
 
@@ -210,6 +212,7 @@ class Scene:
             vocabulary: Classes annotated in this image's source; default all categories.
             known_absent: See :class:`Scene`.
             incomplete: See :class:`Scene`.
+            possible: See :class:`Scene`.
 
         Raises:
             DatasetError: A segmentation cannot be read or does not fit the image.
@@ -232,6 +235,7 @@ class Scene:
             frozenset(names),
             frozenset(known_absent),
             frozenset(incomplete),
+            frozenset(possible),
             gsd_m=record.get("gsd_m"),
             source=str(record.get("source", "")),
         )

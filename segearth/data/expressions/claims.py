@@ -263,7 +263,7 @@ class Verifier:
 
     def _need_applies(self, claim: Claim) -> bool:
         need, scene = claim.need, self.scene
-        if need is None or any(name in scene.by_category for name in need.conflicts):
+        if need is None or any(name in scene.by_category or name in scene.possible for name in need.conflicts):
             return False
         known = scene.vocabulary | scene.known_absent
         covered = {other for name in scene.vocabulary for other in self.table.words(name).covers}

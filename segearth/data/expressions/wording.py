@@ -27,13 +27,16 @@ def question_text(claim: Claim, referents: Referents, table: Table, rng: np.rand
     """Words the question of a claim; phrasing is drawn at random."""
     if claim.need is not None:
         return _pick(claim.need.questions, rng)
-    many = claim.absent or len(referents.ids) != 1 or not _countable_noun(claim, table)
+    many = claim.absent or len(referents.ids) != 1 or table.words(claim.categories[0]).mass
     phrase = _phrase(claim, many, table, rng)
     if rng.random() < BARE_SHARE:
         return phrase
     if rng.random() < 0.25:
-        verb = "are" if many and not table.words(claim.categories[0]).mass else "is"
-        return f"Where {verb} {phrase}?" if not phrase.startswith(("all ", "every ")) else f"Show {phrase}."
+        if phrase.startswith(("all ", "every ")):
+            return f"Show {phrase}."
+        words = table.words(claim.categories[0])
+        singular = not many or (words.mass and " and " not in words.singular)
+        return f"Where {'is' if singular else 'are'} {phrase}?"
     return _pick(COMMANDS, rng).format(x=phrase)
 
 
@@ -42,7 +45,7 @@ def answer_text(claim: Claim, referents: Referents, scene: Scene, table: Table) 
     if claim.absent:
         return _absence_answer(claim, table)
     if claim.need is None and (claim.about_individuals or claim.region or claim.attribute):
-        many = len(referents.ids) != 1 or not _countable_noun(claim, table)
+        many = len(referents.ids) != 1 or table.words(claim.categories[0]).mass
         return _sentence(_phrase(claim, many, table, None))
     chosen = set(referents.ids)
     parts = []
@@ -105,10 +108,6 @@ def _with_attribute(claim: Claim, noun: str, table: Table, rng: np.random.Genera
         return noun
     key, value = claim.attribute
     return _pick(table.attributes[key].values[value], rng).format(noun=noun)
-
-
-def _countable_noun(claim: Claim, table: Table) -> bool:
-    return not table.words(claim.categories[0]).mass
 
 
 def _name(words: ClassWords, rng: np.random.Generator) -> tuple[str, str]:
