@@ -45,7 +45,7 @@ class ModelCard:
 CARDS: dict[str, ModelCard] = {
     "segearth_debug": ModelCard(
         summary="Runs the whole pipeline in seconds; learns little",
-        parameters=0.3,
+        parameters=0.46,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4, drop_path_rate=0.0, frozen=False
@@ -67,7 +67,7 @@ CARDS: dict[str, ModelCard] = {
     ),
     "segearth_tiny": ModelCard(
         summary="Trains and predicts on a two-core CPU; the embedded default",
-        parameters=10.2,
+        parameters=10.8,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=40, depths=[1, 1, 4, 2], num_heads=[2, 4, 8, 16], window_size=8, drop_path_rate=0.0, frozen=False
@@ -89,7 +89,7 @@ CARDS: dict[str, ModelCard] = {
     ),
     "segearth_swint_qwen2_5_0_5b": ModelCard(
         summary="The middle size: Swin-T and Qwen2.5-0.5B at 512 px, for one GPU",
-        parameters=541.9,
+        parameters=550.4,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, drop_path_rate=0.2, frozen=False
@@ -110,7 +110,7 @@ CARDS: dict[str, ModelCard] = {
     ),
     "segearth_swinb_phi1_5": ModelCard(
         summary="The published SegEarth-R1 shape: Swin-B, 64 image tokens, Phi-1.5, 1024 px",
-        parameters=1588.0,
+        parameters=1582.3,
         config=ModelConfig(
             token_compressor=TokenCompressorConfig(kind="sparse_conv", input_size=32),
             language_model=LanguageModelConfig(
