@@ -28,7 +28,7 @@ class RRSISD(SegmentationDataset):
     """
 
     name: ClassVar[str] = "rrsis_d"
-    licence: ClassVar[str] = "CC BY-NC 4.0"
+    licence: ClassVar[str] = "CC BY-NC"
     homepage: ClassVar[str] = "https://github.com/Lsan2401/RMSIN"
     tree: ClassVar[str] = """\
 ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS-D/
