@@ -59,12 +59,14 @@ class SceneObject:
         ys = self.mask.sum(axis=1, dtype=np.int64) @ (np.arange(self.mask.shape[0]) + 0.5)
         return x0 + float(xs) / total, y0 + float(ys) / total
 
-    def area_within(self, box: tuple[float, float, float, float]) -> int:
-        """Number of its pixels inside ``box`` ``(x0, y0, x1, y1)``, whose sides are rounded to whole pixels."""
+    def area_within(self, box: Box) -> int:
+        """Number of its pixels inside the pixel box ``(x0, y0, x1, y1)``."""
         x0, y0, x1, y1 = self.box
-        bx0, by0, bx1, by1 = (round(v) for v in box)
+        bx0, by0, bx1, by1 = box
         if bx0 <= x0 and by0 <= y0 and bx1 >= x1 and by1 >= y1:
             return self.area
+        if bx0 >= x1 or by0 >= y1 or bx1 <= x0 or by1 <= y0:
+            return 0
         part = self.mask[max(by0 - y0, 0) : max(by1 - y0, 0), max(bx0 - x0, 0) : max(bx1 - x0, 0)]
         return int(np.count_nonzero(part))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from segearth.data.expressions.regions import REGIONS, Fractions
+from segearth.data.expressions.regions import REGIONS, Fractions, Region
 from segearth.data.expressions.table import Need, Table
 from segearth.data.scene import Box, Scene, SceneObject
 
@@ -104,6 +104,7 @@ class Verifier:
     def __init__(self, scene: Scene, table: Table, margins: Margins) -> None:
         self.scene, self.table, self.margins = scene, table, margins
         self._anchors: dict[Claim, Anchor | None] = {}
+        self._placed: dict[tuple[str, int], Truth] = {}
 
     def referents(self, claim: Claim) -> Referents | None:
         """Returns the objects the claim is true of (none for a true absence), or ``None`` if it cannot be asked."""
@@ -147,7 +148,9 @@ class Verifier:
         for item in pool:
             if anchor is not None and item.id in anchor.ids:
                 continue
-            truth = _both(self._has_attribute(claim, item), self._in_region(claim, item))
+            truth = self._has_attribute(claim, item)
+            if truth is not False:
+                truth = _both(truth, self._in_region(claim, item))
             if truth is not False and anchor is not None:
                 truth = _both(truth, self._related(claim.relation, anchor, item))
             if truth is None:
@@ -174,7 +177,12 @@ class Verifier:
     def _in_region(self, claim: Claim, item: SceneObject) -> Truth:
         if claim.region is None:
             return True
-        region = REGIONS[claim.region]
+        key = (claim.region, item.id)
+        if key not in self._placed:
+            self._placed[key] = self._placement(REGIONS[claim.region], item)
+        return self._placed[key]
+
+    def _placement(self, region: Region, item: SceneObject) -> Truth:
         inside = item.area_within(self._pixels(region.box)) / item.area
         if inside >= self.margins.inside and _contains(self._pixels(region.core), item.centroid):
             return True

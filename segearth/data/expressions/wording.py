@@ -28,7 +28,7 @@ def question_text(claim: Claim, referents: Referents, table: Table, rng: np.rand
     if claim.need is not None:
         return _pick(claim.need.questions, rng)
     many = claim.absent or len(referents.ids) != 1 or table.words(claim.categories[0]).mass
-    phrase = _phrase(claim, many, table, rng)
+    phrase = _phrase(claim, many, table, rng, whole=referents.within is None)
     if rng.random() < BARE_SHARE:
         return phrase
     if rng.random() < 0.25:
@@ -74,7 +74,7 @@ def _absence_answer(claim: Claim, table: Table) -> str:
     return f"There is no {noun} {place}."
 
 
-def _phrase(claim: Claim, many: bool, table: Table, rng: np.random.Generator | None) -> str:
+def _phrase(claim: Claim, many: bool, table: Table, rng: np.random.Generator | None, whole: bool = True) -> str:
     words = table.words(claim.categories[0])
     singular, plural = words.names[0] if rng is None else _name(words, rng)
     noun = _with_attribute(claim, plural if many else singular, table, rng)
@@ -96,7 +96,9 @@ def _phrase(claim: Claim, many: bool, table: Table, rng: np.random.Generator | N
     if rng is None or not many or claim.about_individuals:
         return f"the {noun}{tail}"
     plain = claim.region is None and claim.attribute is None
-    openings = ["the ", "the ", "all ", "all the "] + ([""] if plain else []) + (["every "] if not words.mass else [])
+    openings = ["the ", "the ", "all ", "all the "]
+    openings += [""] if plain else []
+    openings += ["every "] if whole and not words.mass else []  # what is cut at a line is not every one
     opening = _pick(openings, rng)
     if opening == "every ":
         noun = _with_attribute(claim, singular, table, rng)
