@@ -19,8 +19,8 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
 from segearth.data.expressions.regions import has_direction
 from segearth.data.scene import Box, SceneDataset, transform_image
-from segearth.data.transform import ImageTransform
-from segearth.errors import DatasetError
+from segearth.data.transform import MULTIPLE, ImageTransform
+from segearth.errors import ConfigError, DatasetError
 from segearth.structures import Batch, Question
 from segearth.text.encoding import PromptEncoder
 from segearth.utils.seeds import rng_for
@@ -56,11 +56,15 @@ class TrainingView(Dataset[Example]):
 
         Raises:
             DatasetError: There is not a single image.
+            ConfigError: ``data.train_size`` does not fit the model's preprocessing.
         """
         self.places = [(dataset, i) for dataset in datasets for i in range(len(dataset))]
         if not self.places:
             raise DatasetError("no training image in any of the data sets; check data.train in the config")
-        self.transform, self.config, self.seed = transform, config, seed
+        self.size = config.train_size or transform.size
+        if self.size != transform.size and (transform.fit != "resize" or self.size % MULTIPLE):
+            raise ConfigError(f"data.train_size {self.size} needs fit: resize and a multiple of {MULTIPLE}")
+        self.transform, self.config, self.seed = transform.at_size(self.size), config, seed
         self.builder = ExpressionBuilder(settings=BuilderSettings(max_questions=config.questions_per_image))
 
     def __len__(self) -> int:
@@ -91,7 +95,7 @@ class TrainingView(Dataset[Example]):
     ) -> tuple[np.ndarray, list[Question]]:
         image, scene = dataset.image(index), dataset.scene(index)
         augment = self.config.augment
-        size = (self.transform.size, self.transform.size)
+        size = (self.size, self.size)
         flip, turns = False, 0
         for _ in range(4):  # a crop may show nothing that can be asked about
             crop = random_crop(image.shape[0], image.shape[1], augment.min_scale, rng)

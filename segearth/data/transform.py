@@ -5,6 +5,8 @@ Shapes: ``H W`` the image's own size, ``h w`` the model's frame.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
@@ -32,9 +34,13 @@ class ImageTransform:
         """
         if config.fit not in ("resize", "letterbox"):
             raise UnknownNameError("image fit", config.fit, ["resize", "letterbox"])
-        self.size, self.fit = config.size, config.fit
+        self.config, self.size, self.fit = config, config.size, config.fit
         self.mean = np.array(config.mean, np.float32)
         self.std = np.array(config.std, np.float32)
+
+    def at_size(self, size: int) -> ImageTransform:
+        """The same preprocessing with another longer side."""
+        return ImageTransform(replace(self.config, size=size))
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """Frame ``(h, w)`` of an image of ``(H, W)``."""

@@ -71,7 +71,7 @@ class Trainer:
         datasets = [build_dataset(d.name, d.root, d.split) for d in config.data.train]
         self.view = TrainingView(datasets, transform, config.data, train.seed)
         self.collator = Collator(
-            self.model.prompt_encoder, self.model.num_image_tokens(transform.size, transform.size), config.loss.text > 0
+            self.model.prompt_encoder, self.model.num_image_tokens(self.view.size, self.view.size), config.loss.text > 0
         )
         self.engine = self._build_engine()
         self.average = self._initial_average()
