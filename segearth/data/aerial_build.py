@@ -86,12 +86,12 @@ FIXED = BuilderSettings(
     mix={
         "class": 0.30,
         "reasoning": 0.17,
-        "position": 0.10,
+        "position": 0.14,
         "count": 0.06,
         "size": 0.10,
         "neighbour": 0.10,
         "attribute": 0.08,
-        "absent": 0.08,
+        "absent": 0.075,
     },
     paraphrases=3,
 )

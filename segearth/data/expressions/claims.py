@@ -132,7 +132,8 @@ class Verifier:
 
     def _may_ask(self, claim: Claim, pool: list[SceneObject]) -> bool:
         incomplete = not self.scene.incomplete.isdisjoint(claim.categories)
-        if incomplete and (claim.about_individuals or not self.margins.ask_incomplete):
+        plain = not claim.about_individuals and claim.region is None and claim.attribute is None
+        if incomplete and not (plain and self.margins.ask_incomplete):
             return False
         return not (claim.about_individuals and any(not item.is_thing for item in pool))
 
