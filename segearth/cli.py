@@ -105,7 +105,8 @@ def evaluate(
     rank, world_size = join_ranks()
     configure_logging(rank == 0)
     folder = out or Path(experiment.train.output_dir) / f"eval_{split}"
-    result = evaluate_experiment(experiment, open_model(source), source, split, folder, rank, world_size, _best_device())
+    opened = open_model(source)
+    result = evaluate_experiment(experiment, opened, source, split, folder, rank, world_size, _best_device())
     if rank == 0:
         typer.echo(result)
         typer.echo(f"report: {folder / 'report.md'}")
@@ -125,8 +126,7 @@ def info(
     from segearth import __version__
 
     opened = open_model(model)
-    rows = {name: part for name, part in opened.named_children()}
-    for name, part in rows.items():
+    for name, part in opened.named_children():
         typer.echo(f"{name:24} {sum(p.numel() for p in part.parameters()) / 1e6:9.2f} M")
     typer.echo(f"{'all':24} {sum(p.numel() for p in opened.parameters()) / 1e6:9.2f} M")
     typer.echo(

@@ -19,7 +19,7 @@ from segearth.errors import ConfigError, nearest_names
 
 @dataclass
 class VisionEncoderConfig:
-    """``kind: swin`` is this library's Swin (exact at every size); ``kind: timm`` any hierarchical timm backbone by name."""
+    """``kind: swin`` is this library's Swin, exact at every size; ``kind: timm`` any hierarchical timm backbone."""
 
     kind: str = "swin"
     timm_name: str | None = None  # for kind timm, e.g. "convnext_tiny"
@@ -43,7 +43,7 @@ class TokenCompressorConfig:
 
 @dataclass
 class LanguageModelConfig:
-    """A causal language model of ``transformers``: from a hub id or folder, or built from ``model_type`` and ``config``."""
+    """A causal language model of transformers: from a hub id or folder, or from ``model_type`` and ``config``."""
 
     pretrained: str | None = None
     model_type: str = "phi"
@@ -53,6 +53,8 @@ class LanguageModelConfig:
 
 @dataclass
 class DescriptionProjectorConfig:
+    """The small Perceiver between language model and mask decoder."""
+
     dim: int = 512
     depth: int = 1
     num_heads: int = 8
@@ -62,6 +64,8 @@ class DescriptionProjectorConfig:
 
 @dataclass
 class PixelDecoderConfig:
+    """The deformable pixel decoder; ``dim`` is also the width of queries and mask features."""
+
     dim: int = 256
     num_layers: int = 6
     num_heads: int = 8
@@ -71,6 +75,8 @@ class PixelDecoderConfig:
 
 @dataclass
 class MaskDecoderConfig:
+    """The masked-attention mask decoder."""
+
     num_layers: int = 9
     num_heads: int = 8
     ffn_dim: int = 2048
@@ -92,6 +98,8 @@ class ImageTransformConfig:
 
 @dataclass
 class TextConfig:
+    """Prompt template and tokenizer."""
+
     template: str = "plain"
     tokenizer: str = "aerial"  # the small one in this package, or a hub id or folder
     max_question_tokens: int = 256
@@ -114,14 +122,17 @@ class ModelConfig:
 
 @dataclass
 class DatasetConfig:
+    """One split of one data set; ``options`` are further arguments of its class."""
+
     name: str = "aerial_mini"
     root: str | None = None  # None: the data set's default place
     split: str = "train"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class AugmentConfig:
-    """Geometry is applied to image and annotation together; questions with directions in them follow or are left out."""
+    """Geometry changes image and annotation together, so that questions stay true."""
 
     enabled: bool = True
     min_scale: float = 0.5  # smallest crop side, as a share of the image's
@@ -131,6 +142,8 @@ class AugmentConfig:
 
 @dataclass
 class DataConfig:
+    """What is trained and scored on."""
+
     train: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig()])
     val: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig(split="val")])
     test: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig(split="test")])
@@ -155,6 +168,8 @@ class LossConfig:
 
 @dataclass
 class LoraConfig:
+    """Low-rank adapters on the language model; merged into its weights when a model is saved."""
+
     enabled: bool = False
     rank: int = 8
     alpha: int = 16
@@ -164,6 +179,8 @@ class LoraConfig:
 
 @dataclass
 class TrainConfig:
+    """How to train."""
+
     output_dir: str = "runs/experiment"
     seed: int = 0
     max_steps: int = 1000
@@ -189,6 +206,8 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
+    """How to score."""
+
     protocol: str = "native"  # native | segearth_r1
     controls: bool = True
     sheet_rows: int = 8
@@ -219,7 +238,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: A file is missing or not YAML, a key is unknown, or a value has the wrong type.
     """
-    tree = _read_with_bases(Path(path), ())
+    tree: Any = _read_with_bases(Path(path), ())
     try:
         tree = OmegaConf.merge(tree, OmegaConf.from_dotlist(list(overrides)))
     except OmegaConfBaseException as error:
@@ -269,7 +288,7 @@ def _check_keys(cls: Any, values: Any, origin: str, prefix: str) -> None:
             _check_keys(factory, value, origin, f"{prefix}{key}.")
 
 
-def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> DictConfig:
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
     path = path.resolve()
     if path in seen:
         raise ConfigError(f"{path}: its bases lead back to itself")
@@ -284,7 +303,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"{path}: expected keys and values at the top level")
     bases = tree.pop("base", None) or []
     bases = [bases] if isinstance(bases, str) else list(bases)
-    merged = OmegaConf.create({})
+    merged: Any = OmegaConf.create({})
     for base in bases:
         merged = OmegaConf.merge(merged, _read_with_bases(path.parent / base, (*seen, path)))
-    return OmegaConf.merge(merged, tree)  # type: ignore[return-value]
+    return OmegaConf.merge(merged, tree)

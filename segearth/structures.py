@@ -1,5 +1,7 @@
 """The few data classes every room shares. No model code, no I/O.
 
+Those that hold tensors have no slots: ZeRO-3 looks for tensors in the ``__dict__`` of what modules return.
+
 Shape legend used across the package: ``B`` images, ``N`` questions (all images of a batch together), ``L`` text
 tokens, ``S`` image tokens, ``C`` channels, ``H W`` pixels, ``h w`` feature cells.
 """
@@ -59,7 +61,7 @@ class Sample:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass
 class EncodedText:
     """Prompts as token ids with boolean masks; every field has shape ``(N, L)``.
 
@@ -82,7 +84,7 @@ class EncodedText:
         return EncodedText(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
-@dataclass(slots=True)
+@dataclass
 class Batch:
     """What a training step needs: ``B`` images and the ``N`` questions asked of them.
 
@@ -91,7 +93,8 @@ class Batch:
         text: The ``N`` encoded prompts.
         image_index: ``(N,)`` long, ascending; which image each question belongs to.
         masks: ``(N, H, W)`` float in {0, 1}, in the model's frame.
-        valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is padded.
+        valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is
+        padded.
         question_ids: ``N`` ids, for messages.
     """
 
@@ -114,7 +117,7 @@ class Batch:
         )
 
 
-@dataclass(slots=True)
+@dataclass
 class ImageFeatures:
     """Everything that depends on the image alone: computed once, asked as often as one likes.
 
@@ -131,7 +134,7 @@ class ImageFeatures:
     memory: list[torch.Tensor]
 
 
-@dataclass(slots=True)
+@dataclass
 class QueryEmbeddings:
     """Questions in the mask decoder's space.
 
@@ -146,7 +149,7 @@ class QueryEmbeddings:
     hidden_states: torch.Tensor | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class MaskOutput:
     """What the mask decoder says.
 

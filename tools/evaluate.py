@@ -1,4 +1,4 @@
-"""Scores an experiment's model: ``python tools/evaluate.py CONFIG [key=value …] [--split test]`` (``segearth eval``)."""
+"""Scores an experiment's model: ``python tools/evaluate.py CONFIG [key=value …] [--split test]``."""
 
 from segearth.cli import app
 

@@ -1,4 +1,4 @@
-"""Trains the packaged tokenizer on questions and answers built from aerial_mini's training split: ``python tools/train_tokenizer.py``."""
+"""Trains the packaged tokenizer on questions built from aerial_mini's training split: no arguments."""
 
 from __future__ import annotations
 

@@ -38,9 +38,10 @@ class Example:
 class TrainingView(Dataset[Example]):
     """Data sets as seen in training: every read is a fresh view that depends on seed, epoch and index alone.
 
-    Where annotations are known (:class:`SceneDataset`), the image is cropped, turned and mirrored together with them, and *new* questions
-    are built for what is then in view: they stay true. Elsewhere the data set's own questions are drawn, and an image is turned only if none of them
-    names a direction; it is never cropped, since what a sentence refers to could be cut off.
+    Where annotations are known (:class:`SceneDataset`), the image is cropped, turned and mirrored together with them,
+    and *new* questions are built for what is then in view: they stay true. Elsewhere the data set's own questions are
+    drawn, and an image is turned only if none of them names a direction; it is never cropped, since what a sentence
+    refers to could be cut off.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class TrainingView(Dataset[Example]):
         rng = rng_for(self.seed, epoch, index)
         dataset, i = self.places[index]
         augment = self.config.augment
-        if self.is_fresh(dataset):
+        if isinstance(dataset, SceneDataset) and self.augments_scenes:
             image, questions = self._fresh_view(dataset, i, rng)
             return Example(self._tensor(jitter(image, augment, rng)), None, questions)
         sample = dataset[i]
@@ -86,9 +87,10 @@ class TrainingView(Dataset[Example]):
         order = rng.permutation(len(questions))[: self.config.questions_per_image]
         return self._given_view(sample.image, [questions[j] for j in sorted(order)], rng)
 
-    def is_fresh(self, dataset: SegmentationDataset) -> bool:
-        """Whether a data set's annotations allow new views with new questions."""
-        return self.config.augment.enabled and isinstance(dataset, SceneDataset) and self.transform.fit == "resize"
+    @property
+    def augments_scenes(self) -> bool:
+        """Whether annotated images are seen in fresh views; a letterboxed model sees whole images only."""
+        return self.config.augment.enabled and self.transform.fit == "resize"
 
     def _fresh_view(
         self, dataset: SceneDataset, index: int, rng: np.random.Generator

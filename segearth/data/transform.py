@@ -22,8 +22,9 @@ MULTIPLE = 32  # the coarsest stride; frames of such sides need no padding insid
 class ImageTransform:
     """Preprocessing of one model. ``apply``, ``apply_to_mask`` and ``invert`` belong together.
 
-    ``fit: resize`` scales the longer side to ``size`` and rounds both sides to multiples of 32: no padding, so nothing beside the image is
-    ever seen or supervised. ``fit: letterbox`` keeps the aspect exactly and centres the image in a zero-padded square, before normalisation.
+    ``fit: resize`` scales the longer side to ``size`` and rounds both sides to multiples of 32: no padding, so nothing
+    beside the image is ever seen or supervised. ``fit: letterbox`` keeps the aspect exactly and centres the image in a
+    zero-padded square, before normalisation.
     """
 
     def __init__(self, config: ImageTransformConfig) -> None:

@@ -70,6 +70,11 @@ class SampleRecord:
         return self.intersection / self.union if self.union else 1.0
 
     @property
+    def target(self) -> str:
+        """``"absent"`` or ``"present"``, for breakdowns."""
+        return "absent" if self.target_empty else "present"
+
+    @property
     def target_empty(self) -> bool:
         """Whether nothing of the asked-for kind is in the image."""
         return self.target_area == 0
@@ -196,7 +201,7 @@ def breakdown(records: Iterable[SampleRecord], by: str) -> dict[str, Metrics]:
 
     Args:
         records: The records.
-        by: An attribute of :class:`SampleRecord`, such as ``"kind"``, ``"task"``, ``"source"`` or ``"target_empty"``.
+        by: An attribute of :class:`SampleRecord`, such as ``"kind"``, ``"task"``, ``"source"`` or ``"target"``.
 
     Returns:
         Metrics by the attribute's value as text, sorted; an empty label becomes ``"(none)"``.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segearth.config import DatasetConfig, ExperimentConfig
+from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.evaluation.report import run_evaluation
@@ -77,8 +78,8 @@ def evaluate_experiment(
     return line
 
 
-def _open(config: DatasetConfig):  # type: ignore[no-untyped-def]
-    return build_dataset(config.name, config.root, config.split)
+def _open(config: DatasetConfig) -> SegmentationDataset:
+    return build_dataset(config.name, config.root, config.split, **config.options)
 
 
 def _same(a: DatasetConfig, b: DatasetConfig) -> bool:

@@ -84,7 +84,7 @@ class Predictor:
         texts = [questions] if isinstance(questions, str) else list(questions)
         tasks: list[Any] = [task] * len(texts) if isinstance(task, str) else list(task)
         if len(tasks) != len(texts):
-            raise SegEarthError(f"{len(texts)} questions but {len(tasks)} tasks; give one task or one for each question")
+            raise SegEarthError(f"{len(texts)} questions but {len(tasks)} tasks; give one task, or one each")
         if unknown := set(tasks) - {"referring", "reasoning"}:
             raise SegEarthError(f"unknown task {sorted(unknown)}; use 'referring' or 'reasoning'")
         asked = [Question(text, task=t) for text, t in zip(texts, tasks, strict=True)]

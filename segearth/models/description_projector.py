@@ -71,7 +71,8 @@ class PerceiverLayer(nn.Module):
 class DescriptionProjector(nn.Module):
     """Pooled description → query, informed by the image through a small Perceiver (arXiv 2103.03206).
 
-    Only the pooled latent is computed: the published form also carries one latent a token, but keys and values come from the image and the pooled
+    Only the pooled latent is computed: the published form also carries one latent a token, but keys and values come
+    from the image and the pooled
     latent alone, so the others never reach the output.
     """
 

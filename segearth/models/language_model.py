@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class LanguageModel(nn.Module):
     """Wraps any causal language model that takes ``inputs_embeds``.
 
-    Prompts are padded on the right: under a causal mask no real token ever sees padding, so no attention mask is needed and neighbours
+    Prompts are padded on the right: under a causal mask no real token ever sees padding, so no attention mask is
+    needed and neighbours
     in a batch cannot change an answer.
 
     Attributes:
@@ -62,7 +63,8 @@ class LanguageModel(nn.Module):
         config = self.causal_lm.config
         dropped = {"model_type", "architectures", "transformers_version", "dtype", "_name_or_path"}
         keywords = {key: value for key, value in config.to_diff_dict().items() if key not in dropped}
-        return {"pretrained": None, "model_type": config.model_type, "config": {**keywords, "vocab_size": self.vocab_size}}
+        keywords["vocab_size"] = self.vocab_size
+        return {"pretrained": None, "model_type": config.model_type, "config": keywords}
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
@@ -100,7 +102,8 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
     Args:
         config: ``pretrained`` names a hub id or folder; else ``model_type`` and ``config`` make it from nothing.
         vocab_size: Tokens of the tokenizer, special ones included.
-        load_weights: Load pretrained weights; ``False`` takes only the architecture, when weights follow from elsewhere.
+        load_weights: Load pretrained weights; ``False`` takes only the architecture, when weights follow from
+        elsewhere.
 
     Raises:
         UnknownNameError: transformers has no such ``model_type``.
@@ -121,9 +124,10 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise CheckpointError(f"language model {config.pretrained!r} cannot be loaded: {first}") from error
-        if model.get_input_embeddings().num_embeddings < vocab_size:
+        wrapped = LanguageModel(model, config.frozen)
+        if wrapped.vocab_size < vocab_size:
             model.resize_token_embeddings(vocab_size, mean_resizing=False)
-        return LanguageModel(model, config.frozen)
+        return wrapped
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnknownNameError("language model type", config.model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     if config.config.get("vocab_size", vocab_size) < vocab_size:

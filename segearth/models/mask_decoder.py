@@ -94,7 +94,7 @@ class MaskDecoder(nn.Module):
         self.memory_proj = nn.ModuleList(
             nn.Identity() if memory_dim == dim else nn.Conv2d(memory_dim, dim, 1) for _ in range(NUM_LEVELS)
         )
-        self.level_embed = nn.Parameter(torch.randn(NUM_LEVELS, dim))
+        self.level_embed = nn.Embedding(NUM_LEVELS, dim)  # a module of its own, so that ZeRO-3 can gather it
         self.layers = nn.ModuleList(MaskDecoderLayer(dim, num_heads, ffn_dim) for _ in range(num_layers))
         self.norm = nn.LayerNorm(dim)
         self.mask_embed = MLP([dim, dim, dim, mask_dim or dim])
@@ -116,22 +116,26 @@ class MaskDecoder(nn.Module):
             memory: Three levels, each ``(B, memory_dim, h, w)``.
 
         Returns:
-            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, and the logits before the first and after every
+            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, and the logits before the
+            first and after every
             earlier layer.
         """
         slots = query_slots(image_index)
         query = pack(queries, image_index, slots, mask_features.shape[0])  # (B, Q, C)
         levels, positions, shapes = [], [], []
+        level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=queries.device))
         for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
-            projected = project(level).flatten(2).transpose(1, 2) + self.level_embed[i]
+            projected = project(level).flatten(2).transpose(1, 2) + level_embed[i]
             levels.append(projected)
-            shapes.append(level.shape[2:])
-            positions.append(sine_position(*level.shape[2:], self.dim, level.device).to(projected.dtype))
+            height, width = level.shape[2:]
+            shapes.append((height, width))
+            positions.append(sine_position(height, width, self.dim, level.device).to(projected.dtype))
         logits = [self._mask_logits(query, mask_features)]
         for i, layer in enumerate(self.layers):
-            level = i % NUM_LEVELS
-            visible = attention_mask(logits[-1], shapes[level])
-            query = layer(query, *layer.keys_values(levels[level], positions[level]), visible)
+            assert isinstance(layer, MaskDecoderLayer)  # a ModuleList forgets what it holds
+            j = i % NUM_LEVELS
+            visible = attention_mask(logits[-1], shapes[j])
+            query = layer(query, *layer.keys_values(levels[j], positions[j]), visible)
             logits.append(self._mask_logits(query, mask_features))
         rows = (image_index, slots)
         presence = self.presence_head(self.norm(query))[..., 0][rows]
@@ -143,7 +147,7 @@ class MaskDecoder(nn.Module):
 
 
 @torch.no_grad()
-def attention_mask(logits: Tensor, shape: torch.Size) -> Tensor:
+def attention_mask(logits: Tensor, shape: tuple[int, int]) -> Tensor:
     """Lets each query look only where its last mask is positive; where that is nowhere, everywhere.
 
     Args:

@@ -75,7 +75,7 @@ class PixelDecoder(nn.Module):
         self.input_proj = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, dim, 1), group_norm(dim)) for channels in coarse_to_fine
         )
-        self.level_embed = nn.Parameter(torch.randn(NUM_LEVELS, dim))
+        self.level_embed = nn.Embedding(NUM_LEVELS, dim)  # a module of its own, so that ZeRO-3 can gather it
         self.layers = nn.ModuleList(
             DeformableEncoderLayer(dim, num_heads, num_points, ffn_dim) for _ in range(num_layers)
         )
@@ -104,8 +104,9 @@ class PixelDecoder(nn.Module):
         projected = [proj(level) for proj, level in zip(self.input_proj, reversed(coarse), strict=True)]
         shapes = [(level.shape[2], level.shape[3]) for level in projected]
         x = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], 1)  # (B, S, C)
+        level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=x.device))
         position = torch.cat(
-            [sine_position(h, w, self.dim, x.device) + self.level_embed[i] for i, (h, w) in enumerate(shapes)]
+            [sine_position(h, w, self.dim, x.device) + level_embed[i] for i, (h, w) in enumerate(shapes)]
         ).to(x.dtype)
         reference = torch.cat([cell_centres(h, w, x.device) for h, w in shapes])
         for layer in self.layers:

@@ -1,6 +1,7 @@
 """SegEarth: an image and questions become mask logits in one pass.
 
-Shapes: ``B`` images, ``N`` questions of all images together, ``L`` text tokens, ``S`` image tokens, ``C`` query channels,
+Shapes: ``B`` images, ``N`` questions of all images together, ``L`` text tokens, ``S`` image tokens, ``C`` query
+channels,
 ``D`` width of the language model.
 """
 
@@ -79,7 +80,8 @@ class SegEarth(
     def num_image_tokens(self, height: int, width: int) -> int:
         """Image placeholders a prompt needs for images of ``height`` × ``width`` px in the model's frame."""
         stride = self.vision_encoder.strides[-1]
-        return int(self.token_compressor.num_tokens(-(-height // stride), -(-width // stride)))
+        compressor: Any = self.token_compressor
+        return int(compressor.num_tokens(-(-height // stride), -(-width // stride)))
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Computes all that depends on the images alone.
@@ -138,7 +140,8 @@ class SegEarth(
         return [encoder.decode(row) for row in ids.tolist()]
 
     def set_checkpointing(self, enabled: bool) -> None:
-        """Trades time for memory: activations of encoder, language-model and pixel-decoder layers are computed again in the backward pass."""
+        """Trades time for memory: activations of encoder, language-model and pixel-decoder layers are computed again
+        in the backward pass."""
         self.vision_encoder.checkpointing = enabled
         self.pixel_decoder.checkpointing = enabled
         lm = self.language_model.causal_lm
@@ -186,7 +189,8 @@ class SegEarth(
         """Opens a saved model, strictly: every weight must match.
 
         Args:
-            pretrained_model_name_or_path: A folder written by ``save_pretrained``, a training run's folder, or a hub id.
+            pretrained_model_name_or_path: A folder written by ``save_pretrained``, a training run's folder, or a hub
+            id.
             options: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` for the hub.
 
         Returns:
@@ -221,7 +225,7 @@ def read_config(folder: Path) -> ModelConfig:
 
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give a folder written by save_pretrained or by training")
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give a folder that save_pretrained or training wrote")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -264,7 +268,7 @@ def local_folder(model_id: str, **options: Any) -> Path:
     if folder.is_dir():
         return folder / "model" if (folder / "model" / CONFIG_FILE).is_file() else folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     try:

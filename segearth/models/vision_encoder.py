@@ -1,7 +1,8 @@
 """Hierarchical vision encoders: four maps at strides 4, 8, 16 and 32.
 
 :class:`SwinEncoder` is written here because it must equal the Swin of Mask2Former at every size: blocks pad to whole
-windows *before* they roll, and a window never shrinks on small maps. timm's Swin rolls first and drops the shift where a
+windows *before* they roll, and a window never shrinks on small maps. timm's Swin rolls first and drops the shift
+where a
 map is no larger than a window, so equal weights give other features at most sizes. :class:`TimmEncoder` takes
 any hierarchical backbone of timm by name.
 
@@ -10,7 +11,7 @@ Shapes: ``B`` images, ``H W`` cells of the stage, ``C`` channels, ``M`` heads, `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,8 @@ class VisionEncoder(nn.Module):
 
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows with a learned bias for each relative position."""
+
+    relative_position_index: Tensor
 
     def __init__(self, dim: int, window_size: int, num_heads: int) -> None:
         super().__init__()
@@ -183,6 +186,7 @@ class SwinEncoder(VisionEncoder):
         for i, (blocks, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if i:
                 x = self.downsamples[i - 1](x)
+            assert isinstance(blocks, nn.ModuleList)  # a ModuleList forgets what it holds
             mask = shift_mask(x.shape[1], x.shape[2], self.window_size, x.device) if len(blocks) > 1 else None
             for block in blocks:
                 if self.checkpointing and torch.is_grad_enabled() and not self.frozen:
@@ -241,14 +245,15 @@ class TimmEncoder(VisionEncoder):
             from segearth.errors import UnknownNameError
 
             raise UnknownNameError("timm backbone", name, timm.list_models())
-        options = {"strict_img_size": False, "dynamic_img_pad": True} if name.startswith("swin") else {}
+        options: dict[str, Any] = {"strict_img_size": False, "dynamic_img_pad": True} if name.startswith("swin") else {}
         self.backbone = timm.create_model(
             name, pretrained=pretrained, features_only=True, out_indices=(-4, -3, -2, -1), **options
         )
-        self.channels = tuple(self.backbone.feature_info.channels())
-        strides = tuple(self.backbone.feature_info.reduction())
+        facts: Any = self.backbone.feature_info
+        self.channels = tuple(facts.channels())
+        strides = tuple(facts.reduction())
         if strides != self.strides:
-            raise ConfigError(f"timm backbone {name} has strides {strides}, not {self.strides}: choose a hierarchical one")
+            raise ConfigError(f"timm backbone {name} has strides {strides}, not {self.strides}; choose another")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Encodes images; see :class:`VisionEncoder`. Sides are padded right and bottom to multiples of 32."""

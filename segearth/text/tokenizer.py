@@ -31,9 +31,11 @@ def load_tokenizer(name: str) -> Any:
     mend_torchvision()
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    tokenizer: Any
     if name in PACKAGED:
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(PACKAGED[name]), eos_token=EOS_TOKEN, pad_token=PAD_TOKEN, clean_up_tokenization_spaces=False
+            tokenizer_file=str(PACKAGED[name]), eos_token=EOS_TOKEN, pad_token=PAD_TOKEN,
+            clean_up_tokenization_spaces=False
         )
     else:
         try:

@@ -1,6 +1,7 @@
 """Training state on disk: a checkpoint is whole or it is not there.
 
-A run's folder holds ``config.yaml``, ``metrics.jsonl``, ``checkpoints/step-NNNNNN/`` (to resume from) and ``model/`` (to use).
+A run's folder holds ``config.yaml``, ``metrics.jsonl``, ``checkpoints/step-NNNNNN/`` (to resume from) and ``model/``
+(to use).
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def load_checkpoint(engine: Any, path: Path, process: Process) -> dict[str, torc
         average = path / "average.pt"
         weights = torch.load(average, map_location=process.device, weights_only=True) if average.is_file() else None
     except (OSError, RuntimeError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged ({_first_line(error)}); delete it to go on from the one before") from error
+        reason = _first_line(error)
+        raise CheckpointError(f"{path} is damaged ({reason}); delete it to go on from the one before") from error
     if loaded is None:
         raise CheckpointError(f"{path} holds no training state; delete it to go on from the one before")
     return weights
@@ -142,7 +144,8 @@ def _write_model(model: SegEarth, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise CheckpointError(f"could not write {final}: {_first_line(error)}; free some space and run again") from error
+        reason = _first_line(error)
+        raise CheckpointError(f"could not write {final}: {reason}; free some space and run again") from error
 
 
 def _gathered(model: torch.nn.Module) -> Any:

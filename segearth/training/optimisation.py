@@ -50,7 +50,8 @@ def add_lora(causal_lm: nn.Module, config: LoraConfig) -> None:
         inject_adapter_in_model(peft_config, causal_lm)
     except ValueError as error:
         leaves = sorted({name.split(".")[-1] for name, m in causal_lm.named_modules() if isinstance(m, nn.Linear)})
-        raise ConfigError(f"train.lora.target_modules {config.target_modules} match no layer (there are: {leaves})") from error
+        message = f"train.lora.target_modules {config.target_modules} match no layer (there are: {leaves})"
+        raise ConfigError(message) from error
     for name, parameter in causal_lm.named_parameters():
         parameter.requires_grad_("lora_" in name)
 

@@ -1,7 +1,7 @@
 """The training loop on DeepSpeed.
 
-A step's random numbers depend on (seed, step, rank) alone and its data on (seed, step), so a run that was interrupted and resumed
-equals one that was not.
+A step's random numbers depend on (seed, step, rank) alone and its data on (seed, step), so a run that was interrupted
+and resumed equals one that was not.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Trainer:
         self.criterion = Criterion(config.loss)
         self.accumulation = accumulation_steps(train, self.process.world_size)
         transform = ImageTransform(self.model.config.image_transform)
-        datasets = [build_dataset(d.name, d.root, d.split) for d in config.data.train]
+        datasets = [build_dataset(d.name, d.root, d.split, **d.options) for d in config.data.train]
         self.view = TrainingView(datasets, transform, config.data, train.seed)
         self.collator = Collator(
             self.model.prompt_encoder, self.model.num_image_tokens(self.view.size, self.view.size), config.loss.text > 0
@@ -90,7 +90,7 @@ class Trainer:
         train, process = self.config.train, self.process
         first = self._resume()
         if first >= train.max_steps and (self.folder / "model").is_dir():
-            logger.info("%s is trained already (%d steps); choose another train.output_dir for a new run", self.folder, first)
+            logger.info("%s is trained already; choose another train.output_dir for a new run", self.folder)
             return self.folder
         self._describe(first)
         log = MetricsLog(self.folder / "metrics.jsonl", keep_below_step=first) if process.is_main else None
@@ -121,7 +121,8 @@ class Trainer:
                     for name, value in facts.items():
                         board.add_scalar(f"train/{name}", value, step)
             if done % train.save_every == 0 or last:
-                ckpt.save_checkpoint(self.engine, self.average, self.folder, done, max(1, train.keep_checkpoints), process)
+                keep = max(1, train.keep_checkpoints)
+                ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, process)
                 ckpt.export_model(self.model, self.average, self.folder, process)
         if log is not None:
             log.close()
@@ -214,11 +215,11 @@ class Trainer:
 
     def _describe(self, first: int) -> None:
         train, world = self.config.train, self.process.world_size
-        learning = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        total = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())
+        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.model.parameters()]
+        total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
         logger.info(
-            "%s: %.1f M parameters, %.1f M learn; %d images; steps %d to %d; global batch %d = %d a pass x %d processes x "
-            "%d accumulated; %s on %s, %s",
+            "%s: %.1f M parameters, %.1f M learn; %d images; steps %d to %d; "
+            "global batch %d = %d a pass x %d processes x %d accumulated; %s on %s, %s",
             self.config.model.get("name"), total / 1e6, learning / 1e6, len(self.view), first, train.max_steps,
             train.global_batch_size, train.micro_batch_size, world, self.accumulation,
             "bf16" if self.bf16 else "fp32", self.process.device, train.deepspeed,
@@ -288,7 +289,8 @@ def _differences(path: Path, config: ExperimentConfig) -> str:
     def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         if not isinstance(tree, dict):
             return {prefix: tree}
-        return {k: v for key, value in tree.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}
+        parts = [flat(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items()]
+        return {key: value for part in parts for key, value in part.items()}
 
     then, now = flat(OmegaConf.to_container(OmegaConf.load(path))), flat(to_dict(config))
     changed = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))

@@ -12,7 +12,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that still use the global generator
     torch.manual_seed(seed)
 
 

@@ -1,7 +1,8 @@
 """Lets timm and transformers import beside a torchvision whose compiled library does not fit the installed torch.
 
 A CPU build of torch with the CUDA build of torchvision is common (package indexes offer no other pair). torchvision's
-C++ library then cannot load, and ``import torchvision`` stops at an operator it wants to describe but that was never defined. Defining
+C++ library then cannot load, and ``import torchvision`` stops at an operator it wants to describe but that was never
+defined. Defining
 the two schemas is all that import needs; nothing here uses the operators.
 """
 

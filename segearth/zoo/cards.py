@@ -48,7 +48,8 @@ CARDS: dict[str, ModelCard] = {
         parameters=0.46,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
-                embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4, drop_path_rate=0.0, frozen=False
+                embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4, drop_path_rate=0.0,
+                frozen=False,
             ),
             token_compressor=TokenCompressorConfig(stride=2),
             language_model=LanguageModelConfig(
@@ -70,7 +71,8 @@ CARDS: dict[str, ModelCard] = {
         parameters=10.8,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
-                embed_dim=40, depths=[1, 1, 4, 2], num_heads=[2, 4, 8, 16], window_size=8, drop_path_rate=0.0, frozen=False
+                embed_dim=40, depths=[1, 1, 4, 2], num_heads=[2, 4, 8, 16], window_size=8, drop_path_rate=0.0,
+                frozen=False,
             ),
             token_compressor=TokenCompressorConfig(stride=4),
             language_model=LanguageModelConfig(
@@ -92,7 +94,8 @@ CARDS: dict[str, ModelCard] = {
         parameters=550.4,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
-                embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, drop_path_rate=0.2, frozen=False
+                embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, drop_path_rate=0.2,
+                frozen=False,
             ),
             token_compressor=TokenCompressorConfig(stride=2),
             language_model=LanguageModelConfig(
@@ -124,6 +127,6 @@ CARDS: dict[str, ModelCard] = {
             image_transform=ImageTransformConfig(size=1024, fit="letterbox"),
             text=TextConfig(tokenizer="microsoft/phi-1_5"),
         ),
-        notes="Fetches language model and tokenizer from their hub. Swin is frozen, so give it weights before training.",
+        notes="Fetches language model and tokenizer from their hub. Swin is frozen: give it weights before training.",
     ),
 }  # fmt: skip

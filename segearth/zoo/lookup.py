@@ -77,5 +77,6 @@ def load_model(name: str, weights: str | None = "auto") -> SegEarth:
     if source == card.weights and card.sha256:
         found = sha256_of(folder / WEIGHTS_FILE)
         if found != card.sha256:
-            raise CheckpointError(f"{folder / WEIGHTS_FILE}: sha256 {found} is not the card's {card.sha256}; fetch again")
+            promised = card.sha256
+            raise CheckpointError(f"{folder / WEIGHTS_FILE}: sha256 {found} is not the card's {promised}; fetch again")
     return SegEarth.from_pretrained(str(folder))

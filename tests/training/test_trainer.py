@@ -1,0 +1,182 @@
+"""Runs of a few steps: what is learned, what is saved, what survives an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from segearth.config import ExperimentConfig, from_dict
+from segearth.errors import CheckpointError, ConfigError, TrainingError
+from segearth.models.segearth import SegEarth
+
+pytest.importorskip("deepspeed", reason="training needs deepspeed")
+from segearth.training.trainer import Trainer
+
+REPO = Path(__file__).parents[2]
+
+
+def experiment(folder: Path, **train: object) -> ExperimentConfig:
+    values = {
+        "model": {"name": "segearth_debug", "image_transform": {"size": 64}},
+        "data": {"train": [{"name": "synthetic"}], "questions_per_image": 2, "num_workers": 0},
+        "loss": {"num_points": 64},
+        "train": {
+            "output_dir": str(folder), "max_steps": 6, "global_batch_size": 2, "micro_batch_size": 1,
+            "learning_rate": 1e-3, "ema_decay": 0.9, "save_every": 3, "log_every": 1, **train,
+        },
+    }  # fmt: skip
+    return from_dict(ExperimentConfig, values)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return SegEarth.from_pretrained(folder).state_dict()
+
+
+def interrupt_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer._step
+
+    def step_or_stop(number: int, *args: object) -> None:
+        if number == step:
+            raise KeyboardInterrupt
+        original(number, *args)
+
+    monkeypatch.setattr(trainer, "_step", step_or_stop)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Trainer(experiment(tmp_path / "whole")).run()
+    cut = Trainer(experiment(tmp_path / "cut"))
+    interrupt_at(cut, 4, monkeypatch)  # one step beyond the checkpoint is lost and done again
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    resumed = Trainer(experiment(tmp_path / "cut")).run()
+    ours, theirs = weights(resumed), weights(whole)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    losses = [
+        [json.loads(line)["total"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (whole, resumed)
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    folder = Trainer(experiment(tmp_path, max_steps=2)).run()
+    before = (folder / "model" / "model.safetensors").stat().st_mtime_ns
+    assert Trainer(experiment(tmp_path, max_steps=2)).run() == folder
+    assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    Trainer(experiment(tmp_path, max_steps=2)).run()
+    with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.001 then, 0\.1 now"):
+        Trainer(experiment(tmp_path, max_steps=2, learning_rate=0.1)).run()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(experiment(tmp_path))
+    original, calls = trainer.criterion.__class__.__call__, []
+
+    def sometimes_nan(self: object, *args: object) -> object:
+        losses = original(self, *args)
+        calls.append(1)
+        if len(calls) > 8:  # step 4: two micro-batches a step
+            losses.total = losses.total * float("nan")
+        return losses
+
+    monkeypatch.setattr(trainer.criterion.__class__, "__call__", sometimes_nan)
+    with pytest.raises(TrainingError, match=r"the loss is nan within the steps up to 4 .*step-000003 is kept"):
+        trainer.run()
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(experiment(tmp_path))
+    original = trainer.engine.save_checkpoint
+
+    def full(root: str, tag: str, **kwargs: object) -> None:
+        original(root, tag=tag, **kwargs)
+        if "000006" in tag:
+            (Path(root) / tag / "mp_rank_00_model_states.pt").write_bytes(b"cut")
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.engine, "save_checkpoint", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device; .*step-000003 is untouched"):
+        trainer.run()
+    assert [p.name for p in (tmp_path / "checkpoints").glob("step-*")] == ["step-000003"]
+    assert len(weights(tmp_path)) > 0
+    Trainer(experiment(tmp_path)).run()  # space was freed: the same command goes on
+    assert [p.name for p in (tmp_path / "checkpoints").glob("step-*")] == ["step-000006"]
+
+
+def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:
+    Trainer(experiment(tmp_path)).run()
+    marker = tmp_path / "checkpoints" / "step-000006" / "complete.json"
+    marker.write_text(json.dumps({"step": 3, "world_size": 2}))
+    with pytest.raises(CheckpointError, match="resume with NGPU=2"):
+        Trainer(experiment(tmp_path)).run()
+
+
+def test_lora_is_merged_into_what_is_saved(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    config = experiment(tmp_path, max_steps=2, ema_decay=0.0, lora={"enabled": True, "rank": 2})
+    trainer = Trainer(config)
+    learning = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
+    assert any("lora_A" in name for name in learning)
+    assert not any("embed_tokens" in name for name in learning)
+    trainer.run()
+    saved = weights(tmp_path)
+    layer = trainer.model.language_model.causal_lm.model.layers[0].self_attn.q_proj
+    merged = layer.base_layer.weight + layer.get_delta_weight("default")
+    assert torch.allclose(saved["language_model.causal_lm.model.layers.0.self_attn.q_proj.weight"], merged)
+    assert not torch.equal(merged, layer.base_layer.weight)
+
+
+def test_accumulation_is_derived_and_checked(tmp_path: Path) -> None:
+    assert Trainer(experiment(tmp_path, global_batch_size=6)).accumulation == 6
+    with pytest.raises(ConfigError, match=r"no multiple of train\.micro_batch_size 4 x 1"):
+        Trainer(experiment(tmp_path, global_batch_size=6, micro_batch_size=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"deepspeed": "zero5"}, "zero2"),
+        ({"precision": "fp17"}, "auto, fp32 or bf16"),
+        ({"freeze": ["vision_encodr"]}, "did you mean 'vision_encoder'"),
+        ({"ema_decay": 0.9, "deepspeed": "zero3"}, "train.ema_decay"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Trainer(experiment(tmp_path, **change))
+
+
+@pytest.mark.parametrize("stage", ["zero2", pytest.param("zero3", marks=pytest.mark.slow)])
+def test_two_processes_train_one_model(tmp_path: Path, stage: str) -> None:
+    from omegaconf import OmegaConf
+
+    from segearth.config import to_dict
+
+    config = to_dict(experiment(tmp_path / "run", max_steps=2, deepspeed=stage, ema_decay=0.0))
+    OmegaConf.save(OmegaConf.create(config), tmp_path / "experiment.yaml")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)  # a trainer of this process may have set them
+    run = subprocess.run(
+        [*command, str(REPO / "tools/train.py"), str(tmp_path / "experiment.yaml")],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "1 a pass x 2 processes x 1 accumulated" in run.stderr
+    assert len(weights(tmp_path / "run")) > 0
