@@ -55,8 +55,8 @@ class ImageTransform:
         """Where the image lies in its frame: ``(top, left, h, w)``; the whole frame unless letterboxed."""
         if self.fit == "resize":
             return (0, 0, *self.frame_size(height, width))
-        scale = self.size / max(height, width)
-        h, w = max(1, int(height * scale)), max(1, int(width * scale))
+        longer = max(height, width)
+        h, w = (self.size if side == longer else max(1, int(side * self.size / longer)) for side in (height, width))
         return (self.size - h) // 2, (self.size - w) // 2, h, w
 
     def apply(self, image: np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ Shapes: ``N`` questions, ``P`` predictions of the decoder (one before, one after
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from segearth.config import LossConfig
 from segearth.layers.point_sampling import sample_points, uncertain_points
-from segearth.models.language_model import LanguageModel
 from segearth.structures import Batch, MaskOutput, QueryEmbeddings
+
+if TYPE_CHECKING:
+    from segearth.models.language_model import LanguageModel
 
 
 @dataclass(slots=True)

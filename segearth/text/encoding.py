@@ -81,7 +81,7 @@ class PromptEncoder:
         _append(row, self._description(question.text), description=True)
         if with_answer and question.answer:
             _append(row, self._before_answer)
-            answer = self._ids(question.answer + self.template.after_answer)
+            answer = self._words(question.answer + self.template.after_answer)
             _append(row, [*answer, self.tokenizer.eos_token_id], label=True)
         return row
 
@@ -91,7 +91,7 @@ class PromptEncoder:
         limit = self.max_question_tokens
         # A token is at least one byte long, so text far beyond the limit need not be tokenized to be refused.
         too_long = len(text) > 50 * limit
-        ids = [] if too_long else self._ids(self.template.description.format(question=" ".join(text.split())))
+        ids = [] if too_long else self._words(self.template.description.format(question=" ".join(text.split())))
         if too_long or len(ids) > limit:
             size = f"{len(text)} characters" if too_long else f"{len(ids)} tokens"
             raise QuestionError(f"the question has {size}; this model takes {limit} tokens: shorten it")
@@ -99,6 +99,10 @@ class PromptEncoder:
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _words(self, text: str) -> list[int]:
+        """Encodes text from outside: what looks like a special token in it is ordinary text."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     @cached_property
     def _seg_id(self) -> int:

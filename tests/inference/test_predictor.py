@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segearth.errors import ImageError, QuestionError, SegEarthError
+from segearth.inference.predictor import Predictor
+from segearth.models.segearth import SegEarth
+
+
+@pytest.fixture(scope="module")
+def predictor(debug_model: SegEarth) -> Predictor:
+    debug_model.config.presence_threshold = 0.0  # random weights: never call a thing absent
+    return Predictor(debug_model)
+
+
+def test_several_questions_equal_one_by_one(predictor: Predictor, picture: np.ndarray) -> None:
+    predictor.set_image(picture)
+    questions = ["the road", "all buildings with a tin roof in the upper left corner", "ships"]
+    together = predictor.predict(questions)
+    for question, found in zip(questions, together, strict=True):
+        alone = predictor.predict(question)
+        assert found.question == alone.question == question
+        assert np.array_equal(found.mask, alone.mask)
+        assert found.presence == pytest.approx(alone.presence, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 131), (999, 77), (64, 4000), (1201, 1999)])
+def test_a_mask_has_exactly_the_images_size(predictor: Predictor, size: tuple[int, int]) -> None:
+    predictor.set_image(np.full((*size, 3), 90, np.uint8))
+    assert predictor.predict("roads").mask.shape == size
+
+
+@pytest.mark.slow
+def test_a_large_image(predictor: Predictor) -> None:
+    predictor.set_image(np.full((4000, 4000, 3), 90, np.uint8))
+    assert [r.mask.shape for r in predictor.predict(["a"] * 8)] == [(4000, 4000)] * 8
+
+
+def test_every_form_of_an_image(predictor: Predictor, picture: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    masks = []
+    for form in (picture, Image.fromarray(picture), tmp_path / "a.png", str(tmp_path / "a.png")):
+        predictor.set_image(form)
+        masks.append(predictor.predict("roads").mask)
+    assert all(np.array_equal(masks[0], mask) for mask in masks)
+    predictor.set_image(picture[..., 0])  # grey
+    assert predictor.predict("roads").mask.shape == picture.shape[:2]
+    predictor.set_image(np.dstack([picture, picture[..., :1]]))  # alpha
+    assert np.array_equal(predictor.predict("roads").mask, masks[0])
+
+
+def test_an_answer_in_words(predictor: Predictor, picture: np.ndarray) -> None:
+    predictor.set_image(picture)
+    assert isinstance(predictor.predict("roads", answer=True).answer, str)
+    assert predictor.predict("roads").answer is None
+
+
+def test_what_is_absent_has_an_empty_mask(debug_model: SegEarth, picture: np.ndarray) -> None:
+    debug_model.config.presence_threshold = 1.1
+    predictor = Predictor(debug_model)
+    predictor.set_image(picture)
+    found = predictor.predict("roads")
+    debug_model.config.presence_threshold = 0.0
+    assert (found.present, found.score, bool(found.mask.any())) == (False, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("nowhere.jpg", "no image file"),
+        (np.zeros((64, 64, 3)), "float64; scale it to 0-255"),
+        (np.zeros((64, 64, 2), np.uint8), r"shape \(64, 64, 2\)"),
+        (np.zeros((4, 64, 3), np.uint8), "64x4 px"),
+        (7, "cannot read an image from int"),
+    ],
+)
+def test_images_that_cannot_be_used(predictor: Predictor, image: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        predictor.set_image(image)  # type: ignore[arg-type]
+
+
+def test_a_damaged_image(predictor: Predictor, picture: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])
+    with pytest.raises(ImageError, match=r"a\.jpg: damaged"):
+        predictor.set_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("", "empty"),
+        ("  \n", "empty"),
+        ("roof " * 20_000, "100000 characters"),
+        ("roof, " * 300, "this model takes 256"),
+    ],
+)
+def test_questions_that_cannot_be_asked(predictor: Predictor, picture: np.ndarray, question: str, message: str) -> None:
+    predictor.set_image(picture)
+    with pytest.raises(QuestionError, match=message):
+        predictor.predict(question)
+
+
+def test_words_that_look_like_special_tokens_are_words(predictor: Predictor, picture: np.ndarray) -> None:
+    predictor.set_image(picture)
+    for text in ("[SEG]", "the <image> <|endoftext|> [PAD]"):
+        assert predictor.predict(text).mask.shape == picture.shape[:2]
+
+
+def test_misuse(debug_model: SegEarth, picture: np.ndarray) -> None:
+    fresh = Predictor(debug_model)
+    with pytest.raises(SegEarthError, match="call set_image first"):
+        fresh.predict("roads")
+    fresh.set_image(picture)
+    with pytest.raises(SegEarthError, match="unknown task"):
+        fresh.predict("roads", task="guessing")  # type: ignore[arg-type]
+    with pytest.raises(SegEarthError, match="2 questions but 1 tasks"):
+        fresh.predict(["a", "b"], task=["reasoning"])

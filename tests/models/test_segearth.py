@@ -1,0 +1,221 @@
+"""The whole model: what an answer may depend on, what is computed, what is saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segearth.config import LossConfig
+from segearth.data.loading import Collator, Example
+from segearth.errors import CheckpointError, ConfigError, UnknownNameError
+from segearth.losses.criterion import Criterion
+from segearth.models.build import build_model
+from segearth.models.mask_decoder import attention_mask, query_slots
+from segearth.models.segearth import SegEarth
+from segearth.structures import Batch, Question
+from segearth.zoo.lookup import model_config
+
+SIZE = 64
+
+
+def question(text: str, answer: str | None = None) -> Question:
+    rng = np.random.default_rng(len(text))
+    return Question(text, mask=rng.random((SIZE, SIZE)) > 0.7, answer=answer)
+
+
+def make_batch(model: SegEarth, questions: list[list[Question]], answers: bool = False, first_image: int = 0) -> Batch:
+    seeds = [torch.Generator().manual_seed(first_image + i) for i in range(len(questions))]
+    images = [torch.randn(3, SIZE, SIZE, generator=seed) for seed in seeds]
+    examples = [Example(image, None, asked) for image, asked in zip(images, questions, strict=True)]
+    return Collator(model.prompt_encoder, model.num_image_tokens(SIZE, SIZE), answers)(examples)
+
+
+@torch.no_grad()
+def logits_of(model: SegEarth, questions: list[list[Question]], **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+    output, _ = model(make_batch(model, questions, **options))
+    return output.mask_logits, output.presence_logits
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool((a - b).abs().max() <= 1e-4)
+
+
+def test_an_answer_depends_on_its_image_and_its_question_alone(debug_model: SegEarth) -> None:
+    short, long = question("ships"), question("the buildings with a tin roof in the upper left corner of the image")
+    together, presence = logits_of(debug_model, [[short, long, short], [long]])
+    alone, presence_alone = logits_of(debug_model, [[short]])
+    assert close(together[0], alone[0])
+    assert close(together[2], alone[0])  # asked twice, answered alike
+    assert close(presence[0], presence_alone[0])
+    other_image, _ = logits_of(debug_model, [[long]], first_image=1)
+    assert close(together[3], other_image[0])
+    assert not close(together[1], together[3])  # the same question of another image
+    assert not close(together[0], together[1])
+
+
+def test_words_after_the_description_cannot_change_the_mask(debug_model: SegEarth) -> None:
+    asked = [[question("the road", "The road."), question("ships", "There is no ship in this image.")]]
+    without, _ = logits_of(debug_model, asked)
+    with_answers, _ = logits_of(debug_model, asked, answers=True)
+    assert close(without, with_answers)
+
+
+def test_the_image_is_seen_once_however_many_questions(debug_model: SegEarth) -> None:
+    calls: list[int] = []
+    hook = debug_model.vision_encoder.register_forward_hook(lambda m, inputs, out: calls.append(inputs[0].shape[0]))
+    logits_of(debug_model, [[question(t) for t in ("a", "b", "c", "d")], [question("e")]])
+    hook.remove()
+    assert calls == [2]
+
+
+def test_vocabulary_logits_only_where_there_are_labels(debug_model: SegEarth) -> None:
+    batch = make_batch(debug_model, [[question("the road", "The road."), question("ships")]], answers=True)
+    rows: list[int] = []
+    head = debug_model.language_model.causal_lm.get_output_embeddings()
+    hook = head.register_forward_hook(lambda m, inputs, out: rows.append(inputs[0].shape[0]))
+    output, queries = debug_model(batch)
+    assert rows == []  # the forward pass itself makes none
+    Criterion(LossConfig(num_points=32))(output, queries, batch, debug_model.language_model)
+    hook.remove()
+    assert rows == [int((batch.text.labels != -100).sum())]
+
+
+@pytest.mark.parametrize(
+    ("family", "extra"),
+    [
+        ("phi", {}),
+        ("qwen2", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+        ("llama", {"num_key_value_heads": 2}),
+    ],
+)
+def test_any_causal_language_model_learns_and_answers(tmp_path: Path, family: str, extra: dict[str, object]) -> None:
+    config = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, **extra}
+    spec = {"name": "segearth_debug", "language_model": {"model_type": family, "config": config}}
+    model = build_model(model_config(spec)).train()
+    batch = make_batch(model, [[question("the road", "The road."), question("ships")]], answers=True)
+    output, queries = model(batch)
+    losses = Criterion(LossConfig(num_points=32))(output, queries, batch, model.language_model)
+    losses.total.backward()
+    silent = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert silent == set()
+    with torch.no_grad():
+        features = model.eval().encode_image(batch.images)
+        words = model.generate_answers(features, [question("a b c"), question("ships")], torch.tensor([0, 0]), 4)
+        alone = model.generate_answers(features, [question("ships")], torch.tensor([0]), 4)
+    assert words[1] == alone[0]
+    model.save_pretrained(tmp_path)
+    again = SegEarth.from_pretrained(tmp_path)
+    expected, _ = logits_of(model, [[question("ships")]])
+    assert torch.equal(logits_of(again, [[question("ships")]])[0], expected)
+
+
+def test_a_frozen_encoder_stays_in_eval_mode_and_gets_no_gradient() -> None:
+    spec = {"name": "segearth_debug", "vision_encoder": {"frozen": True, "drop_path_rate": 0.5}}
+    model = build_model(model_config(spec)).train()
+    assert not any(m.training for m in model.vision_encoder.modules())
+    assert model.pixel_decoder.training
+    batch = make_batch(model, [[question("ships")]])
+    model(batch)[0].mask_logits.sum().backward()
+    assert all(p.grad is None for p in model.vision_encoder.parameters())
+    with torch.no_grad():
+        first, second = model.vision_encoder(batch.images), model.vision_encoder(batch.images)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_timm_backbone_by_name() -> None:
+    spec = {"name": "segearth_debug", "vision_encoder": {"kind": "timm", "timm_name": "resnet10t"}}
+    model = build_model(model_config(spec)).eval()
+    logits, _ = logits_of(model, [[question("ships"), question("roads")]])
+    assert logits.shape == (2, SIZE // 4, SIZE // 4)
+    assert model.vision_encoder.strides == (4, 8, 16, 32)
+    spec["vision_encoder"]["timm_name"] = "resnet10"
+    with pytest.raises(UnknownNameError, match="resnet10t"):
+        build_model(model_config(spec))
+
+
+def test_any_frame_size(debug_model: SegEarth) -> None:
+    for height, width in ((64, 64), (64, 160), (96, 32)):
+        with torch.no_grad():
+            features = debug_model.encode_image(torch.randn(1, 3, height, width))
+        assert features.image_tokens.shape[1] == debug_model.num_image_tokens(height, width)
+        assert features.mask_features.shape[2:] == (height // 4, width // 4)
+
+
+def test_activation_checkpointing_changes_no_gradient() -> None:
+    model = build_model(model_config("segearth_debug")).train()
+    batch = make_batch(model, [[question("ships")]])
+    gradients = []
+    for enabled in (False, True):
+        model.set_checkpointing(enabled)
+        model.zero_grad()
+        model(batch)[0].mask_logits.square().mean().backward()
+        gradients.append([p.grad.clone() for p in model.vision_encoder.parameters() if p.grad is not None])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+def test_bf16_runs_and_stays_near() -> None:
+    model = build_model(model_config("segearth_debug")).eval()
+    expected, _ = logits_of(model, [[question("ships")]])
+    found, _ = logits_of(model.bfloat16(), [[question("ships")]])
+    assert found.isfinite().all()
+    assert (found.float() - expected).abs().mean() < 0.1 * expected.abs().mean() + 0.05
+
+
+def test_query_slots_and_attention_mask() -> None:
+    assert query_slots(torch.tensor([0, 0, 1, 1, 1])).tolist() == [0, 1, 0, 1, 2]
+    logits = torch.full((1, 2, 4, 4), -1.0)
+    logits[0, 0, :2, :2] = 1.0
+    visible = attention_mask(logits, (2, 2))
+    assert visible[0].tolist() == [[True, False, False, False], [True, True, True, True]]  # nowhere becomes everywhere
+
+
+class TestSavedFolders:
+    @pytest.fixture
+    def folder(self, debug_model: SegEarth, tmp_path: Path) -> Path:
+        debug_model.save_pretrained(tmp_path)
+        return tmp_path
+
+    def test_a_run_folder_opens_too(self, debug_model: SegEarth, tmp_path: Path) -> None:
+        debug_model.save_pretrained(tmp_path / "model")
+        SegEarth.from_pretrained(tmp_path)
+
+    def test_missing_config(self, folder: Path) -> None:
+        (folder / "config.json").unlink()
+        with pytest.raises(CheckpointError, match=r"holds no config\.json"):
+            SegEarth.from_pretrained(folder)
+
+    def test_cut_weights(self, folder: Path) -> None:
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or cut short"):
+            SegEarth.from_pretrained(folder)
+
+    def test_weights_of_another_shape(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["model"]["pixel_decoder"]["ffn_dim"] = 32
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=r"does not fit this model.*linear1"):
+            SegEarth.from_pretrained(folder)
+
+    def test_a_key_too_many(self, folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        weights = folder / "model.safetensors"
+        save_file({**load_file(weights), "surprise": torch.zeros(1)}, weights)
+        with pytest.raises(CheckpointError, match="surprise"):
+            SegEarth.from_pretrained(folder)
+
+    def test_a_vocabulary_that_disagrees(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["model"]["language_model"]["config"]["vocab_size"] = 100
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ConfigError, match="100 embedding rows but the tokenizer has"):
+            SegEarth.from_pretrained(folder)
+
+    def test_an_unknown_id(self) -> None:
+        with pytest.raises(CheckpointError, match="no folder here and no model on the hub"):
+            SegEarth.from_pretrained("nobody/nothing")

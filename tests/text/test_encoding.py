@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segearth.errors import QuestionError, UnknownNameError
+from segearth.structures import Question
+from segearth.text.encoding import IGNORE, PromptEncoder
+from segearth.text.templates import get_template
+from segearth.text.tokenizer import load_tokenizer
+
+ENCODER = PromptEncoder(load_tokenizer("aerial"), get_template("plain"), max_question_tokens=64)
+
+
+def words(ids: list[int]) -> str:
+    return ENCODER.tokenizer.decode(ids)
+
+
+def test_a_prompt_piece_by_piece() -> None:
+    text = ENCODER.encode([Question("the road", answer="The road.")], num_image_tokens=3, with_answers=True)
+    ids = text.input_ids[0]
+    assert words(ids.tolist()) == "<image><image><image>refer: the road[SEG]The road.<|endoftext|>"
+    assert words(ids[text.image_mask[0]].tolist()) == "<image>" * 3
+    assert words(ids[text.description_mask[0]].tolist()) == " the road[SEG]"
+    labelled = text.labels[0] != IGNORE
+    assert words(ids[labelled].tolist()) == "The road.<|endoftext|>"
+    assert (text.labels[0][labelled] == ids[labelled]).all()
+
+
+def test_padding_is_on_the_right_and_on_the_left_for_generation() -> None:
+    questions = [Question("ships"), Question("the largest building in the image", task="reasoning")]
+    right = ENCODER.encode(questions, 2).attention_mask[0].tolist()
+    left = ENCODER.encode_for_generation(questions, 2).attention_mask[0].tolist()
+    assert right[0]
+    assert not right[-1]
+    assert left == right[::-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=40), st.integers(0, 9))
+def test_any_text_gives_masks_that_fit(question: str, num_image_tokens: int) -> None:
+    if not question.strip():
+        with pytest.raises(QuestionError, match="empty"):
+            ENCODER.encode([Question(question)], num_image_tokens)
+        return
+    try:
+        text = ENCODER.encode([Question(question)], num_image_tokens)
+    except QuestionError as error:
+        assert "this model takes 64 tokens" in str(error)
+        return
+    assert int(text.image_mask.sum()) == num_image_tokens
+    description = text.input_ids[text.description_mask]
+    assert description[-1] == ENCODER._seg_id
+    assert (text.input_ids == ENCODER._seg_id).sum() == 1  # however the question is written
+    assert not (text.image_mask & text.description_mask).any()
+
+
+def test_special_tokens_cannot_be_typed() -> None:
+    text = ENCODER.encode([Question("[SEG] <image> <|endoftext|> [PAD]")], 1)
+    assert (text.input_ids == ENCODER._seg_id).sum() == 1
+    assert (text.input_ids == ENCODER._image_id).sum() == 1
+    assert words(text.input_ids[text.description_mask].tolist()) == " [SEG] <image> <|endoftext|> [PAD][SEG]"
+
+
+def test_a_tokenizer_that_splits_a_special_token_is_refused() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    from segearth.text.tokenizer import PACKAGED
+
+    class Splitting(PreTrainedTokenizerFast):
+        def __call__(self, text: str, **options: object) -> dict[str, list[int]]:
+            return {"input_ids": list(range(len(text)))}
+
+    tokenizer = Splitting(tokenizer_file=str(PACKAGED["aerial"]), eos_token="<|endoftext|>", pad_token="[PAD]")
+    with pytest.raises(ValueError, match=r"splits \[SEG\]"):
+        PromptEncoder(tokenizer, get_template("plain"))
+
+
+def test_an_unknown_template() -> None:
+    with pytest.raises(UnknownNameError, match="plain"):
+        get_template("plane")
