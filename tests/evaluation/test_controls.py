@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from evaluation_fakes import Patches, PerfectPredictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from segearth.evaluation.controls import ConstantMask, MeanMask, ShuffledQuestio
 from segearth.evaluation.metrics import mask_iou
 from segearth.evaluation.protocols import PROTOCOLS, scored_questions
 from segearth.structures import Question, Sample
-from tests.evaluation.fakes import Patches, PerfectPredictor
 
 NATIVE = PROTOCOLS["native"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_fakes import Patches, PerfectPredictor, ShiftedPredictor
 
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.evaluation.evaluator import EXAMPLE_SIZE, evaluate
 from segearth.evaluation.metrics import merge_records
 from segearth.structures import Question, Sample
-from tests.evaluation.fakes import Patches, PerfectPredictor, ShiftedPredictor
 
 
 def run(predictor, dataset, **options):
@@ -141,7 +141,7 @@ WORKER = """
 import json, sys
 import torch.distributed as dist
 from segearth.evaluation.evaluator import evaluate
-from tests.evaluation.fakes import Patches, ShiftedPredictor
+from evaluation_fakes import Patches, ShiftedPredictor
 rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 result = evaluate(ShiftedPredictor(), Patches(5), controls=False, rank=rank, world_size=2, progress=False)
@@ -151,7 +151,12 @@ dist.destroy_process_group()
 
 
 def test_two_processes_gather_every_sample_once(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here)]),
+    }
     arguments = [str(tmp_path / "store"), str(tmp_path / "out")]
     workers = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(rank), *arguments], env=environment) for rank in range(2)

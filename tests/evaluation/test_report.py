@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from evaluation_fakes import Patches, ShiftedPredictor
 from PIL import Image
 
 from segearth.errors import DatasetError
 from segearth.evaluation.evaluator import evaluate
 from segearth.evaluation.report import run_evaluation, write_report
-from tests.evaluation.fakes import Patches, ShiftedPredictor
 
 
 @pytest.fixture(scope="module")
