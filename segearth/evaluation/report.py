@@ -152,8 +152,8 @@ def render_markdown(facts: Mapping[str, Any]) -> str:
         f"# {facts['model']} on {facts['dataset']}, split {facts['split']}",
         "",
         f"**gIoU {_percent(metrics['giou'])}** (95 % interval {_percent(low)} to {_percent(high)}), "
-        f"cIoU {_percent(metrics['ciou'])}, {metrics['samples']} samples on {metrics['images']} images, "
-        f"{metrics['empty_targets']} of them with an empty target.",
+        f"cIoU {_percent(metrics['ciou'])}, {metrics['samples']} samples ({metrics['empty_targets']} with an empty target) "
+        f"on {metrics['images']} images.",
         "",
     ]
     if facts["best_control"]:
@@ -165,7 +165,7 @@ def render_markdown(facts: Mapping[str, Any]) -> str:
         ]
     lines += [f"Protocol `{facts['protocol']['name']}`: {facts['protocol']['rule']}", "", "## Model and controls", ""]
     lines += _table("", {"**model**": metrics, **{f"`{name}`": row for name, row in facts["controls"].items()}})
-    lines += [f"- `{name}`: {row['rule']}" for name, row in facts["controls"].items()]
+    lines += ["", *[f"- `{name}`: {row['rule']}" for name, row in facts["controls"].items()]]
     if not facts["controls"]:
         lines.append("No controls were run; without them a gIoU says little.")
     for heading, groups in facts["breakdown"].items():
@@ -205,7 +205,7 @@ def _table(first_column: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str
     for name, row in rows.items():
         shares = [row["giou"], row["ciou"], *[row["precision"][t] for t in thresholds], row["n_acc"], row["t_acc"]]
         lines.append(f"| {name} | {row['samples']} | {' | '.join(map(_percent, shares))} |")
-    return [*lines, ""]
+    return lines
 
 
 def _percent(share: float | None) -> str:
