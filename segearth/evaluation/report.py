@@ -152,8 +152,8 @@ def render_markdown(facts: Mapping[str, Any]) -> str:
         f"# {facts['model']} on {facts['dataset']}, split {facts['split']}",
         "",
         f"**gIoU {_percent(metrics['giou'])}** (95 % interval {_percent(low)} to {_percent(high)}), "
-        f"cIoU {_percent(metrics['ciou'])}, {metrics['samples']} samples ({metrics['empty_targets']} with an empty target) "
-        f"on {metrics['images']} images.",
+        f"cIoU {_percent(metrics['ciou'])}, {metrics['samples']} samples "
+        f"({metrics['empty_targets']} with an empty target) on {metrics['images']} images.",
         "",
     ]
     if facts["best_control"]:
