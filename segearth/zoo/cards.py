@@ -45,7 +45,7 @@ class ModelCard:
 CARDS: dict[str, ModelCard] = {
     "segearth_debug": ModelCard(
         summary="Runs the whole pipeline in seconds; learns little",
-        parameters=0.46,
+        parameters=0.54,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4, drop_path_rate=0.0,

@@ -67,6 +67,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatc
     assert len(losses[0]) == 6
 
 
+def test_bf16_and_averaged_weights(tmp_path: Path) -> None:
+    trainer = Trainer(experiment(tmp_path, max_steps=2, precision="bf16"))
+    trainer.run()
+    assert trainer.model.dtype == torch.bfloat16
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     folder = Trainer(experiment(tmp_path, max_steps=2)).run()
     before = (folder / "model" / "model.safetensors").stat().st_mtime_ns

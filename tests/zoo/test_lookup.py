@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+import segearth
+from segearth.errors import CheckpointError, ConfigError, UnknownNameError
+from segearth.models.build import build_model
+from segearth.models.segearth import SegEarth
+from segearth.utils.files import sha256_of
+from segearth.zoo import lookup
+from segearth.zoo.cards import CARDS
+
+
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_every_card_builds_with_the_parameters_it_names(name: str) -> None:
+    config = copy.deepcopy(CARDS[name].config)
+    vocabulary = {"qwen2": 151936, "phi": 50298}.get(config.language_model.model_type, 0)
+    from_hub = config.language_model.pretrained is not None
+    if from_hub:  # the hub is not asked: the packaged tokenizer, with as many embedding rows as the real one needs
+        config.language_model.pretrained = None
+        config.language_model.config["vocab_size"] = vocabulary
+        config.text.tokenizer = "aerial"
+    with torch.device("meta"):
+        model = build_model(config)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(CARDS[name].parameters, rel=0.03)
+
+
+def test_names() -> None:
+    assert segearth.list_models() == sorted(CARDS)
+    with pytest.raises(UnknownNameError, match="did you mean 'segearth_tiny'"):
+        segearth.load_model("segearth_tin")
+    with pytest.raises(ConfigError, match="pixel_decoder"):
+        lookup.model_config({"name": "segearth_debug", "pixel_decodr": {}})
+
+
+def test_random_weights_are_announced(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="segearth"):
+        segearth.load_model("segearth_debug", weights=None)
+        assert caplog.text == ""
+        segearth.load_model("segearth_debug")
+    assert "these are random" in caplog.text
+
+
+def test_weights_must_be_those_the_card_promises(
+    debug_model: SegEarth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debug_model.save_pretrained(tmp_path)
+    digest = sha256_of(tmp_path / "model.safetensors")
+    card = dataclasses.replace(CARDS["segearth_debug"], weights=str(tmp_path), sha256=digest)
+    monkeypatch.setitem(lookup.CARDS, "segearth_debug", card)
+    segearth.load_model("segearth_debug")
+    monkeypatch.setitem(lookup.CARDS, "segearth_debug", dataclasses.replace(card, sha256="0" * 64))
+    with pytest.raises(CheckpointError, match="is not the card's 000"):
+        segearth.load_model("segearth_debug")
