@@ -49,6 +49,7 @@ class LanguageModelConfig:
     model_type: str = "phi"
     config: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the transformers config class
     frozen: bool = False
+    head_bias: bool = True  # False: the output head has no bias, as in the published checkpoints
 
 
 @dataclass
@@ -118,6 +119,7 @@ class ModelConfig:
     image_transform: ImageTransformConfig = field(default_factory=ImageTransformConfig)
     text: TextConfig = field(default_factory=TextConfig)
     presence_threshold: float = 0.5
+    protocol: str = "native"  # the evaluation protocol of these weights' published figures
 
 
 @dataclass
@@ -208,7 +210,7 @@ class TrainConfig:
 class EvalConfig:
     """How to score."""
 
-    protocol: str = "native"  # native | segearth_r1
+    protocol: str = "auto"  # native | segearth_r1; auto: the model's own
     controls: bool = True
     sheet_rows: int = 8
     limit: int | None = None
@@ -216,7 +218,11 @@ class EvalConfig:
 
 @dataclass
 class ExperimentConfig:
-    """One experiment. ``model`` holds ``name``, a row of the zoo's table, and overrides of that row's fields."""
+    """One experiment.
+
+    ``model`` holds ``name``, a row of the zoo's table, or ``pretrained``, a saved folder or hub id to start from; and
+    overrides of their fields.
+    """
 
     model: dict[str, Any] = field(default_factory=lambda: {"name": "segearth_tiny"})
     data: DataConfig = field(default_factory=DataConfig)

@@ -175,6 +175,8 @@ class Segmentation:
         present: Whether the asked-for thing is judged to be in the image.
         presence: The probability behind ``present``, in [0, 1].
         answer: The answer in words, where asked for.
+        frame_mask: Where the model letterboxes, the mask in its square frame, padding included; published protocols
+            compare there.
     """
 
     question: str
@@ -183,3 +185,4 @@ class Segmentation:
     present: bool
     presence: float
     answer: str | None = None
+    frame_mask: np.ndarray | None = None

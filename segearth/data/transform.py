@@ -93,12 +93,19 @@ class ImageTransform:
             ``(N, H, W)`` float32.
         """
         if self.fit == "letterbox":
-            frame = F.interpolate(
-                logits.float()[None], size=(self.size, self.size), mode="bilinear", align_corners=False
-            )[0]
-            top, left, h, w = self.content_box(height, width)
-            logits = frame[:, top : top + h, left : left + w]
+            return self.leave_frame(self.fill_frame(logits, height, width), height, width)
         return F.interpolate(logits.float()[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+
+    def fill_frame(self, logits: Tensor, height: int, width: int) -> Tensor:
+        """Maps logits over the frame, at any resolution, to the frame's own: ``(N, h, w)`` float32."""
+        size = self.frame_size(height, width)
+        return F.interpolate(logits.float()[None], size=size, mode="bilinear", align_corners=False)[0]
+
+    def leave_frame(self, frame: Tensor, height: int, width: int) -> Tensor:
+        """Cuts the image out of what :meth:`fill_frame` gave and brings it to its own size: ``(N, H, W)``."""
+        top, left, h, w = self.content_box(height, width)
+        inside = frame[None, :, top : top + h, left : left + w]
+        return F.interpolate(inside, size=(height, width), mode="bilinear", align_corners=False)[0]
 
     def normalise(self, image: np.ndarray) -> np.ndarray:
         """Maps ``uint8`` ``(…, 3)`` to float32 of zero mean and unit variance."""

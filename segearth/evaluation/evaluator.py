@@ -304,7 +304,7 @@ def _record(
         source=str(sample.meta.get("source", "")),
         presence=answer.presence if answer else None,
         score=answer.score if answer else None,
-        **count_pixels(rules.to_frame(mask), rules.to_frame(target)),
+        **count_pixels(rules.predicted(answer) if answer else rules.to_frame(mask), rules.to_frame(target)),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from segearth.config import ImageTransformConfig
 from segearth.errors import UnknownNameError
-from segearth.structures import Question, Sample
+from segearth.structures import Question, Sample, Segmentation
 
 
 class QuestionPredictor(Protocol):
@@ -39,6 +39,13 @@ class EvaluationProtocol:
     first_question_only: bool = False
     frame_size: int | None = None
 
+    def predicted(self, answer: Segmentation) -> np.ndarray:
+        """Returns an answer's mask in the frame in which masks are compared."""
+        frame = answer.frame_mask
+        if frame is not None and frame.shape == (self.frame_size, self.frame_size):
+            return frame
+        return self.to_frame(answer.mask)
+
     def to_frame(self, mask: np.ndarray) -> np.ndarray:
         """Brings a mask of the image's own ``(H, W)`` into the frame in which masks are compared."""
         if self.frame_size is None:
@@ -61,9 +68,9 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
         name="segearth_r1",
         rule=(
             "The first question of every image; prediction and target are compared in a zero-padded 1024x1024 frame "
-            f"(longer side 1024, nearest neighbour). {_EMPTIES} The published code "
-            "thresholds its logits in that frame; here the finished mask of the image's own size is brought into it, "
-            "so contours may differ by a pixel."
+            f"(longer side 1024, targets by nearest neighbour). {_EMPTIES} A model that letterboxes to that frame is "
+            "thresholded in it, padding included, as in the published code; of any other the finished mask is brought "
+            "into it."
         ),
         first_question_only=True,
         frame_size=1024,

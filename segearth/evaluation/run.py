@@ -64,7 +64,7 @@ def evaluate_experiment(
         notes=notes,
         rank=rank,
         world_size=world_size,
-        protocol=options.protocol,
+        protocol=model.config.protocol if options.protocol == "auto" else options.protocol,
         controls=options.controls,
         train_dataset=_open(train) if train else None,
         seed=experiment.train.seed,

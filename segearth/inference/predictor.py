@@ -105,20 +105,29 @@ class Predictor:
             words = [*self.model.generate_answers(features, questions, index)]
         presence = output.presence_logits.float().sigmoid().tolist()
         height, width = self._size
-        chunk = max(1, PIXELS_AT_ONCE // (height * width))
+        chunk = max(1, PIXELS_AT_ONCE // max(height * width, self.transform.size**2))
         results = []
         for start in range(0, len(questions), chunk):
-            logits = self.transform.invert(output.mask_logits[start : start + chunk], height, width)
-            for i, row in enumerate(logits, start):
-                results.append(self._segmentation(questions[i].text, row, presence[i], words[i]))
+            coarse = output.mask_logits[start : start + chunk]
+            if self.transform.fit == "letterbox":
+                frames: Any = self.transform.fill_frame(coarse, height, width)
+                logits = self.transform.leave_frame(frames, height, width)
+            else:
+                frames, logits = [None] * len(coarse), self.transform.invert(coarse, height, width)
+            for i, (row, frame) in enumerate(zip(logits, frames, strict=True), start):
+                results.append(self._segmentation(questions[i].text, row, frame, presence[i], words[i]))
         return results
 
-    def _segmentation(self, question: str, logits: torch.Tensor, presence: float, words: str | None) -> Segmentation:
+    def _segmentation(
+        self, question: str, logits: torch.Tensor, frame: torch.Tensor | None, presence: float, words: str | None
+    ) -> Segmentation:
         mask = logits > 0
-        present = presence >= self.model.config.presence_threshold and bool(mask.any())
+        judged = presence >= self.model.config.presence_threshold
+        present = judged and bool(mask.any())
         score = float(logits[mask].sigmoid().mean()) if present else 0.0
         array = mask.cpu().numpy() if present else np.zeros(tuple(logits.shape), bool)
-        return Segmentation(question, array, score, present, presence, words)
+        frame_mask = None if frame is None else ((frame > 0) & judged).cpu().numpy()
+        return Segmentation(question, array, score, present, presence, words, frame_mask)
 
 
 def as_rgb(image: Any) -> np.ndarray:

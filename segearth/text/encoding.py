@@ -13,7 +13,7 @@ import torch
 
 from segearth.errors import QuestionError
 from segearth.structures import EncodedText, Question, Task
-from segearth.text.templates import PromptTemplate
+from segearth.text.templates import ANSWER, PromptTemplate
 
 SEG_TOKEN = "[SEG]"
 IMAGE_TOKEN = "<image>"
@@ -48,42 +48,61 @@ class PromptEncoder:
         if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
             raise ValueError("tokenizer needs an end-of-text and a padding token")
 
-    def encode(self, questions: Sequence[Question], num_image_tokens: int, with_answers: bool = False) -> EncodedText:
+    def encode(
+        self, questions: Sequence[Question], num_image_tokens: int, with_answers: bool = False, whole: bool = False
+    ) -> EncodedText:
         """Encodes prompts, padded on the right to the longest.
 
         Args:
             questions: One prompt each; ``text`` and ``task`` are read, and ``answer`` if asked for.
             num_image_tokens: Image placeholders in each prompt.
-            with_answers: Append each answer and label it; a question without answer ends at ``[SEG]``.
+            with_answers: Append the reply and label it; a question without answer ends at ``[SEG]``.
+            whole: Append the reply to every prompt. It cannot change a mask and costs time: only for comparison with
+                code that does so.
 
         Raises:
             QuestionError: A question is empty, not text, or too long.
         """
-        rows = [self._row(question, num_image_tokens, with_answers) for question in questions]
+        rows = [
+            self._row(question, num_image_tokens, whole or (with_answers and bool(question.answer)))
+            for question in questions
+        ]
         return _stack(rows, int(self.tokenizer.pad_token_id), left=False)
 
     def encode_for_generation(self, questions: Sequence[Question], num_image_tokens: int) -> EncodedText:
         """Encodes prompts up to where the answer begins, padded on the *left*; errors as :meth:`encode`."""
         rows = [self._row(question, num_image_tokens, False) for question in questions]
-        for row in rows:
-            _append(row, self._before_answer)
+        for row, question in zip(rows, questions, strict=True):
+            _append(row, self._before_reply)
+            for piece in self.template.opening(question.task):
+                _append(row, self._ids(piece))
         return _stack(rows, int(self.tokenizer.pad_token_id), left=True)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Ids that end a generated answer."""
+        end = [int(self.tokenizer.eos_token_id)]
+        return [*end, self._seg_id] if self.template.seg_after_answer else end
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turns generated ids into words, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    def _row(self, question: Question, num_image_tokens: int, with_answer: bool) -> dict[str, list[Any]]:
+    def _row(self, question: Question, num_image_tokens: int, with_reply: bool) -> dict[str, list[Any]]:
         row: dict[str, list[Any]] = {"ids": [], "image": [], "description": [], "labels": []}
         _append(row, self._before_image)
         _append(row, [self._image_id] * num_image_tokens, image=True)
         _append(row, self._before_description[question.task])
         _append(row, self._description(question.text), description=True)
-        if with_answer and question.answer:
-            _append(row, self._before_answer)
-            answer = self._words(question.answer + self.template.after_answer)
-            _append(row, [*answer, self.tokenizer.eos_token_id], label=True)
+        if with_reply:
+            _append(row, self._before_reply)
+            for piece in self.template.reply[question.task]:
+                _append(row, self._answer(question.answer) if piece == ANSWER else self._ids(piece), label=True)
+            _append(row, [self.tokenizer.eos_token_id], label=True)
         return row
+
+    def _answer(self, text: str | None) -> list[int]:
+        return [*self._words(text or ""), *([self._seg_id] if self.template.seg_after_answer else [])]
 
     def _description(self, text: str) -> list[int]:
         if not isinstance(text, str) or not text.strip():
@@ -121,8 +140,8 @@ class PromptEncoder:
         return {task: self._ids(text) for task, text in self.template.before_description.items()}
 
     @cached_property
-    def _before_answer(self) -> list[int]:
-        return self._ids(self.template.before_answer)
+    def _before_reply(self) -> list[int]:
+        return self._ids(self.template.before_reply)
 
 
 def _append(

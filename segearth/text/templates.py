@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segearth.errors import UnknownNameError
 from segearth.structures import Task
 
+ANSWER = "{answer}"
+
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The fixed pieces around the image, the question and the answer.
+    """The fixed pieces around the image, the question and the answer. Each piece is encoded by itself.
 
     A prompt is: ``before_image`` · image tokens · ``before_description[task]`` · ``description`` with the question ·
-    ``[SEG]`` · ``before_answer`` · answer · ``after_answer``. Only description and ``[SEG]`` are pooled to the query,
-    and what follows them cannot change the mask.
+    ``[SEG]`` · ``before_reply`` · ``reply[task]`` · end of text. Only description and ``[SEG]`` are pooled to the
+    query, and what follows them cannot change the mask.
 
     Attributes:
         before_image: Text before the image.
         before_description: Text between image and description, by task.
         description: Format of the description; ``{question}`` stands for the question.
-        before_answer: Text between ``[SEG]`` and the answer.
-        after_answer: Text after the answer; the end-of-text token follows.
+        before_reply: Text between ``[SEG]`` and the reply.
+        reply: What the model is taught to say, by task; the piece ``"{answer}"`` stands for the answer.
+        seg_after_answer: Whether ``[SEG]`` also ends the answer.
     """
 
     before_image: str
     before_description: dict[Task, str]
     description: str = " {question}"
-    before_answer: str = ""
-    after_answer: str = ""
+    before_reply: str = ""
+    reply: dict[Task, tuple[str, ...]] = field(default_factory=lambda: {"referring": (ANSWER,), "reasoning": (ANSWER,)})
+    seg_after_answer: bool = False
+
+    def opening(self, task: Task) -> tuple[str, ...]:
+        """Returns the reply's pieces before the answer; none where the reply has no answer in it."""
+        pieces = self.reply[task]
+        return pieces[: pieces.index(ANSWER)] if ANSWER in pieces else ()
 
 
 TEMPLATES: dict[str, PromptTemplate] = {
@@ -36,6 +45,25 @@ TEMPLATES: dict[str, PromptTemplate] = {
     "plain": PromptTemplate(
         before_image="",
         before_description={"referring": "refer:", "reasoning": "reason:"},
+    ),
+    # What the published SegEarth-R1 (arXiv 2504.09644) was trained with, word for word and space for space. Where its
+    # conversation shows `<seg>` nothing is inserted, hence "It is .".
+    "segearth_r1": PromptTemplate(
+        before_image=(
+            "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual "
+            "content that the user provides, and assist the user with a variety of tasks using natural language.\n"
+            "<</SYS>>\n\nThis is an image "
+        ),
+        before_description={
+            "referring": ", Please doing Referring Segmentation according to the following instruction:\n",
+            "reasoning": ", Please doing Reasoning Segmentation according to the following instruction:\n",
+        },
+        before_reply=" [/INST]",
+        reply={
+            "referring": (" \nSure. It is ", ".  "),
+            "reasoning": (" Sure, It is ", ". \n", ANSWER, ". "),
+        },
+        seg_after_answer=True,
     ),
 }
 

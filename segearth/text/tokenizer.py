@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def load_tokenizer(name: str) -> Any:
         )
     else:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            with _quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token_id is None:
@@ -48,6 +50,19 @@ def load_tokenizer(name: str) -> Any:
     if missing:
         tokenizer.add_tokens(missing, special_tokens=True)
     return tokenizer
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """A tokenizer may lie beside a model that transformers does not know; that is no reason for its warning."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def train_tokenizer(sentences: Iterable[str], path: str | Path, vocab_size: int = 1536) -> None:
