@@ -1,1 +1,1 @@
-"""State-dict adapters between naming schemes."""
+"""Adapters between other projects' state dicts and this library's: pure functions on names and tensors."""

@@ -22,8 +22,7 @@ class LanguageModel(nn.Module):
     """Wraps any causal language model that takes ``inputs_embeds``.
 
     Prompts are padded on the right: under a causal mask no real token ever sees padding, so no attention mask is
-    needed and neighbours
-    in a batch cannot change an answer.
+    needed and neighbours in a batch cannot change an answer.
 
     Attributes:
         causal_lm: The transformers model.
@@ -64,7 +63,8 @@ class LanguageModel(nn.Module):
         dropped = {"model_type", "architectures", "transformers_version", "dtype", "_name_or_path"}
         keywords = {key: value for key, value in config.to_diff_dict().items() if key not in dropped}
         keywords["vocab_size"] = self.vocab_size
-        return {"pretrained": None, "model_type": config.model_type, "config": keywords}
+        head_bias = getattr(self.causal_lm.get_output_embeddings(), "bias", None) is not None
+        return {"pretrained": None, "model_type": config.model_type, "config": keywords, "head_bias": head_bias}
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
@@ -110,24 +110,44 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
         ConfigError: The keyword arguments do not fit that type.
         CheckpointError: The pretrained model cannot be read.
     """
+    if config.pretrained:
+        model = _open_pretrained(config, load_weights)
+        if model.get_input_embeddings().num_embeddings < vocab_size:
+            model.resize_token_embeddings(vocab_size, mean_resizing=False)
+    else:
+        model = _build_from_nothing(config, vocab_size)
+    if not config.head_bias:
+        model.get_output_embeddings().register_parameter("bias", None)
+    return LanguageModel(model, config.frozen)
+
+
+def _open_pretrained(config: LanguageModelConfig, load_weights: bool) -> Any:
+    mend_torchvision()
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name = str(config.pretrained)
+    auto: Any = AutoModelForCausalLM  # transformers types its return without the loading info
+    try:
+        if not load_weights:
+            return auto.from_config(AutoConfig.from_pretrained(name, **config.config))
+        model, loading = auto.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"language model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
+    if missing := sorted(loading["missing_keys"]):  # transformers would leave these at random
+        raise CheckpointError(
+            f"language model {name!r} lacks {len(missing)} tensors, {', '.join(missing[:3])} …; an early Phi's fused "
+            "attention is split by `segearth zoo convert`"
+        )
+    return model
+
+
+def _build_from_nothing(config: LanguageModelConfig, vocab_size: int) -> Any:
     mend_torchvision()
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    if config.pretrained:
-        try:
-            if load_weights:
-                model = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=torch.float32)
-            else:
-                overrides = dict(config.config)
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.pretrained, **overrides))
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"language model {config.pretrained!r} cannot be loaded: {first}") from error
-        wrapped = LanguageModel(model, config.frozen)
-        if wrapped.vocab_size < vocab_size:
-            model.resize_token_embeddings(vocab_size, mean_resizing=False)
-        return wrapped
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnknownNameError("language model type", config.model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     if config.config.get("vocab_size", vocab_size) < vocab_size:
@@ -138,6 +158,6 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
     arguments = {"vocab_size": vocab_size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     try:
         lm_config = AutoConfig.for_model(config.model_type, **{**arguments, **config.config})
-        return LanguageModel(AutoModelForCausalLM.from_config(lm_config), config.frozen)
+        return AutoModelForCausalLM.from_config(lm_config)
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"language_model: {config.model_type} refuses its config: {error}") from error

@@ -134,7 +134,7 @@ class SegEarth(
             self._embed(features, text, image_index),
             text.attention_mask,
             max_new_tokens=max_new_tokens,
-            eos_token_id=encoder.tokenizer.eos_token_id,
+            eos_token_id=encoder.stop_ids,
             pad_token_id=encoder.tokenizer.pad_token_id,
         )
         return [encoder.decode(row) for row in ids.tolist()]

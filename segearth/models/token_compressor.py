@@ -5,10 +5,10 @@ Shapes: ``B`` images, ``C5`` channels of res5, ``D`` width of the language model
 
 from __future__ import annotations
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segearth.errors import ConfigError, ImageError
+from segearth.errors import ConfigError
 from segearth.layers.blocks import ChannelNorm
 from segearth.layers.position import sine_position
 
@@ -53,7 +53,11 @@ class ConvCompressor(nn.Module):
 
 
 class SparseConvCompressor(nn.Module):
-    """The published compressor: 16 times fewer tokens, LayerNorms over whole maps, hence one input size."""
+    """The published compressor: 16 times fewer tokens, LayerNorms over whole maps.
+
+    Its norms hold a scale and shift for every cell of the one size they were trained at. At any other size they are
+    interpolated bilinearly, so that each place keeps its own; at that size they are used as they are.
+    """
 
     stride = 4
 
@@ -63,11 +67,10 @@ class SparseConvCompressor(nn.Module):
         Args:
             in_channels: ``C5``.
             dim: ``D``.
-            input_size: Cells a side of the square res5 map (32 at 1024 px).
+            input_size: Cells a side of the square res5 map that the norms are stored for (32 at 1024 px).
         """
         super().__init__()
-        self.input_size = input_size
-        half, quarter = input_size // 2, input_size // 4
+        half, quarter = -(-input_size // 2), -(-input_size // 4)
         self.proj1 = nn.Conv2d(in_channels, dim, 3, stride=2, padding=1)
         self.norm1 = nn.LayerNorm([dim, half, half])
         self.proj2 = nn.Conv2d(dim, dim, 3, stride=2, padding=1)
@@ -76,16 +79,29 @@ class SparseConvCompressor(nn.Module):
 
     def num_tokens(self, height: int, width: int) -> int:
         """Tokens made of a res5 map of the given cells."""
-        return (self.input_size // 4) ** 2
+        return -(-height // self.stride) * -(-width // self.stride)
 
     def forward(self, res5: Tensor) -> Tensor:
-        """Maps ``(B, C5, n, n)`` to ``(B, n²/16, D)``.
+        """Maps ``(B, C5, h, w)`` to ``(B, S, D)``, row by row."""
+        x = norm_at_any_size(self.norm1, self.proj1(res5))
+        x = norm_at_any_size(self.norm2, self.proj2(x))
+        return self.fc(x).flatten(2).transpose(1, 2)
 
-        Raises:
-            ImageError: The map is not of the one size this compressor was built for.
-        """
-        if tuple(res5.shape[2:]) != (self.input_size, self.input_size):
-            side = self.input_size * 32
-            raise ImageError(f"the sparse_conv compressor takes {side}x{side} px only; use kind: conv for other sizes")
-        x = self.norm2(self.proj2(self.norm1(self.proj1(res5))))
-        return torch.flatten(self.fc(x), 2).transpose(1, 2)
+
+def norm_at_any_size(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Applies a LayerNorm over whole maps to maps of any size.
+
+    Args:
+        norm: Over ``(C, a, b)``.
+        x: ``(B, C, h, w)``.
+
+    Returns:
+        The same shape; exactly ``norm(x)`` where ``(h, w)`` is ``(a, b)``.
+    """
+    if x.shape[1:] == norm.weight.shape:
+        return norm(x)
+    weight, bias = (
+        F.interpolate(p[None], size=x.shape[2:], mode="bilinear", align_corners=False)[0]
+        for p in (norm.weight, norm.bias)
+    )
+    return F.layer_norm(x, x.shape[1:], weight, bias, norm.eps)

@@ -1,7 +1,7 @@
 """Reading pickled annotations without running what is in them.
 
-An ordinary ``pickle.load`` calls whatever the file names. Here only plain containers, strings and numbers come out; any
-other name in the file is an error, and nothing of it is imported.
+An ordinary ``pickle.load`` calls whatever the file names. Here only plain containers, strings, numbers and arrays of
+numbers come out; any other name in the file is an error, and nothing of it is imported.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from segearth.errors import DatasetError
 
 
 def load_plain_pickle(path: str | Path) -> Any:
-    """Reads a pickle that holds nothing but dicts, lists, tuples, sets, strings, bytes, numbers and ``None``.
+    """Reads a pickle that holds nothing but dicts, lists, tuples, sets, strings, bytes, numbers, arrays and ``None``.
 
     Args:
-        path: The file. Files written by Python 2 are read as Latin-1. NumPy scalars come back as Python numbers.
+        path: The file. Files written by Python 2 are read as Latin-1. NumPy scalars come back as Python numbers;
+            arrays of numbers are found in dicts, lists and tuples.
 
     Raises:
         DatasetError: The file is missing, damaged, or names anything beyond plain data.
@@ -29,7 +30,7 @@ def load_plain_pickle(path: str | Path) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return _PlainUnpickler(file, encoding="latin1").load()
+            return _with_arrays(_PlainUnpickler(file, encoding="latin1").load())
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
     except _ForbiddenNameError as error:
@@ -68,6 +69,39 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> int | float | complex | bool:
     return np.frombuffer(raw, np.dtype(dtype.code), count=1)[0].item()
 
 
+class _Array:
+    """Stands in for ``numpy.ndarray``, whose real one takes arbitrary state from the file."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
+        flat = np.frombuffer(raw, np.dtype(dtype.code)).copy()  # a buffer of bytes cannot be written to
+        self.value = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _reconstruct(kind: type, *_: object) -> _Array:
+    """Stands in for NumPy's maker of empty arrays, which the file then fills by ``__setstate__``."""
+    return _Array()
+
+
+def _from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """Stands in for what protocol 5 writes arrays with."""
+    return np.frombuffer(bytes(data), np.dtype(dtype.code)).copy().reshape(shape, order="F" if order == "F" else "C")
+
+
+def _with_arrays(value: Any) -> Any:
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _with_arrays(value[key])
+    elif isinstance(value, list):
+        value[:] = [_with_arrays(item) for item in value]
+    elif isinstance(value, tuple):
+        return tuple(_with_arrays(item) for item in value)
+    return value
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Stands in for ``_codecs.encode``, which protocol 2 uses to write bytes."""
     return text.encode("latin1")
@@ -88,4 +122,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy", "ndarray"): _Array,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
 }

@@ -1,0 +1,208 @@
+"""State dicts translated by a table, in both directions.
+
+A table is a list of :class:`Rule`, whose names are templates: ``{i}``-like fields stand for numbers, ``{p}`` for
+``weight`` or ``bias``. What a table does not name is an error, so that no weight is lost in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from segearth.errors import CheckpointError
+
+SHOWN = 8  # names listed in an error
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One of their tensors and the one or several of ours it holds.
+
+    Attributes:
+        theirs: Template of their name.
+        ours: Templates of our names, with the same fields.
+        split: Makes our tensors from theirs; left out where there is one and it is the same.
+        join: Makes theirs from ours; left out likewise.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    split: Callable[[Tensor], Sequence[Tensor]] = lambda tensor: (tensor,)
+    join: Callable[[Sequence[Tensor]], Tensor] = lambda tensors: tensors[0]
+
+    @cached_property
+    def their_pattern(self) -> re.Pattern[str]:
+        """Matches their names."""
+        return _pattern(self.theirs)
+
+    @cached_property
+    def our_pattern(self) -> re.Pattern[str]:
+        """Matches the first of our names."""
+        return _pattern(self.ours[0])
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Tensors of theirs that have no place here, and why.
+
+    Attributes:
+        theirs: Template of the name; ``{*}`` stands for anything.
+        reason: Why leaving them out changes nothing.
+    """
+
+    theirs: str
+    reason: str
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches their names."""
+        return _pattern(self.theirs)
+
+
+@dataclass
+class Translation:
+    """A translated state dict and what happened to each of their tensors.
+
+    Attributes:
+        state: Tensors under our names.
+        matched: How many of their tensors went in.
+        unused: Their names that were left out, by reason.
+    """
+
+    state: dict[str, Tensor] = field(default_factory=dict)
+    matched: int = 0
+    unused: dict[str, list[str]] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Returns the translation in words, a line each."""
+        said = [f"{self.matched} tensors matched, {len(self.state)} under this library's names"]
+        for reason, names in self.unused.items():
+            said.append(f"{len(names)} left out: {reason} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
+        return said
+
+
+def simple(theirs: str, ours: str) -> Rule:
+    """A tensor that only changes its name."""
+    return Rule(theirs, (ours,))
+
+
+def to_ours(
+    state: Mapping[str, Tensor], rules: Sequence[Rule], unused: Sequence[Unused] = (), origin: str = "checkpoint"
+) -> Translation:
+    """Translates their state dict to our names.
+
+    Args:
+        state: Their tensors.
+        rules: The table; the first rule that matches a name counts.
+        unused: Names known to have no place here.
+        origin: Named in errors.
+
+    Raises:
+        CheckpointError: A name that neither table nor list knows, or a tensor that cannot be split.
+    """
+    result, strangers = Translation(), []
+    for name, tensor in state.items():
+        found = next(((rule, m) for rule in rules if (m := rule.their_pattern.fullmatch(name))), None)
+        if found is not None:
+            rule, match = found
+            try:
+                parts = rule.split(tensor)
+            except RuntimeError as error:
+                raise CheckpointError(f"{origin}: {name} has shape {tuple(tensor.shape)}: {error}") from error
+            result.state.update(zip(_fill(rule.ours, match), parts, strict=True))
+            result.matched += 1
+        elif reason := next((u.reason for u in unused if u.pattern.fullmatch(name)), None):
+            result.unused.setdefault(reason, []).append(name)
+        else:
+            strangers.append(name)
+    if strangers:
+        raise CheckpointError(
+            f"{origin}: {len(strangers)} tensors are unknown here: {shorten(strangers)}; "
+            "is it a checkpoint of another model, or of a newer version?"
+        )
+    return result
+
+
+def to_theirs(state: Mapping[str, Tensor], rules: Sequence[Rule], ours_only: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Translates our state dict back to their names.
+
+    Args:
+        state: Our tensors.
+        rules: The table.
+        ours_only: Templates of our names that have no counterpart; they are left out.
+
+    Raises:
+        CheckpointError: A name of ours that the table cannot place, or a part missing of a joined tensor.
+    """
+    left, result = dict(state), {}
+    patterns = [_pattern(name) for name in ours_only]
+    for name in state:
+        if name not in left:
+            continue  # taken as part of an earlier tensor
+        found = next(((rule, m) for rule in rules if (m := rule.our_pattern.fullmatch(name))), None)
+        if found is not None:
+            rule, match = found
+            parts = _fill(rule.ours, match)
+            if missing := [part for part in parts if part not in left]:
+                raise CheckpointError(f"{name} cannot be joined: {shorten(missing)} missing")
+            (their_name,) = _fill((rule.theirs,), match)
+            result[their_name] = rule.join([left.pop(part) for part in parts])
+        elif any(pattern.fullmatch(name) for pattern in patterns):
+            del left[name]
+    left = {name: t for name, t in left.items() if not any(pattern.fullmatch(name) for pattern in patterns)}
+    if left:
+        raise CheckpointError(f"{len(left)} tensors have no name there: {shorten(left)}")
+    return result
+
+
+def check_shapes(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Sequence[int]],
+    origin: str,
+    optional: Iterable[str] = (),
+) -> None:
+    """Compares names and shapes with what a model needs.
+
+    Args:
+        state: Tensors under our names.
+        expected: Shape by name.
+        origin: Named in errors.
+        optional: Names that may be missing.
+
+    Raises:
+        CheckpointError: Something is missing, too many, or of another shape; the names are given.
+    """
+    missing = sorted(expected.keys() - state.keys() - set(optional))
+    extra = sorted(state.keys() - expected.keys())
+    wrong = [
+        f"{name} is {tuple(tensor.shape)}, not {tuple(expected[name])}"
+        for name, tensor in state.items()
+        if name in expected and tuple(tensor.shape) != tuple(expected[name])
+    ]
+    for what, names in (("missing", missing), ("of another shape", wrong), ("too many", extra)):
+        if names:
+            raise CheckpointError(f"{origin}: {len(names)} tensors {what}: {shorten(names)}")
+
+
+def shorten(names: Iterable[str]) -> str:
+    """Joins names for an error message, the first few of many."""
+    listed = list(names)
+    return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    kinds = {"{*}": ".+", "{p}": "(?P<p>weight|bias)"}
+    pieces = re.split(r"(\{[^}]*\})", template)
+    regex = "".join(
+        re.escape(piece) if not piece.startswith("{") else kinds.get(piece, rf"(?P<{piece[1:-1]}>\d+)")
+        for piece in pieces
+    )
+    return re.compile(regex)
+
+
+def _fill(templates: Sequence[str], match: re.Match[str]) -> list[str]:
+    return [template.format(**match.groupdict()) for template in templates]
