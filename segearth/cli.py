@@ -145,6 +145,43 @@ def zoo_list() -> None:
         typer.echo(f"{name:28} {card.parameters:8.1f} M  {card.summary}")
 
 
+@zoo_app.command("convert")
+@shows_errors
+def zoo_convert(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC... DST",
+            help="A SegEarth-R1 checkpoint, or parts: a Mask2Former .pkl, a language model, timm:NAME; then the folder "
+            "to make.",
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Zoo model that parts are put into.")] = "segearth_swinb_phi1_5",
+) -> None:
+    """Makes a folder of this library from a published checkpoint, or from pretrained parts."""
+    from segearth.zoo.convert import convert
+
+    if len(paths) < 2:
+        raise typer.BadParameter("give at least one source, and the folder to make last")
+    conversion = convert(paths[:-1], paths[-1], model)
+    for line in conversion.lines:
+        typer.echo(line)
+    typer.echo(f"written: {conversion.folder}")
+
+
+@zoo_app.command("export")
+@shows_errors
+def zoo_export(
+    source: Annotated[str, typer.Argument(help="Folder of this library, or hub id, of the published shape.")],
+    destination: Annotated[Path, typer.Argument(help="Folder to make.")],
+) -> None:
+    """Writes a model of the published shape under the published names."""
+    from segearth.zoo.convert import export_segearth_r1
+
+    conversion = export_segearth_r1(source, destination)
+    typer.echo(f"written: {conversion.folder}, {conversion.lines[0]}")
+
+
 @data_app.command("list")
 @shows_errors
 def data_list() -> None:

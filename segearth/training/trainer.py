@@ -21,7 +21,6 @@ from segearth.data.registry import build_dataset
 from segearth.data.transform import ImageTransform
 from segearth.errors import ConfigError, TrainingError
 from segearth.losses.criterion import Criterion
-from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import Batch
 from segearth.training import checkpoint as ckpt
@@ -37,7 +36,7 @@ from segearth.training.optimisation import (
 from segearth.utils.files import write_text
 from segearth.utils.logging import Eta, MetricsLog
 from segearth.utils.seeds import seed_everything
-from segearth.zoo.lookup import model_config
+from segearth.zoo.lookup import build_described
 
 logger = logging.getLogger(__name__)
 LOSS_NAMES = ("total", "bce", "dice", "presence", "text")
@@ -150,7 +149,7 @@ class Trainer:
 
     def _build_model(self) -> SegEarth:
         train = self.config.train
-        model = build_model(model_config(self.config.model))
+        model = build_described(self.config.model)
         if train.lora.enabled:
             add_lora(model.language_model.causal_lm, train.lora)
         freeze_parameters(model, train.freeze)
@@ -220,7 +219,8 @@ class Trainer:
         logger.info(
             "%s: %.1f M parameters, %.1f M learn; %d images; steps %d to %d; "
             "global batch %d = %d a pass x %d processes x %d accumulated; %s on %s, %s",
-            self.config.model.get("name"), total / 1e6, learning / 1e6, len(self.view), first, train.max_steps,
+            self.config.model.get("pretrained") or self.config.model.get("name"),
+            total / 1e6, learning / 1e6, len(self.view), first, train.max_steps,
             train.global_batch_size, train.micro_batch_size, world, self.accumulation,
             "bf16" if self.bf16 else "fp32", self.process.device, train.deepspeed,
         )  # fmt: skip

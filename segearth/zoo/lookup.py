@@ -35,18 +35,46 @@ def get_card(name: str) -> ModelCard:
 
 
 def model_config(spec: Mapping[str, Any] | str) -> ModelConfig:
-    """Returns the configuration of a named model with overrides.
+    """Returns the configuration that an experiment's ``model`` describes.
 
     Args:
-        spec: A name, or ``{"name": …, field: {…}}`` whose further keys override the card's configuration.
+        spec: A name, or ``{"name": …, field: {…}}`` whose further keys override the card's configuration. With
+            ``"pretrained"``, a saved folder or hub id, the configuration saved there takes the place of the card's.
 
     Raises:
         UnknownNameError: No such model.
         ConfigError: An override's key is unknown or of the wrong type.
+        CheckpointError: There is no model at ``pretrained``.
     """
     values = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = values.pop("name", "segearth_tiny")
-    return from_dict(ModelConfig, values, base=copy.deepcopy(get_card(name).config), origin=f"model {name}")
+    name, pretrained = values.pop("name", "segearth_tiny"), values.pop("pretrained", None)
+    if not pretrained:
+        return from_dict(ModelConfig, values, base=copy.deepcopy(get_card(name).config), origin=f"model {name}")
+    from segearth.models.segearth import local_folder, read_config
+
+    folder = local_folder(str(pretrained))
+    config = read_config(folder)
+    config.text.tokenizer = str(folder)
+    return from_dict(ModelConfig, values, base=config, origin=f"model {pretrained}")
+
+
+def build_described(spec: Mapping[str, Any]) -> SegEarth:
+    """Builds the model that an experiment's ``model`` describes, with the weights it starts training from.
+
+    Args:
+        spec: As for :func:`model_config`.
+
+    Raises:
+        CheckpointError: The weights at ``pretrained`` are missing, damaged, or do not fit the overrides.
+    """
+    from segearth.models.build import build_model
+    from segearth.models.segearth import WEIGHTS_FILE, load_weights, local_folder
+
+    pretrained = spec.get("pretrained")
+    model = build_model(model_config(spec), load_weights=not pretrained)
+    if pretrained:
+        load_weights(model, local_folder(str(pretrained)) / WEIGHTS_FILE)
+    return model
 
 
 def load_model(name: str, weights: str | None = "auto") -> SegEarth:
@@ -70,6 +98,11 @@ def load_model(name: str, weights: str | None = "auto") -> SegEarth:
     card = get_card(name)
     source = card.weights if weights == "auto" else weights
     if source is None:
+        if weights == "auto" and card.convert_from:
+            raise CheckpointError(
+                f"{name}: its weights are published in another form; run `segearth zoo convert {card.convert_from} "
+                f"FOLDER` and open FOLDER"
+            )
         if weights == "auto":
             logger.warning("%s has no published weights: these are random; train it before trusting a mask", name)
         return build_model(copy.deepcopy(card.config)).eval()

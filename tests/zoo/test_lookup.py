@@ -21,7 +21,7 @@ from segearth.zoo.cards import CARDS
 def test_every_card_builds_with_the_parameters_it_names(name: str) -> None:
     config = copy.deepcopy(CARDS[name].config)
     vocabulary = {"qwen2": 151936, "phi": 50298}.get(config.language_model.model_type, 0)
-    from_hub = config.language_model.pretrained is not None
+    from_hub = config.language_model.pretrained or CARDS[name].convert_from
     if from_hub:  # the hub is not asked: the packaged tokenizer, with as many embedding rows as the real one needs
         config.language_model.pretrained = None
         config.language_model.config["vocab_size"] = vocabulary
@@ -29,6 +29,11 @@ def test_every_card_builds_with_the_parameters_it_names(name: str) -> None:
     with torch.device("meta"):
         model = build_model(config)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(CARDS[name].parameters, rel=0.03)
+
+
+def test_weights_in_another_form_name_the_command() -> None:
+    with pytest.raises(CheckpointError, match="segearth zoo convert earth-insights/SegEarth-R1-EarthReason"):
+        segearth.load_model("segearth_r1_earthreason")
 
 
 def test_names() -> None:

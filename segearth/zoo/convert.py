@@ -1,0 +1,272 @@
+"""Checkpoints of others made into folders that ``from_pretrained`` opens, and back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from segearth.checkpoints.causal_lm import PREFIX, from_causal_lm, resize_vocabulary
+from segearth.checkpoints.mask2former import from_mask2former
+from segearth.checkpoints.reading import read_file, read_folder, read_json
+from segearth.checkpoints.rules import Translation, check_shapes, shorten
+from segearth.checkpoints.segearth_r1 import SWIN, from_segearth_r1, infer_config, to_segearth_r1
+from segearth.checkpoints.swin import LEFT_AT_START, from_timm_swin
+from segearth.config import ModelConfig
+from segearth.errors import CheckpointError
+from segearth.text.encoding import IMAGE_TOKEN, SEG_TOKEN
+from segearth.text.tokenizer import load_tokenizer
+from segearth.utils.files import atomic_folder, write_text
+from segearth.zoo.lookup import model_config
+
+if TYPE_CHECKING:
+    from segearth.models.segearth import SegEarth
+
+logger = logging.getLogger(__name__)
+TIMM = "timm:"
+SHARD_BYTES = 5 << 30
+
+
+@dataclass
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        folder: What was written.
+        lines: What matched, what was left out and what stayed at its start, a line each.
+    """
+
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+
+
+def convert(sources: Sequence[str], destination: str | Path, model: str = "segearth_swinb_phi1_5") -> Conversion:
+    """Makes a folder that ``SegEarth.from_pretrained`` opens.
+
+    Args:
+        sources: One published SegEarth-R1 checkpoint; or parts to start training from, in any number: a Mask2Former
+            ``.pkl`` with a Swin backbone, a causal language model, ``"timm:<swin name>"``. Folders, files or hub ids.
+        destination: Folder to make. Nothing is left there if something fails.
+        model: Zoo model whose parts the parts are put into; what no source holds starts as in that model. A whole
+            checkpoint tells its own shape.
+
+    Raises:
+        CheckpointError: A source is missing, damaged, unknown, or does not fit; ``destination`` exists.
+        UnknownNameError: No such zoo model.
+    """
+    destination = Path(destination)
+    if not sources:
+        raise CheckpointError("nothing to convert; name a checkpoint")
+    try:
+        with atomic_folder(destination) as folder:
+            opened = [_open(source) for source in sources]
+            whole = [o for o in opened if o.kind == "segearth_r1"]
+            if whole and len(opened) > 1:
+                raise CheckpointError(f"{whole[0].name} is a whole model; convert it alone")
+            lines = _convert_whole(whole[0], folder) if whole else _convert_parts(opened, folder, model)
+    except FileExistsError as error:
+        raise CheckpointError(f"{error}; name a new folder, or delete it first") from error
+    return Conversion(destination, lines)
+
+
+def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversion:
+    """Writes a model of the published shape in the published form: sharded ``.safetensors`` under its names.
+
+    Args:
+        source: A folder of this library, or a hub id.
+        destination: Folder to make.
+
+    Raises:
+        CheckpointError: The model has parts that the published one does not have; ``destination`` exists.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    from segearth.models.segearth import SegEarth
+
+    model = SegEarth.from_pretrained(source)
+    state = published_state(model)
+    language = model.config.language_model.config
+    facts = {key: value for key, value in language.items() if isinstance(value, (int, float, str, bool))}
+    facts |= {"model_type": "llava_phi", "vocab_size": published_vocabulary(model)}
+    try:
+        with atomic_folder(destination) as folder:
+            save_torch_state_dict(state, folder, max_shard_size=SHARD_BYTES, shared_tensors_to_discard=[])
+            write_text(folder / "config.json", json.dumps(facts, indent=2) + "\n")
+            model.prompt_encoder.tokenizer.save_pretrained(folder)
+    except FileExistsError as error:
+        raise CheckpointError(f"{error}; name a new folder, or delete it first") from error
+    return Conversion(Path(destination), [f"{len(state)} tensors under the published names"])
+
+
+def published_vocabulary(model: SegEarth) -> int:
+    """Returns how many rows of the vocabulary the published form has: all but this library's image token, the last."""
+    tokenizer = model.prompt_encoder.tokenizer
+    image_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+    if image_id != len(tokenizer) - 1:
+        raise CheckpointError(f"{IMAGE_TOKEN} is not the last token; a published checkpoint could not do without it")
+    return image_id
+
+
+def published_state(model: SegEarth, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Returns a model's weights under the published names.
+
+    Args:
+        model: A model of the published shape.
+        state: Other tensors under the model's names, such as gradients; then no unused ones are added.
+
+    Raises:
+        CheckpointError: The model has parts that the published one does not have.
+    """
+    config = model.config
+    heads = config.language_model.config.get("num_attention_heads")
+    if config.language_model.model_type != "phi" or not heads or config.language_model.head_bias:
+        raise CheckpointError("only a Phi with an output head without bias has a published form")
+    return to_segearth_r1(
+        model.state_dict() if state is None else state,
+        int(heads), published_vocabulary(model), config.vision_encoder.window_size, buffers=state is None,
+    )  # fmt: skip
+
+
+@dataclass
+class _Source:
+    """A checkpoint, read."""
+
+    name: str
+    kind: str  # segearth_r1 | mask2former | causal_lm | timm
+    state: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def _open(source: str) -> _Source:
+    if source.startswith(TIMM):
+        return _Source(source, "timm", _timm_state(source.removeprefix(TIMM)))
+    path = Path(source)
+    if path.is_file():
+        state = read_file(path)
+        if any(name.startswith("sem_seg_head.") for name in state):
+            return _Source(source, "mask2former", state)
+        raise CheckpointError(
+            f"{path}: neither Mask2Former's names nor a folder; its first tensors are {shorten(sorted(state)[:4])}"
+        )
+    from segearth.models.segearth import local_folder
+
+    folder = local_folder(source)
+    facts = read_json(folder / "config.json")
+    if facts.get("library") == "segearth":
+        raise CheckpointError(f"{source} is a model of this library already; open it with from_pretrained")
+    state = read_folder(folder)
+    kind = "segearth_r1" if any(name.startswith(SWIN) for name in state) else "causal_lm"
+    return _Source(str(folder), kind, state, facts)
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
+    from segearth.utils.torchvision_mend import mend_torchvision
+
+    mend_torchvision()
+    import timm
+
+    if not name.startswith("swin_") or not timm.is_model(name):
+        from segearth.errors import UnknownNameError
+
+        raise UnknownNameError("timm Swin", name, timm.list_models("swin_*"))
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # timm, its hub client and the network raise unrelated classes
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"timm cannot fetch {name}: {first}") from error
+
+
+def _convert_whole(source: _Source, folder: Path) -> list[str]:
+    tokenizer = load_tokenizer(source.name)
+    config = infer_config(source.state, source.facts, source.name, source.name)
+    heads = int(config.language_model.config["num_attention_heads"])
+    _check_vocabulary(source, tokenizer)
+    translation = from_segearth_r1(source.state, heads, len(tokenizer), source.name)
+    model = _on_meta(config)
+    check_shapes(translation.state, {name: t.shape for name, t in model.state_dict().items()}, source.name)
+    model.save_folder(folder, translation.state)
+    return [f"{source.name}: published SegEarth-R1", *translation.lines()]
+
+
+def _check_vocabulary(source: _Source, tokenizer: Any) -> None:
+    rows = source.state["model.embed_tokens.weight"].shape[0]
+    tokens, seg_id = len(tokenizer), int(tokenizer.convert_tokens_to_ids(SEG_TOKEN))
+    added = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) == tokens - 1  # by load_tokenizer, just now
+    if rows != tokens - added or seg_id >= rows:
+        raise CheckpointError(
+            f"{source.name}: model.embed_tokens.weight has {rows} rows but the tokenizer beside it {tokens - added} "
+            f"tokens ({SEG_TOKEN} is {seg_id}); use the tokenizer that was saved with these weights"
+        )
+
+
+def _on_meta(config: ModelConfig) -> SegEarth:
+    """Builds a model without memory for its weights."""
+    from segearth.models.build import build_model
+
+    with torch.device("meta"):
+        return build_model(config, load_weights=False)
+
+
+def _convert_parts(sources: Sequence[_Source], folder: Path, model_name: str) -> list[str]:
+    from segearth.models.build import build_model
+
+    config = model_config(model_name)
+    language = next((source for source in sources if source.kind == "causal_lm"), None)
+    if language is not None:
+        config.language_model.pretrained = config.text.tokenizer = language.name
+        config.language_model.config = {}
+    model = build_model(config, load_weights=language is None)
+    own = model.state_dict()
+    lines: list[str] = []
+    filled: set[str] = set()
+    for source in sources:
+        translation = _translate_part(source, model)
+        expected = {name: own[name].shape for name in own if _room(name) in {_room(n) for n in translation.state}}
+        check_shapes(translation.state, expected, source.name, optional=_may_be_missing(source, model))
+        if twice := sorted(filled & translation.state.keys()):
+            raise CheckpointError(f"{source.name} holds what another source gave already: {shorten(twice)}")
+        with torch.no_grad():
+            for name, tensor in translation.state.items():
+                own[name].copy_(tensor)
+        filled |= translation.state.keys()
+        lines += [f"{source.name}: {source.kind}", *translation.lines()]
+    left = sorted({_room(name) for name in own if name not in filled})
+    lines.append(f"{sum(name not in filled for name in own)} tensors as {model_name} starts, in {', '.join(left)}")
+    model.save_folder(folder)
+    return lines
+
+
+def _translate_part(source: _Source, model: SegEarth) -> Translation:
+    if source.kind == "mask2former":
+        return from_mask2former(source.state, source.name)
+    if source.kind == "timm":
+        return from_timm_swin(source.state, source.name)
+    lm = model.language_model
+    known = [name.removeprefix(PREFIX) for name in model.state_dict() if name.startswith(PREFIX)]
+    translation = from_causal_lm(source.state, lm.causal_lm.config.num_attention_heads, source.name, known)
+    for part in ("get_input_embeddings", "get_output_embeddings"):
+        module = getattr(lm.causal_lm, part)()
+        (prefix,) = [name for name, m in model.named_modules() if m is module]
+        for name in (f"{prefix}.weight", f"{prefix}.bias"):
+            if name in translation.state:
+                translation.state[name] = resize_vocabulary(translation.state[name], lm.vocab_size)
+    return translation
+
+
+def _may_be_missing(source: _Source, model: SegEarth) -> list[str]:
+    if source.kind == "timm":
+        return LEFT_AT_START
+    if source.kind == "mask2former":
+        return [name for name in model.state_dict() if name.startswith("mask_decoder.presence_head.")]
+    tied = model.language_model.causal_lm.config.tie_word_embeddings
+    return [PREFIX + "lm_head.weight"] if tied else []
+
+
+def _room(name: str) -> str:
+    return name.split(".")[0]
