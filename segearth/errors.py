@@ -53,6 +53,13 @@ class MissingExtraError(SegEarthError, ImportError):
         super().__init__(f"{package} is not installed; run: pip install 'segearth[{extra}]'")
 
 
+class MissingPackageError(SegEarthError, ImportError):
+    """An optional package that is not installed and that no extra can bring, since it has no wheel."""
+
+    def __init__(self, package: str, command: str, page: str) -> None:
+        super().__init__(f"{package} is not installed; run: {command} (more: {page})")
+
+
 def nearest_names(name: str, known: Sequence[str]) -> str:
     """Returns ``"; did you mean 'x' or 'y'? known: …"`` to end a message with.
 

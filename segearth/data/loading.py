@@ -123,20 +123,31 @@ class TrainingView(Dataset[Example]):
             array = np.rot90(array, turns)
             return np.ascontiguousarray(array[:, ::-1] if flip else array)
 
-        image = turned(image)
-        masks = [turned(q.mask) for q in questions if q.mask is not None]
-        if self.transform.fit == "letterbox":
-            valid = self.transform.valid(*image.shape[:2])
-        else:  # a batch has one frame, a square: other aspects are squeezed into it
-            valid = None
-            side = max(image.shape[:2])
-            image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-            masks = [cv2.resize(m.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0 for m in masks]
-        framed = [replace(q, mask=self.transform.apply_to_mask(m)) for q, m in zip(questions, masks, strict=True)]
-        return Example(self.transform.apply(image), valid, framed)
+        asked = [replace(q, mask=turned(q.mask)) for q in questions if q.mask is not None]
+        return frame_example(turned(image), asked, self.transform)
 
     def _tensor(self, frame: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.transform.normalise(frame).transpose(2, 0, 1)))
+
+
+def frame_example(image: np.ndarray, questions: Sequence[Question], transform: ImageTransform) -> Example:
+    """Brings an image and the masks of its questions into the model's frame, which is a square in training.
+
+    Args:
+        image: ``uint8`` RGB ``(H, W, 3)``.
+        questions: Each with a mask ``(H, W)``.
+        transform: The model's preprocessing.
+    """
+    masks = [q.mask for q in questions if q.mask is not None]
+    valid = None
+    if transform.fit == "letterbox":
+        valid = transform.valid(*image.shape[:2])
+    else:  # a batch has one frame, a square: other aspects are squeezed into it
+        side = max(image.shape[:2])
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+        masks = [cv2.resize(m.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0 for m in masks]
+    framed = [replace(q, mask=transform.apply_to_mask(m)) for q, m in zip(questions, masks, strict=True)]
+    return Example(transform.apply(image), valid, framed)
 
 
 class Collator:
