@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -15,9 +16,10 @@ if importlib.util.find_spec("detectron2") is None:
 
 from segearth.detectron2.catalog import QuestionMapper, dataset_dicts, register_dataset  # before detectron2
 from segearth.detectron2.evaluator import QuestionEvaluator
-from segearth.detectron2.meta_arch import SegEarthMetaArch, add_segearth_config, group_by_image, to_instances
+from segearth.detectron2.meta_arch import SegEarthMetaArch, add_segearth_config, as_output, group_by_image, to_instances
 
 # isort: split
+import detectron2
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.data import (
@@ -27,8 +29,8 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data.transforms import RandomFlip
-from detectron2.engine import SimpleTrainer
+from detectron2.data.transforms import FixedSizeCrop, RandomFlip
+from detectron2.engine import SimpleTrainer, default_argument_parser
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, BoxMode
@@ -47,6 +49,7 @@ from segearth.zoo.lookup import load_model
 
 VAL = "segearth_aerial_mini_val"
 DOCS = Path(__file__).parents[2] / "docs"
+CONFIG = configs_dir() / "detectron2" / "segearth_debug_aerial_mini.py"
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,9 @@ def test_registering_reads_nothing_and_can_be_repeated(tmp_path, dicts):
     assert keys == ["segearth_refsegrs_train", "segearth_refsegrs_test"]
     with pytest.raises(DatasetError, match="is missing under"):
         DatasetCatalog.get(keys[0])
+    assert register_dataset("aerial_mini", splits=["val"], protocol="segearth_r1") == [VAL]
+    first = DatasetCatalog.get(VAL)
+    assert len(first) == len({entry["image_id"] for entry in dicts}) == len({entry["image_id"] for entry in first})
     assert register_dataset("aerial_mini", splits=["val"]) == [VAL]
     with pytest.raises(UnknownNameError, match="aerial_mini"):
         register_dataset("aerial_mino")
@@ -123,6 +129,13 @@ def test_augmentation_moves_the_mask_along_but_spares_directions(dicts):
         plain, mapped = QuestionMapper()(entry | {"question": question}), flip(entry | {"question": question})
         for key in ("image", "mask"):
             assert torch.equal(mapped[key], plain[key].flip(-1) if turned else plain[key])
+
+
+def test_augmentation_that_pads_adds_nothing_to_the_mask(dicts):
+    entry = next(entry for entry in dicts if entry["annotations"]) | {"question": "the forest"}
+    plain, padded = (QuestionMapper(augmentations)(entry) for augmentations in ([], [FixedSizeCrop((600, 700))]))
+    assert padded["image"].shape == (3, 600, 700) and padded["mask"].shape == (600, 700)
+    assert padded["mask"].sum() == plain["mask"].sum()
 
 
 def test_questions_of_an_image_share_its_vision_pass(dicts, monkeypatch):
@@ -160,6 +173,16 @@ def test_losses_are_those_of_the_own_trainer(val, dicts):
     assert losses["loss_text"].item() > 0
 
 
+def test_losses_under_autocast_are_finite_and_reach_every_weight(dicts):
+    torch.manual_seed(0)
+    model = SegEarthMetaArch(load_model("segearth_debug", weights=None)).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # what AMPTrainer does on a GPU
+        losses = model([QuestionMapper()(dicts[0])])
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
 def test_training_without_a_mask_names_the_mapper(trained):
     model, _ = trained
     try:
@@ -189,18 +212,21 @@ def test_checkpointer_gives_equal_answers(trained, dicts, tmp_path):
         assert torch.equal(one["instances"].pred_masks, two["instances"].pred_masks)
 
 
-def test_evaluation_loop_gives_the_own_evaluators_numbers(trained, dicts, val):
+@pytest.mark.parametrize("protocol", ["native", "segearth_r1"])
+def test_evaluation_loop_gives_the_own_evaluators_numbers(trained, val, protocol):
     model, _ = trained
-    expected = evaluate(Predictor(model.model), val, controls=False, limit=6, progress=False)
+    expected = evaluate(Predictor(model.model), val, protocol=protocol, controls=False, limit=6, progress=False)
     count = len(expected.records)
-    loader = build_detection_test_loader(dicts[:count], mapper=QuestionMapper(), batch_size=5)
-    evaluator = QuestionEvaluator()
+    entries = dataset_dicts("aerial_mini", None, "val", protocol=protocol)[:count]
+    loader = build_detection_test_loader(entries, mapper=QuestionMapper(), batch_size=5)
+    evaluator = QuestionEvaluator(protocol)
     numbers = inference_on_dataset(model, loader, evaluator)["segearth"]
     assert sum(record.predicted_area > 0 for record in expected.records) > 3  # else there is nothing to compare
     for one, two in zip(sorted(evaluator.records, key=lambda r: r.id), expected.records, strict=True):
         for name in ("id", "image_id", "question", "kind", "source", "intersection", "union", "target_area"):
             assert getattr(one, name) == getattr(two, name)
         assert one.presence == pytest.approx(two.presence, abs=1e-5)
+        assert one.score == pytest.approx(two.score, abs=1e-5)
     metrics = expected.metrics
     assert numbers["gIoU"] == metrics.giou and numbers["cIoU"] == metrics.ciou
     assert [numbers[f"Pr@{t}"] for t in (0.5, 0.6, 0.7, 0.8, 0.9)] == list(metrics.precision.values())
@@ -224,6 +250,27 @@ def test_evaluator_by_hand():
     assert numbers["gIoU"] == (1 / 4 + 0) / 2
     assert numbers["cIoU"] == (1 + 0) / (4 + 2)
     assert numbers["T-acc"] == 0.5 and "N-acc" not in numbers
+
+
+def test_evaluator_compares_in_the_frame_of_the_protocol():
+    whole = np.ones((512, 1024), bool)  # lies in the middle half of the square frame
+    entry = {"image_id": "1", "question": "roofs", "task": "referring", "kind": "", "source": "", "question_id": "a"}
+    answer = Segmentation("roofs", whole, 0.5, True, 0.5, frame_mask=np.ones((1024, 1024), bool))
+    for protocol, giou in (("native", 1.0), ("segearth_r1", 0.5)):
+        evaluator = QuestionEvaluator(protocol)
+        evaluator.process([entry | {"mask": torch.from_numpy(whole)}], [as_output(answer)])
+        assert evaluator.evaluate()["segearth"]["gIoU"] == giou
+    with pytest.raises(UnknownNameError, match="native"):
+        QuestionEvaluator("nativ")
+
+
+def test_evaluator_takes_the_bare_instances_of_other_models():
+    mask = np.array([[True, False]])
+    instances = as_output(Segmentation("roofs", mask, 0.75, True, 0.9))["instances"]
+    entry = {"image_id": "1", "question": "roofs", "task": "referring", "kind": "", "source": "", "question_id": "a"}
+    evaluator = QuestionEvaluator()
+    evaluator.process([entry | {"mask": torch.from_numpy(mask)}], [{"instances": instances}])
+    assert (evaluator.records[0].iou, evaluator.records[0].score, evaluator.records[0].presence) == (1, 0.75, 1)
 
 
 def test_instances():
@@ -252,30 +299,56 @@ def test_visualiser_draws_the_answer(trained, dicts, tmp_path):
     assert (target != image).any()
 
 
-def test_lazy_config():
-    config = LazyConfig.load(str(configs_dir() / "detectron2" / "segearth_debug_aerial_mini.py"))
-    config = LazyConfig.apply_overrides(config, ["dataloader.test.num_workers=0", "optimizer.lr=5e-4"])
+@pytest.fixture(scope="module")
+def saved(trained, tmp_path_factory):
+    """A folder written by the library itself, without detectron2."""
+    folder = tmp_path_factory.mktemp("saved")
+    trained[0].model.save_pretrained(folder)
+    return folder
+
+
+def test_lazy_config(trained, saved):
+    config = LazyConfig.load(str(CONFIG))
+    config = LazyConfig.apply_overrides(config, [f"model.model.weights={saved}", "dataloader.test.num_workers=0"])
     config.dataloader.test.dataset.names = VAL
     model = instantiate(config.model)
-    assert isinstance(model, SegEarthMetaArch)
-    config.optimizer.params.model = model
-    optimizer = instantiate(config.optimizer)
-    assert optimizer.param_groups[0]["lr"] == 5e-4
+    assert isinstance(model, SegEarthMetaArch) and model.criterion.config == LossConfig()
     schedule = instantiate(config.lr_multiplier)
     assert schedule(0.05) == pytest.approx(1, abs=0.02) and schedule(0.999) < 0.01
-    assert isinstance(instantiate(config.dataloader.evaluator), QuestionEvaluator)
     batch = next(iter(instantiate(config.dataloader.test)))
-    assert len(batch) == 8 and len(model.eval()(batch)) == 8
+    assert len(batch) == 8
+    assert [a["presence"] for a in model.eval()(batch)] == [a["presence"] for a in trained[0](batch)]
 
 
-def test_yacs_config(dicts):
+def test_tool_trains_scores_saves_and_resumes_the_lazy_config(tmp_path):
+    path = Path(detectron2.__file__).parents[1] / "tools" / "lazyconfig_train_net.py"
+    spec = importlib.util.spec_from_file_location("lazyconfig_train_net", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    overrides = [f"train.output_dir={tmp_path}", "train.device=cpu", "train.log_period=1"]
+    overrides += [f"dataloader.{part}.dataset.names={VAL}" for part in ("train", "test")]
+    overrides += [f"dataloader.{part}.num_workers=0" for part in ("train", "test")]
+    for more in (["train.max_iter=2", "train.eval_period=2"], ["--resume", "train.max_iter=3", "train.eval_period=0"]):
+        tool.main(default_argument_parser().parse_args(["--config-file", str(CONFIG), *more, *overrides]))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text("utf-8").splitlines()]
+    assert [row["iteration"] for row in rows if "total_loss" in row] == [0, 1, 2]
+    assert [row["iteration"] for row in rows if "segearth/gIoU" in row] == [2, 3]  # after the last step of each run
+    assert (tmp_path / "last_checkpoint").read_text("utf-8") == "model_final.pth"
+
+
+def test_yacs_config(trained, saved, dicts):
     cfg = get_cfg()
     add_segearth_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
-    cfg.merge_from_list(["MODEL.SEGEARTH.NAME", "segearth_debug", "MODEL.SEGEARTH.WEIGHTS", ""])
-    model = build_model(cfg)
-    assert isinstance(model, SegEarthMetaArch)
-    assert model.eval()([QuestionMapper()(dicts[0])])[0]["instances"].image_size == (512, 512)
+    entry = QuestionMapper()(dicts[0])
+    presence = trained[0]([entry])[0]["presence"]
+    for weights, equal in (("", False), (str(saved), True)):
+        cfg.merge_from_list(["MODEL.SEGEARTH.NAME", "segearth_debug", "MODEL.SEGEARTH.WEIGHTS", weights])
+        model = build_model(cfg)
+        assert isinstance(model, SegEarthMetaArch)
+        answer = model.eval()([entry])[0]
+        assert answer["instances"].image_size == (512, 512)
+        assert (answer["presence"] == presence) is equal
     kept = get_detection_dataset_dicts(VAL, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     assert len(kept) == len(dicts) > len(get_detection_dataset_dicts(VAL))
 
