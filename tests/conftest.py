@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a hub that cannot be reached is asked for a minute before it is given up
 
@@ -12,8 +11,6 @@ import torch
 
 from segearth.models.segearth import SegEarth
 from segearth.zoo.lookup import load_model
-
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,10 +28,3 @@ def debug_model() -> SegEarth:
 @pytest.fixture
 def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (96, 120, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    if not GOLDEN.is_dir():
-        pytest.skip("recorded outputs of the public implementation are not at ../shared/golden")
-    return GOLDEN

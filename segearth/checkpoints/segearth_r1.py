@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segearth.checkpoints.causal_lm import PREFIX, count_layers, fused_attention_rule, resize_vocabulary
+from segearth.checkpoints.causal_lm import PREFIX, count_layers, fused_attention_rule
 from segearth.checkpoints.mask2former import (
     POSITION_INDEX_REASON,
     QUERY_REASON,
@@ -92,17 +92,15 @@ def rules(num_heads: int) -> list[Rule]:
 
 
 def from_segearth_r1(
-    state: Mapping[str, Tensor], num_heads: int, vocab_size: int, origin: str = "SegEarth-R1 checkpoint"
+    state: Mapping[str, Tensor], num_heads: int, origin: str = "SegEarth-R1 checkpoint"
 ) -> Translation:
     """Translates a published checkpoint.
 
-    What it lacks is added: rows of the vocabulary for tokens that only this library has, and a presence head of zeros,
-    which says 0.5 to every question.
+    What it lacks is added: a presence head of zeros, which says 0.5 to every question.
 
     Args:
         state: All its tensors.
         num_heads: Attention heads of its language model.
-        vocab_size: Tokens of the tokenizer used with it here, at least as many as there.
         origin: Named in errors.
 
     Raises:
@@ -110,9 +108,6 @@ def from_segearth_r1(
     """
     result = to_ours(state, rules(num_heads), UNUSED, origin)
     ours = result.state
-    for name in (PREFIX + "model.embed_tokens.weight", PREFIX + "lm_head.weight"):
-        if name in ours:
-            ours[name] = resize_vocabulary(ours[name], vocab_size)
     norm = ours.get("mask_decoder.norm.weight")
     if norm is not None:
         dim, head = norm.shape[0], "mask_decoder.presence_head."
@@ -122,7 +117,7 @@ def from_segearth_r1(
 
 
 def to_segearth_r1(
-    state: Mapping[str, Tensor], num_heads: int, vocab_size: int, window_size: int, buffers: bool = True
+    state: Mapping[str, Tensor], num_heads: int, window_size: int, buffers: bool = True
 ) -> dict[str, Tensor]:
     """Translates a model of the published shape back to the published names.
 
@@ -131,7 +126,6 @@ def to_segearth_r1(
     Args:
         state: Our tensors (weights, or their gradients).
         num_heads: Attention heads of the language model.
-        vocab_size: Rows of the vocabulary to keep; those of this library's own tokens are cut.
         window_size: Swin's window side ``T``.
         buffers: Also write what the published code carries but no weight of ours fills.
 
@@ -139,9 +133,6 @@ def to_segearth_r1(
         CheckpointError: The model has parts that the published one does not have.
     """
     theirs = to_theirs(state, rules(num_heads), OURS_ONLY)
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        if name in theirs:
-            theirs[name] = theirs[name][:vocab_size]
     if buffers:
         index = relative_position_index(window_size)
         tables = [name for name in theirs if name.endswith("attn.relative_position_bias_table")]

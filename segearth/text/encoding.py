@@ -16,7 +16,6 @@ from segearth.structures import EncodedText, Question, Task
 from segearth.text.templates import ANSWER, PromptTemplate
 
 SEG_TOKEN = "[SEG]"
-IMAGE_TOKEN = "<image>"
 IGNORE = -100
 
 
@@ -24,7 +23,7 @@ class PromptEncoder:
     """Builds prompts token by token, so masks come from construction and never from searching.
 
     Attributes:
-        tokenizer: A fast tokenizer of transformers in which ``[SEG]`` and ``<image>`` are one token each.
+        tokenizer: A fast tokenizer of transformers in which ``[SEG]`` is one token.
         template: The prompt's fixed pieces.
         max_question_tokens: Longest description accepted.
     """
@@ -41,10 +40,9 @@ class PromptEncoder:
             ValueError: A special token is missing or splits.
         """
         self.tokenizer, self.template, self.max_question_tokens = tokenizer, template, max_question_tokens
-        for token in (SEG_TOKEN, IMAGE_TOKEN):
-            ids = self._ids(token)
-            if len(ids) != 1:
-                raise ValueError(f"tokenizer splits {token} into {len(ids)} ids; add it as a special token")
+        ids = self._ids(SEG_TOKEN)
+        if len(ids) != 1:
+            raise ValueError(f"tokenizer splits {SEG_TOKEN} into {len(ids)} ids; add it as a special token")
         if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
             raise ValueError("tokenizer needs an end-of-text and a padding token")
 
@@ -91,7 +89,8 @@ class PromptEncoder:
     def _row(self, question: Question, num_image_tokens: int, with_reply: bool) -> dict[str, list[Any]]:
         row: dict[str, list[Any]] = {"ids": [], "image": [], "description": [], "labels": []}
         _append(row, self._before_image)
-        _append(row, [self._image_id] * num_image_tokens, image=True)
+        # Image tokens take these places in embedding space, so any id will do and no row of the vocabulary is spent.
+        _append(row, [int(self.tokenizer.pad_token_id)] * num_image_tokens, image=True)
         _append(row, self._before_description[question.task])
         _append(row, self._description(question.text), description=True)
         if with_reply:
@@ -126,10 +125,6 @@ class PromptEncoder:
     @cached_property
     def _seg_id(self) -> int:
         return self._ids(SEG_TOKEN)[0]
-
-    @cached_property
-    def _image_id(self) -> int:
-        return self._ids(IMAGE_TOKEN)[0]
 
     @cached_property
     def _before_image(self) -> list[int]:

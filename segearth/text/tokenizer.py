@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segearth.errors import CheckpointError
-from segearth.text.encoding import IMAGE_TOKEN, SEG_TOKEN
+from segearth.text.encoding import SEG_TOKEN
 from segearth.utils.files import atomic_path
 from segearth.utils.torchvision_mend import mend_torchvision
 
@@ -24,7 +24,7 @@ def load_tokenizer(name: str) -> Any:
             or folder for ``AutoTokenizer``.
 
     Returns:
-        A fast tokenizer of transformers, with ``[SEG]``, ``<image>``, a padding and an end-of-text token.
+        A fast tokenizer of transformers, with ``[SEG]``, a padding and an end-of-text token.
 
     Raises:
         CheckpointError: The hub id or folder cannot be read.
@@ -46,9 +46,8 @@ def load_tokenizer(name: str) -> Any:
             raise CheckpointError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    missing = [t for t in (SEG_TOKEN, IMAGE_TOKEN) if len(tokenizer(t, add_special_tokens=False)["input_ids"]) != 1]
-    if missing:
-        tokenizer.add_tokens(missing, special_tokens=True)
+    if len(tokenizer(SEG_TOKEN, add_special_tokens=False)["input_ids"]) != 1:
+        tokenizer.add_tokens([SEG_TOKEN], special_tokens=True)
     return tokenizer
 
 
@@ -80,7 +79,7 @@ def train_tokenizer(sentences: Iterable[str], path: str | Path, vocab_size: int 
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[EOS_TOKEN, PAD_TOKEN, SEG_TOKEN, IMAGE_TOKEN],
+        special_tokens=[EOS_TOKEN, PAD_TOKEN, SEG_TOKEN],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

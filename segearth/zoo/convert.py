@@ -20,7 +20,7 @@ from segearth.checkpoints.segearth_r1 import SWIN, from_segearth_r1, infer_confi
 from segearth.checkpoints.swin import LEFT_AT_START, from_timm_swin
 from segearth.config import ModelConfig
 from segearth.errors import CheckpointError
-from segearth.text.encoding import IMAGE_TOKEN, SEG_TOKEN
+from segearth.text.encoding import SEG_TOKEN
 from segearth.text.tokenizer import load_tokenizer
 from segearth.utils.files import atomic_folder, write_text
 from segearth.zoo.lookup import model_config
@@ -93,7 +93,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
     state = published_state(model)
     language = model.config.language_model.config
     facts = {key: value for key, value in language.items() if isinstance(value, (int, float, str, bool))}
-    facts |= {"model_type": "llava_phi", "vocab_size": published_vocabulary(model)}
+    facts |= {"model_type": "llava_phi", "vocab_size": model.language_model.vocab_size}
     try:
         with atomic_folder(destination) as folder:
             save_torch_state_dict(state, folder, max_shard_size=SHARD_BYTES, shared_tensors_to_discard=[])
@@ -102,15 +102,6 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
     except FileExistsError as error:
         raise CheckpointError(f"{error}; name a new folder, or delete it first") from error
     return Conversion(Path(destination), [f"{len(state)} tensors under the published names"])
-
-
-def published_vocabulary(model: SegEarth) -> int:
-    """Returns how many rows of the vocabulary the published form has: all but this library's image token, the last."""
-    tokenizer = model.prompt_encoder.tokenizer
-    image_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
-    if image_id != len(tokenizer) - 1:
-        raise CheckpointError(f"{IMAGE_TOKEN} is not the last token; a published checkpoint could not do without it")
-    return image_id
 
 
 def published_state(model: SegEarth, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -129,7 +120,7 @@ def published_state(model: SegEarth, state: Mapping[str, Tensor] | None = None) 
         raise CheckpointError("only a Phi with an output head without bias has a published form")
     return to_segearth_r1(
         model.state_dict() if state is None else state,
-        int(heads), published_vocabulary(model), config.vision_encoder.window_size, buffers=state is None,
+        int(heads), config.vision_encoder.window_size, buffers=state is None,
     )  # fmt: skip
 
 
@@ -187,7 +178,7 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
     config = infer_config(source.state, source.facts, source.name, source.name)
     heads = int(config.language_model.config["num_attention_heads"])
     _check_vocabulary(source, tokenizer)
-    translation = from_segearth_r1(source.state, heads, len(tokenizer), source.name)
+    translation = from_segearth_r1(source.state, heads, source.name)
     model = _on_meta(config)
     check_shapes(translation.state, {name: t.shape for name, t in model.state_dict().items()}, source.name)
     model.save_folder(folder, translation.state)
@@ -195,13 +186,11 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
 
 
 def _check_vocabulary(source: _Source, tokenizer: Any) -> None:
-    rows = source.state["model.embed_tokens.weight"].shape[0]
-    tokens, seg_id = len(tokenizer), int(tokenizer.convert_tokens_to_ids(SEG_TOKEN))
-    added = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) == tokens - 1  # by load_tokenizer, just now
-    if rows != tokens - added or seg_id >= rows:
+    rows, tokens = source.state["model.embed_tokens.weight"].shape[0], len(tokenizer)
+    if rows != tokens:
         raise CheckpointError(
-            f"{source.name}: model.embed_tokens.weight has {rows} rows but the tokenizer beside it {tokens - added} "
-            f"tokens ({SEG_TOKEN} is {seg_id}); use the tokenizer that was saved with these weights"
+            f"{source.name}: model.embed_tokens.weight has {rows} rows but the tokenizer beside it, with {SEG_TOKEN}, "
+            f"{tokens} tokens; use the tokenizer that was saved with these weights"
         )
 
 

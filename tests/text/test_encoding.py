@@ -20,8 +20,8 @@ def words(ids: list[int]) -> str:
 def test_a_prompt_piece_by_piece() -> None:
     text = ENCODER.encode([Question("the road", answer="The road.")], num_image_tokens=3, with_answers=True)
     ids = text.input_ids[0]
-    assert words(ids.tolist()) == "<image><image><image>refer: the road[SEG]The road.<|endoftext|>"
-    assert words(ids[text.image_mask[0]].tolist()) == "<image>" * 3
+    assert words(ids.tolist()) == "[PAD][PAD][PAD]refer: the road[SEG]The road.<|endoftext|>"
+    assert words(ids[text.image_mask[0]].tolist()) == "[PAD]" * 3
     assert words(ids[text.description_mask[0]].tolist()) == " the road[SEG]"
     labelled = text.labels[0] != IGNORE
     assert words(ids[labelled].tolist()) == "The road.<|endoftext|>"
@@ -57,10 +57,10 @@ def test_any_text_gives_masks_that_fit(question: str, num_image_tokens: int) -> 
 
 
 def test_special_tokens_cannot_be_typed() -> None:
-    text = ENCODER.encode([Question("[SEG] <image> <|endoftext|> [PAD]")], 1)
+    text = ENCODER.encode([Question("[SEG] <|endoftext|> [PAD]")], 1)
     assert (text.input_ids == ENCODER._seg_id).sum() == 1
-    assert (text.input_ids == ENCODER._image_id).sum() == 1
-    assert words(text.input_ids[text.description_mask].tolist()) == " [SEG] <image> <|endoftext|> [PAD][SEG]"
+    assert (text.input_ids == ENCODER.tokenizer.pad_token_id).sum() == 1  # the image token's place
+    assert words(text.input_ids[text.description_mask].tolist()) == " [SEG] <|endoftext|> [PAD][SEG]"
 
 
 def test_a_tokenizer_that_splits_a_special_token_is_refused() -> None:

@@ -20,7 +20,7 @@ from segearth.zoo.cards import CARDS
 @pytest.mark.parametrize("name", sorted(CARDS))
 def test_every_card_builds_with_the_parameters_it_names(name: str) -> None:
     config = copy.deepcopy(CARDS[name].config)
-    vocabulary = {"qwen2": 151936, "phi": 50298}.get(config.language_model.model_type, 0)
+    vocabulary = {"qwen2": 151936, "phi": 50297}.get(config.language_model.model_type, 0)
     from_hub = config.language_model.pretrained or CARDS[name].convert_from
     if from_hub:  # the hub is not asked: the packaged tokenizer, with as many embedding rows as the real one needs
         config.language_model.pretrained = None
