@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,16 +103,17 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # The format before torch 1.6, which is no zip archive, cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        named = str(error).split("GLOBAL ")[-1].split(" was not")[0] if "GLOBAL " in str(error) else None
+        named = re.search(r"GLOBAL (\S+)", str(error))
         if named is None:
             raise CheckpointError(f"{path} is damaged or cut short; fetch it again") from error
-        raise CheckpointError(f"{path}: refused, it names {named}; only tensors are read, nothing was run") from error
+        raise CheckpointError(
+            f"{path}: refused, it names {named[1]}; only tensors are read, nothing was run"
+        ) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        if "mmap" in str(error):  # the format before torch 1.6 cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True)
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is damaged or cut short ({first}); fetch it again") from error
 
 

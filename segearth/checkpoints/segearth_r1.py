@@ -136,7 +136,7 @@ def to_segearth_r1(
     if buffers:
         index = relative_position_index(window_size)
         tables = [name for name in theirs if name.endswith("attn.relative_position_bias_table")]
-        theirs |= {name.replace("bias_table", "index"): index for name in tables}
+        theirs |= {name.replace("bias_table", "index"): index.clone() for name in tables}
         embed, norm = theirs["model.embed_tokens.weight"], theirs["predictor.decoder_norm.weight"]
         dim = norm.shape[0]
         theirs["seg_query"] = embed.new_zeros(100, embed.shape[1])

@@ -44,6 +44,24 @@ def test_token_compressor(golden: Golden, parity: Parity) -> None:
 
 
 @torch.no_grad()
+def test_the_token_compressor_at_other_sizes() -> None:
+    """At the trained 32 x 32 cells of 1024 px it is the plain layers to the bit; elsewhere its norms' weights, stored a
+    cell each, are interpolated."""
+    torch.manual_seed(0)
+    module = SparseConvCompressor(4, 6, 32)
+    for norm in (module.norm1, module.norm2):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    res5 = torch.randn(2, 4, 32, 32)
+    plain = module.fc(module.norm2(module.proj2(module.norm1(module.proj1(res5)))))
+    assert torch.equal(module(res5), plain.flatten(2).transpose(1, 2))
+    for height, width in ((16, 16), (33, 50), (64, 64), (1, 1)):
+        tokens = module(torch.randn(1, 4, height, width))
+        assert tokens.shape == (1, module.num_tokens(height, width), 6)
+        assert tokens.isfinite().all()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("depth", [1, 2])
 def test_description_projector(golden: Golden, parity: Parity, depth: int) -> None:
     """Computing the pooled latent alone equals computing all latents, at any depth."""
