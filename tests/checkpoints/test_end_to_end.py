@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from segearth.checkpoints.segearth_r1 import UNUSED
 from segearth.config import LossConfig
+from segearth.evaluation.protocols import get_protocol
+from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.models.pixel_decoder import PixelDecoder
 from segearth.models.segearth import SegEarth
@@ -67,6 +70,23 @@ def test_answers(golden: Golden, parity: Parity, model: SegEarth, kind: str, tas
     parity(module, "mask logits at image size", relative_error(large, recorded["upsampled_logits"][:, 0]), WHOLE)
     different = float(((large > 0) != recorded["pred_masks_bool"].bool()).float().mean())
     parity(module, "thresholded masks", different, 0)
+
+
+@pytest.mark.parametrize(("kind", "task"), KINDS)
+def test_asked_as_a_user_would(golden: Golden, parity: Parity, model: SegEarth, kind: str, task: Task) -> None:
+    """From the picture's bytes to the mask that the published protocol scores."""
+    recorded = load_file(golden(f"e2e_eval_{kind}.safetensors"))
+    transform = model.config.image_transform
+    mean, std = torch.tensor(transform.mean), torch.tensor(transform.std)
+    pictures = (recorded["in.images"].permute(0, 2, 3, 1) * std + mean).round().to(torch.uint8).numpy()
+    questions = recorded_questions(model.prompt_encoder.tokenizer, recorded, task)
+    predictor = Predictor(model)
+    protocol = dataclasses.replace(get_protocol("segearth_r1"), frame_size=256)  # the recorded model's frame
+    for picture, question, theirs in zip(pictures, questions, recorded["pred_masks_bool"], strict=True):
+        predictor.set_image(picture)
+        answer = predictor.predict(question.text, task=task)
+        different = float((protocol.predicted(answer) != theirs.bool().numpy()).mean())
+        parity("whole model, from bytes to mask", f"thresholded masks, {task}", different, 0)
 
 
 @torch.no_grad()

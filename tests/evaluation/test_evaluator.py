@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from evaluation_fakes import Patches, PerfectPredictor, ShiftedPredictor
 
+from segearth.config import load_experiment
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.evaluation.evaluator import EXAMPLE_SIZE, evaluate
 from segearth.evaluation.metrics import merge_records
-from segearth.structures import Question, Sample
+from segearth.evaluation.protocols import get_protocol
+from segearth.evaluation.run import evaluate_experiment
+from segearth.structures import Question, Sample, Segmentation
 
 
 def run(predictor, dataset, **options):
@@ -165,3 +168,31 @@ def test_two_processes_gather_every_sample_once(tmp_path):
     expected = [[r.id, r.iou] for r in run(ShiftedPredictor(), Patches(5)).records]
     for rank in range(2):
         assert json.loads((tmp_path / f"out{rank}").read_text()) == expected
+
+
+def test_a_letterboxed_answer_is_compared_as_the_model_thresholded_it():
+    """Resizing the finished mask into the frame would move its contour; the frame's own mask is taken where there is
+    one of the protocol's size."""
+    frame = np.zeros((1024, 1024), bool)
+    frame[:3, :5] = True
+    answer = Segmentation("roofs", np.ones((32, 48), bool), 1.0, True, 1.0, frame_mask=frame)
+    published = get_protocol("segearth_r1")
+    assert published.predicted(answer) is frame
+    assert get_protocol("native").predicted(answer) is answer.mask
+    answer.frame_mask = np.zeros((512, 512), bool)
+    assert published.predicted(answer).sum() == 1024 * 682
+
+
+@pytest.mark.parametrize(("asked", "used"), [("auto", "segearth_r1"), ("native", "native")])
+def test_a_model_brings_its_protocol(debug_model, monkeypatch, tmp_path, asked, used):
+    experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.protocol={asked}"])
+    monkeypatch.setattr(debug_model.config, "protocol", "segearth_r1")
+    seen = {}
+
+    def stand_in(*args, **options):
+        seen.update(options)
+        return run(PerfectPredictor(), Patches(1))
+
+    monkeypatch.setattr("segearth.evaluation.run.run_evaluation", stand_in)
+    evaluate_experiment(experiment, debug_model, "debug", "val", tmp_path)
+    assert seen["protocol"] == used
