@@ -80,3 +80,8 @@ def test_a_tokenizer_that_splits_a_special_token_is_refused() -> None:
 def test_an_unknown_template() -> None:
     with pytest.raises(UnknownNameError, match="plain"):
         get_template("plane")
+
+
+def test_a_question_too_long_is_refused_not_cut() -> None:
+    with pytest.raises(QuestionError, match=r"\d+ tokens; this model takes 64 tokens: shorten it"):
+        ENCODER.encode([Question("ships " * 70)], 1)
