@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from segearth.checkpoints.rules import Rule, Translation, Unused, simple, to_ours
+from segearth.errors import CheckpointError
 
 PREFIX = "language_model.causal_lm."
 ROTARY_REASON = "rotary frequencies follow from the configuration and are computed here"
@@ -57,23 +58,22 @@ def from_causal_lm(
         CheckpointError: A name that the model does not have.
     """
     attention = "model.layers.{i}.self_attn."
-    rules = [fused_attention_rule(attention, PREFIX + attention, num_heads)]
-    rules += [simple(name, PREFIX + name) for name in known]
+    rules = [simple(name, PREFIX + name) for name in known]
+    rules += [fused_attention_rule(attention, PREFIX + attention, num_heads)]
     return to_ours(state, rules, [Unused("{*}rotary_emb.inv_freq", ROTARY_REASON)], origin)
 
 
-def resize_vocabulary(table: Tensor, rows: int) -> Tensor:
-    """Adds rows to an embedding table or output head, ``(V, …)`` → ``(rows, …)``.
+def count_layers(names: Iterable[str], pattern: str, origin: str = "checkpoint") -> int:
+    """Counts the layers numbered by the first group of ``pattern``.
 
-    New rows are the mean of the old ones, so that a token never seen starts with an ordinary logit and embedding
-    (Hewitt 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
+    Raises:
+        CheckpointError: The numbers do not run from 0 without a gap; the first name beyond the gap is given.
     """
-    if table.shape[0] >= rows:
-        return table
-    mean = table.float().mean(0, keepdim=True).to(table.dtype)
-    return torch.cat([table, mean.expand(rows - table.shape[0], *table.shape[1:])])
-
-
-def count_layers(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Returns one more than the largest number that ``pattern``'s first group matches among the names; 0 for none."""
-    return max((int(m[1]) + 1 for name in state if (m := re.match(pattern, name))), default=0)
+    found: dict[int, str] = {}
+    for name in names:
+        if match := re.match(pattern, name):
+            found.setdefault(int(match[1]), name)
+    for count, number in enumerate(sorted(found)):
+        if number != count:
+            raise CheckpointError(f"{origin}: there is no layer {count} but {found[number]}")
+    return len(found)

@@ -112,8 +112,12 @@ def to_ours(
             try:
                 parts = rule.split(tensor)
             except RuntimeError as error:
-                raise CheckpointError(f"{origin}: {name} has shape {tuple(tensor.shape)}: {error}") from error
-            result.state.update(zip(_fill(rule.ours, match), parts, strict=True))
+                shape, why = tuple(tensor.shape), str(error).splitlines()[0]
+                raise CheckpointError(f"{origin}: {name} of shape {shape} cannot be split: {why}") from error
+            names = _fill(rule.ours, match)
+            if taken := [ours for ours in names if ours in result.state]:
+                raise CheckpointError(f"{origin}: {name} and another tensor both give {shorten(taken)}")
+            result.state.update(zip(names, parts, strict=True))
             result.matched += 1
         elif reason := next((u.reason for u in unused if u.pattern.fullmatch(name)), None):
             result.unused.setdefault(reason, []).append(name)
@@ -174,16 +178,15 @@ def check_shapes(
         optional: Names that may be missing.
 
     Raises:
-        CheckpointError: Something is missing, too many, or of another shape; the names are given.
+        CheckpointError: Something is missing, too many, of another shape, or no weight; the names are given.
     """
     missing = sorted(expected.keys() - state.keys() - set(optional))
     extra = sorted(state.keys() - expected.keys())
-    wrong = [
-        f"{name} is {tuple(tensor.shape)}, not {tuple(expected[name])}"
-        for name, tensor in state.items()
-        if name in expected and tuple(tensor.shape) != tuple(expected[name])
-    ]
-    for what, names in (("missing", missing), ("of another shape", wrong), ("too many", extra)):
+    shared = [(name, tensor, tuple(expected[name])) for name, tensor in state.items() if name in expected]
+    wrong = [f"{name} is {tuple(t.shape)}, not {shape}" for name, t, shape in shared if tuple(t.shape) != shape]
+    whole = [f"{name} is {tensor.dtype}" for name, tensor, _ in shared if not tensor.is_floating_point()]
+    problems = {"missing": missing, "of another shape": wrong, "too many": extra, "not of floating point": whole}
+    for what, names in problems.items():
         if names:
             raise CheckpointError(f"{origin}: {len(names)} tensors {what}: {shorten(names)}")
 

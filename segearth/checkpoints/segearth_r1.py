@@ -45,6 +45,10 @@ UNUSED = [
 UNUSED_QUERIES = {"query_feat": 100, "query_embed": 100, "SEG_query_embed": 101, "new_query_embed": 1}
 OURS_ONLY = ["mask_decoder.presence_head.{i}.{p}"]
 # The published model fixes what shapes cannot tell.
+LANGUAGE_CONSTANTS = {
+    "hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "rope_theta": 10000.0,
+    "rope_scaling": None, "qk_layernorm": False, "tie_word_embeddings": False,
+}  # fmt: skip
 NUM_POINTS, NUM_LEVELS, PROJECTOR_HEAD_DIM, DECODER_HEADS, PHI_HEAD_DIM = 4, 3, 64, 8, 64
 
 
@@ -165,35 +169,43 @@ def infer_config(
 
     Args:
         state: The published tensors.
-        facts: The checkpoint's ``config.json``; only ``num_attention_heads`` and ``max_position_embeddings`` are read,
-            which shapes do not tell. 64 channels a head and 2048 positions, as in Phi-1.5, where it is silent.
+        facts: The checkpoint's ``config.json``. ``num_attention_heads`` and ``max_position_embeddings`` are read, which
+            shapes do not tell: 64 channels a head and 2048 positions, as in Phi-1.5, where it is silent.
         tokenizer: Folder or hub id of its tokenizer.
         origin: Named in errors.
 
     Raises:
-        CheckpointError: A tensor that tells the shape is missing.
+        CheckpointError: A tensor that tells the shape is missing or of an impossible one, or ``facts`` describe another
+            language model than the published one.
     """
 
-    def shape(name: str) -> Sequence[int]:
+    def shape(name: str, ndim: int = 2) -> Sequence[int]:
         if name not in state:
             raise CheckpointError(f"{origin}: no {name}; it is not a whole SegEarth-R1 checkpoint")
-        return state[name].shape
+        found = tuple(state[name].shape)
+        if len(found) != ndim or 0 in found:
+            raise CheckpointError(f"{origin}: {name} has shape {found}; a tensor of {ndim} axes is expected")
+        return found
+
+    def count(pattern: str) -> int:
+        return count_layers(state, pattern, origin)
 
     stages = range(4)
     block = SWIN + "layers.{}.blocks.0."
     tables = [shape(block.format(s) + "attn.relative_position_bias_table") for s in stages]
-    embed_dim = shape(SWIN + "patch_embed.proj.weight")[0]
+    embed_dim = shape(SWIN + "patch_embed.proj.weight", 4)[0]
     hidden = shape("model.embed_tokens.weight")[1]
     pixel, decoder = "pixel_decoder.transformer.encoder.layers.", "predictor.transformer_ffn_layers."
-    heads = int(facts.get("num_attention_heads") or hidden // PHI_HEAD_DIM)
+    _check_constants(facts, origin)
+    heads = _positive(facts, "num_attention_heads", max(1, hidden // PHI_HEAD_DIM), origin)
     projector_dim = shape("text_projector.weight")[0]
-    input_size = 2 * shape("model.mm_projector.norm1.weight")[1]
+    input_size = 2 * shape("model.mm_projector.norm1.weight", 3)[1]
     if hidden % heads:
         raise CheckpointError(f"{origin}: num_attention_heads {heads} does not divide the width {hidden}")
     return ModelConfig(
         vision_encoder=VisionEncoderConfig(
             embed_dim=embed_dim,
-            depths=[count_layers(state, rf"model\.vision_tower\.layers\.{s}\.blocks\.(\d+)\.") for s in stages],
+            depths=[count(rf"model\.vision_tower\.layers\.{s}\.blocks\.(\d+)\.") for s in stages],
             num_heads=[table[1] for table in tables],
             window_size=(round(tables[0][0] ** 0.5) + 1) // 2,
             mlp_ratio=shape(block.format(0) + "mlp.fc1.weight")[0] / embed_dim,
@@ -204,28 +216,28 @@ def infer_config(
             config=dict(
                 hidden_size=hidden,
                 intermediate_size=shape("model.layers.0.mlp.fc1.weight")[0],
-                num_hidden_layers=count_layers(state, r"model\.layers\.(\d+)\."),
+                num_hidden_layers=count(r"model\.layers\.(\d+)\."),
                 num_attention_heads=heads,
-                max_position_embeddings=int(facts.get("max_position_embeddings") or 2048),
+                max_position_embeddings=_positive(facts, "max_position_embeddings", 2048, origin),
             ),
             head_bias=False,
         ),
         description_projector=DescriptionProjectorConfig(
             dim=projector_dim,
-            depth=count_layers(state, r"d_layers\.layers\.(\d+)\."),
+            depth=count(r"d_layers\.layers\.(\d+)\."),
             num_heads=shape("d_layers.layers.0.0.to_q.weight")[0] // PROJECTOR_HEAD_DIM,
             head_dim=PROJECTOR_HEAD_DIM,
             ff_mult=shape("d_layers.layers.0.1.1.weight")[0] // projector_dim,
         ),
         pixel_decoder=PixelDecoderConfig(
-            dim=shape("pixel_decoder.mask_features.weight")[0],
-            num_layers=count_layers(state, r"pixel_decoder\.transformer\.encoder\.layers\.(\d+)\."),
+            dim=shape("pixel_decoder.mask_features.weight", 4)[0],
+            num_layers=count(r"pixel_decoder\.transformer\.encoder\.layers\.(\d+)\."),
             num_heads=shape(pixel + "0.self_attn.attention_weights.weight")[0] // (NUM_LEVELS * NUM_POINTS),
             num_points=NUM_POINTS,
             ffn_dim=shape(pixel + "0.linear1.weight")[0],
         ),
         mask_decoder=MaskDecoderConfig(
-            num_layers=count_layers(state, r"predictor\.transformer_ffn_layers\.(\d+)\."),
+            num_layers=count(r"predictor\.transformer_ffn_layers\.(\d+)\."),
             num_heads=DECODER_HEADS,
             ffn_dim=shape(decoder + "0.linear1.weight")[0],
         ),
@@ -234,3 +246,18 @@ def infer_config(
         presence_threshold=0.0,
         protocol="segearth_r1",
     )
+
+
+def _check_constants(facts: Mapping[str, Any], origin: str) -> None:
+    for key, constant in LANGUAGE_CONSTANTS.items():
+        if facts.get(key, constant) != constant:
+            raise CheckpointError(f"{origin}: config.json has {key} {facts[key]!r}, the published model {constant!r}")
+
+
+def _positive(facts: Mapping[str, Any], key: str, default: int, origin: str) -> int:
+    value = facts.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(f"{origin}: config.json has {key} {value!r}, which is no positive whole number")
+    return value

@@ -112,13 +112,33 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
     """
     if config.pretrained:
         model = _open_pretrained(config, load_weights)
-        if model.get_input_embeddings().num_embeddings < vocab_size:
-            model.resize_token_embeddings(vocab_size, mean_resizing=False)
+        _add_rows(model, vocab_size)
     else:
         model = _build_from_nothing(config, vocab_size)
     if not config.head_bias:
         model.get_output_embeddings().register_parameter("bias", None)
     return LanguageModel(model, config.frozen)
+
+
+def with_mean_rows(table: Tensor, rows: int) -> Tensor:
+    """Adds rows for new tokens to an embedding table or output head, ``(V, …)`` → ``(rows, …)``.
+
+    They are the mean of the others, so that a new token's first logit and embedding are ordinary ones (Hewitt 2021,
+    https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
+    """
+    mean = table.mean(0, keepdim=True)
+    return torch.cat([table, mean.expand(max(0, rows - len(table)), *table.shape[1:])])
+
+
+def _add_rows(causal_lm: Any, vocab_size: int) -> None:
+    rows = causal_lm.get_input_embeddings().num_embeddings
+    if rows >= vocab_size:
+        return
+    causal_lm.resize_token_embeddings(vocab_size, mean_resizing=False)
+    with torch.no_grad():
+        for module in (causal_lm.get_input_embeddings(), causal_lm.get_output_embeddings()):
+            for parameter in module.parameters():
+                parameter.copy_(with_mean_rows(parameter[:rows], vocab_size))
 
 
 def _open_pretrained(config: LanguageModelConfig, load_weights: bool) -> Any:
@@ -129,8 +149,9 @@ def _open_pretrained(config: LanguageModelConfig, load_weights: bool) -> Any:
     auto: Any = AutoModelForCausalLM  # transformers types its return without the loading info
     try:
         if not load_weights:
-            return auto.from_config(AutoConfig.from_pretrained(name, **config.config))
-        model, loading = auto.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            return auto.from_config(AutoConfig.from_pretrained(name, trust_remote_code=False, **config.config))
+        options = {"dtype": torch.float32, "output_loading_info": True, "trust_remote_code": False}
+        model, loading = auto.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"language model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
@@ -140,6 +161,8 @@ def _open_pretrained(config: LanguageModelConfig, load_weights: bool) -> Any:
             f"language model {name!r} lacks {len(missing)} tensors, {', '.join(missing[:3])} …; an early Phi's fused "
             "attention is split by `segearth zoo convert`"
         )
+    if unknown := sorted(loading["unexpected_keys"]):  # and lose these
+        raise CheckpointError(f"language model {name!r} has {len(unknown)} unknown tensors, {', '.join(unknown[:3])} …")
     return model
 
 

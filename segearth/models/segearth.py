@@ -168,10 +168,15 @@ class SegEarth(
         from segearth.config import to_dict
         from segearth.utils.files import atomic_path, write_text
 
-        unique: dict[tuple[int, torch.Size], str] = {}
-        for name, value in (state or self.state_dict()).items():
-            unique.setdefault((value.data_ptr(), value.shape), name)  # tied weights are stored once
-        tensors = {name: (state or self.state_dict())[name].contiguous().cpu() for name in unique.values()}
+        state = state or self.state_dict()
+        # Tied weights are named, and stored, once.
+        once = {name for named in (self.named_parameters(), self.named_buffers()) for name, _ in named}
+        tensors: dict[str, Tensor] = {}
+        places: set[int] = set()
+        for name in state.keys() & once:
+            tensor = state[name].contiguous().cpu()
+            tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor  # the format shares no memory
+            places.add(tensors[name].data_ptr())
         with atomic_path(folder / WEIGHTS_FILE) as temporary:
             save_file(tensors, str(temporary), metadata={"format": "pt"})
         self.prompt_encoder.tokenizer.save_pretrained(folder)

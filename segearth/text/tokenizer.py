@@ -41,7 +41,7 @@ def load_tokenizer(name: str) -> Any:
     else:
         try:
             with _quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(name)
+                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token_id is None:

@@ -28,7 +28,7 @@ class ModelCard:
         weights: Hub id or folder of trained weights; ``None`` where there are none and it must be trained.
         convert_from: Hub id of published weights in another form, which ``segearth zoo convert`` reads.
         sha256: Digest of ``model.safetensors`` there.
-        trained_on: Data-set splits the weights have seen; evaluation warns when asked to score on one of them.
+        trained_on: Data-set splits the weights have seen: scores on them say nothing about new images.
         command: The exact command that trained the weights.
     """
 
@@ -44,7 +44,7 @@ class ModelCard:
     tags: tuple[str, ...] = field(default=())
 
 
-def _published(dataset: str, scores: str) -> ModelCard:
+def _published(dataset: str, trained_on: str, scores: str) -> ModelCard:
     """A published SegEarth-R1 (arXiv 2504.09644), as ``segearth zoo convert`` makes it."""
     return ModelCard(
         summary=f"The published SegEarth-R1 for {dataset}; convert it first",
@@ -58,7 +58,7 @@ def _published(dataset: str, scores: str) -> ModelCard:
             protocol="segearth_r1",
         ),
         convert_from=f"earth-insights/SegEarth-R1-{dataset}",
-        trained_on=(f"{dataset.lower().replace('-', '')} train",),
+        trained_on=(trained_on,),
         notes=f"Published test scores, teacher's words: {scores}. It has no notion of absent things: presence is 0.5.",
     )
 
@@ -151,6 +151,6 @@ CARDS: dict[str, ModelCard] = {
         ),
         notes="Fetches language model and tokenizer from their hub. Swin is frozen: give it weights before training.",
     ),
-    "segearth_r1_earthreason": _published("EarthReason", "gIoU 70.75, cIoU 68.25"),
-    "segearth_r1_rrsisd": _published("RRSIS-D", "gIoU 66.40, cIoU 78.01, Pr@0.5 76.96"),
+    "segearth_r1_earthreason": _published("EarthReason", "earthreason train", "gIoU 70.75, cIoU 68.25"),
+    "segearth_r1_rrsisd": _published("RRSIS-D", "rrsis_d train", "gIoU 66.40, cIoU 78.01, Pr@0.5 76.96"),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from published import Golden, Parity
 
 COMMITTED = Path(__file__).parent / "golden"
-EVERYTHING = Path(__file__).parents[3] / "shared" / "golden"
+EVERYTHING = Path(os.environ.get("SEGEARTH_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 PROPERTY = "parity"
 
 
@@ -19,10 +20,10 @@ def golden() -> Golden:
     """Finds a recording; the test is skipped where it is not at hand."""
 
     def find(name: str) -> Path:
-        for folder in (COMMITTED, EVERYTHING):
+        for folder in (EVERYTHING, COMMITTED):
             if (folder / name).exists():
                 return folder / name
-        pytest.skip(f"{name} is too large to be committed and not at {EVERYTHING}")
+        pytest.skip(f"{name} is too large to be committed; set SEGEARTH_GOLDEN to the folder of all recordings")
 
     return find
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -36,7 +37,6 @@ from segearth.inference.predictor import Predictor
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.zoo.convert import convert, export_segearth_r1, published_state
-from segearth.zoo.lookup import load_model
 
 FACTS = {"model_type": "llava_phi", "num_attention_heads": 4}
 PHI = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -70,7 +70,7 @@ def published(original: SegEarth, tmp_path: Path) -> Path:
     """The same in the published layout, in one file."""
     folder = tmp_path / "source"
     original.prompt_encoder.tokenizer.save_pretrained(folder)
-    save_file(published_state(original), folder / "model.safetensors")
+    save_file(published_state(original.state_dict(), original.config), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(FACTS), encoding="utf-8")
     return folder
 
@@ -121,12 +121,45 @@ def test_there_and_back(
         elif "self_attn.rotary" not in name:
             assert torch.equal(tensor, own[name]), name
     export_segearth_r1(tmp_path / "ours", tmp_path / "theirs")
-    back, there = read_folder(tmp_path / "theirs"), published_state(original)
+    back, there = read_folder(tmp_path / "theirs"), published_state(original.state_dict(), original.config)
     assert back.keys() == there.keys()
     assert all(torch.equal(back[name], there[name]) for name in there)
     convert([str(tmp_path / "theirs")], tmp_path / "again")
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(again[n], t) for n, t in load_file(tmp_path / "ours" / "model.safetensors").items())
+
+
+def test_weights_that_share_memory(published: Path, tmp_path: Path) -> None:
+    """One storage under two names, as torch may write them, becomes two tensors."""
+    state = load_file(published / "model.safetensors")
+    state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    torch.save(state, published / "pytorch_model.bin")
+    (published / "model.safetensors").unlink()
+    model = SegEarth.from_pretrained(convert([str(published)], tmp_path / "ours").folder).language_model.causal_lm
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: setattr(c.text, "template", "plain"), r"text\.template is 'plain', there 'segearth_r1'"),
+        (lambda c: setattr(c.mask_decoder, "num_heads", 4), r"mask_decoder\.num_heads is 4, there 8"),
+        (lambda c: setattr(c.image_transform, "fit", "resize"), r"image_transform\.fit is 'resize', there 'letterbox'"),
+        (lambda c: c.language_model.config.update(hidden_act="relu"), "hidden_act 'relu', the published model"),
+        (lambda c: c.language_model.config.update(rope_theta=100.0), "rope_theta 100.0, the published model 10000.0"),
+    ],
+    ids=["template", "heads", "fit", "activation", "rotary base"],
+)
+def test_what_the_published_form_cannot_say(
+    original: SegEarth, tmp_path: Path, change: Callable[[ModelConfig], None], message: str
+) -> None:
+    """Exported it would answer differently when it is read back; so it is refused."""
+    config = copy.deepcopy(original.config)
+    change(config)
+    build_model(config).save_pretrained(tmp_path / "ours")
+    with pytest.raises(CheckpointError, match=message):
+        export_segearth_r1(tmp_path / "ours", tmp_path / "theirs")
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_a_converted_model_answers(published: Path, tmp_path: Path, picture: np.ndarray) -> None:
@@ -239,6 +272,39 @@ def no_json(folder: Path) -> None:
     (folder / "config.json").write_text("{", encoding="utf-8")
 
 
+def stray_layer(folder: Path) -> None:
+    change(folder, lambda s: s.update({"model.layers.99999.mlp.fc1.bias": torch.zeros(7)}))
+
+
+def flat_embedding(folder: Path) -> None:
+    change(folder, lambda s: s.update({"model.embed_tokens.weight": torch.zeros(7)}))
+
+
+def empty_projector(folder: Path) -> None:
+    change(folder, lambda s: s.update({"text_projector.weight": torch.zeros(0, 64)}))
+
+
+def whole_numbers(folder: Path) -> None:
+    change(folder, lambda s: s.update({"predictor.decoder_norm.weight": s["predictor.decoder_norm.weight"].long()}))
+
+
+def other_activation(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({**FACTS, "hidden_act": "relu"}), encoding="utf-8")
+
+
+def heads_in_words(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({**FACTS, "num_attention_heads": "four"}), encoding="utf-8")
+
+
+def own_code(folder: Path) -> None:
+    """A tokenizer that brings its own Python, which transformers would offer to run."""
+    path = folder / "tokenizer_config.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts |= {"auto_map": {"AutoTokenizer": [None, "evil.Tok"]}, "tokenizer_class": "Tok"}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    (folder / "evil.py").write_text(f"open({str(folder / 'trace')!r}, 'w')\nclass Tok: pass\n", encoding="utf-8")
+
+
 def malicious_bin(folder: Path) -> None:
     no_weights(folder)
     torch.save({"model.weight": RunsACommand(folder / "trace")}, folder / "pytorch_model.bin")
@@ -251,10 +317,17 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
     (missing_shard, r"names model-00002-of-00002\.safetensors, which .* lacks; fetch the missing shard"),
     (mixed_shards, r"model-00002-of-00002\.safetensors and .*index\.json disagree about .*stranger"),
     (no_weights, r"holds no weights; expected one of model\.safetensors"),
-    (wrong_shape, r"source: 1 tensors of another shape: token_compressor\.fc\.bias is \(7,\), not \(64,\)"),
-    (wrong_fused_shape, r"source: model\.layers\.1\.self_attn\.query_key_value\.bias has shape \(7,\)"),
+    (wrong_shape, r"source: 1 tensors of another shape: model\.mm_projector\.fc\.bias is \(7,\), not \(64,\)"),
+    (wrong_fused_shape, r"source: model\.layers\.1\.self_attn\.query_key_value\.bias of shape \(7,\)"),
+    (flat_embedding, r"source: model\.embed_tokens\.weight has shape \(7,\); a tensor of 2 axes"),
+    (empty_projector, r"source: text_projector\.weight has shape \(0, 64\)"),
+    (whole_numbers, r"not of floating point: predictor\.decoder_norm\.weight is torch\.int64"),
+    (stray_layer, r"source: there is no layer 2 but model\.layers\.99999\.mlp\.fc1\.bias"),
+    (other_activation, r"source: config\.json has hidden_act 'relu', the published model 'gelu_new'"),
+    (heads_in_words, r"source: config\.json has num_attention_heads 'four', which is no positive whole number"),
+    (own_code, r"tokenizer .*source' cannot be loaded: .*custom code"),
     (key_too_many, r"source: 1 tensors are unknown here: model\.teapot\.weight"),
-    (key_missing, r"source: 1 tensors missing: mask_decoder\.level_embed\.weight"),
+    (key_missing, r"source: 1 tensors missing: predictor\.level_embed\.weight"),
     (key_missing_that_tells_the_shape, r"source: no text_projector\.weight"),
     (other_vocabulary, r"source: model\.embed_tokens\.weight has 1202 rows but the tokenizer .* 1203 tokens"),
     (other_heads, r"source: num_attention_heads 5 does not divide the width 64"),
@@ -331,6 +404,44 @@ def test_a_causal_language_model(tmp_path: Path, golden: Golden, kind: str) -> N
     assert torch.allclose(converted.token_logits(hidden), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "rows", "message"),
+    [("phi", 1000, r"embed_tokens\.weight has 1000 rows but the tokenizer beside it 1202 tokens"), ("phi", 1200, None)],
+)
+def test_the_vocabulary_of_a_language_model(
+    tmp_path: Path, golden: Golden, model_type: str, rows: int, message: str | None
+) -> None:
+    """Rows for padding and [SEG] may be lacking: they are added, as the mean of the others. More must not."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = tmp_path / "language"
+    language: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **PHI, vocab_size=rows))
+    language.save_pretrained(source)
+    published_tokenizer(golden("tokenizer/tokenizer.json"), source)
+    if message:
+        with pytest.raises(CheckpointError, match=message):
+            convert([str(source)], tmp_path / "ours", model="segearth_debug")
+        return
+    convert([str(source)], tmp_path / "ours", model="segearth_debug")
+    table = SegEarth.from_pretrained(tmp_path / "ours").language_model.causal_lm.get_input_embeddings().weight
+    old = language.get_input_embeddings().weight
+    assert torch.equal(table[:rows], old)
+    assert torch.allclose(table[rows:], old.mean(0))
+    assert len(table) == 1202
+
+
+def test_a_language_model_that_lacks_weights(tmp_path: Path, golden: Golden) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = tmp_path / "language"
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("phi", **PHI, vocab_size=1210)).save_pretrained(source)
+    published_tokenizer(golden("tokenizer/tokenizer.json"), source)
+    change(source, lambda s: s.pop("model.layers.1.mlp.fc1.weight"))
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors, model\.layers\.1\.mlp\.fc1\.weight"):
+        convert([str(source)], tmp_path / "ours", model="segearth_debug")
+    assert not (tmp_path / "ours").exists()
+
+
 def fuse(path: Path) -> None:
     """Writes a Phi's attention as its first release did."""
     state = load_file(path)
@@ -389,14 +500,12 @@ def test_mask2former(tmp_path: Path, debug_model: SegEarth) -> None:
     mask2former_file(debug_model, tmp_path / "m2f.pkl")
     result = convert([str(tmp_path / "m2f.pkl")], tmp_path / "ours", model="segearth_debug")
     assert any("tensors as segearth_debug starts, in" in line for line in result.lines)
-    converted = SegEarth.from_pretrained(tmp_path / "ours")
-    own, fresh = debug_model.state_dict(), load_model("segearth_debug", weights=None).state_dict()
-    for name, tensor in converted.state_dict().items():
+    own = debug_model.state_dict()
+    for name, tensor in SegEarth.from_pretrained(tmp_path / "ours").state_dict().items():
         if name in ("pixel_decoder.lateral.0.bias", "pixel_decoder.output.0.bias"):
             assert not tensor.any()
-        elif name.startswith(("vision_encoder.", "pixel_decoder.")):
+        elif name.startswith(("vision_encoder.", "pixel_decoder.", "mask_decoder.")) and "presence_head" not in name:
             assert torch.equal(tensor, own[name]), name
-            assert tensor.shape == fresh[name].shape
 
 
 def test_a_malicious_mask2former_file(tmp_path: Path) -> None:

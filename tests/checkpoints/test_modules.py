@@ -102,13 +102,14 @@ def test_pixel_decoder(golden: Golden, parity: Parity) -> None:
 )
 def test_mask_decoder(golden: Golden, parity: Parity, name: str, memory_dim: int) -> None:
     tensors = load_file(golden(f"{name}.safetensors"))
-    module = MaskDecoder(64, 9, 4, 128, mask_dim=48, memory_dim=memory_dim)
+    num_layers = len(tensors["pred_masks_all_layers"]) - 1
+    module = MaskDecoder(64, num_layers, 4, 128, mask_dim=48, memory_dim=memory_dim)
     load(module, tensors, "predictor.", "mask_decoder.", left="presence_head.")
     memory = [tensors[f"x{i}"] for i in range(3)]
-    output = module(tensors["SEG_embedding"][:, 0], torch.arange(2), tensors["mask_features"], memory)
+    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), tensors["mask_features"], memory)
     ours_all = torch.stack([*output.auxiliary, output.mask_logits])
     theirs_all = tensors["pred_masks_all_layers"][:, :, 0]
-    parity("mask decoder", "mask logits of all 10 predictions", relative_error(ours_all, theirs_all), PIECE)
+    parity("mask decoder", "mask logits of all predictions", relative_error(ours_all, theirs_all), PIECE)
     assert torch.equal(ours_all > 0, theirs_all > 0)
 
 
@@ -121,7 +122,7 @@ def test_swin_at_every_size(golden: Golden, parity: Parity, window: int) -> None
     config = VisionEncoderConfig(embed_dim=16, depths=[2] * 4, num_heads=[1, 2, 4, 8], window_size=window)
     module = load(SwinEncoder(config), tensors, SWIN, "vision_encoder.")
     inputs = [key for key in tensors if key.startswith("x_")]
-    assert len(inputs) >= 2
+    assert inputs
     for key in inputs:
         for i, ours in enumerate(module(tensors[key])):
             error = relative_error(ours, tensors[f"res{i + 2}{key[1:]}"])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segearth.checkpoints.causal_lm import count_layers, join_interleaved, resize_vocabulary, split_interleaved
+from segearth.checkpoints.causal_lm import count_layers, join_interleaved, split_interleaved
 from segearth.checkpoints.rules import Rule, Unused, check_shapes, shorten, simple, to_ours, to_theirs
 from segearth.checkpoints.segearth_r1 import relative_position_index
 from segearth.errors import CheckpointError
@@ -42,8 +42,14 @@ def test_nothing_is_lost_in_silence() -> None:
     with pytest.raises(CheckpointError, match=r"1 tensors have no name there: layers\.0\.v"):
         to_theirs({"layers.0.v": torch.ones(1)}, RULES)
     assert to_theirs({"layers.0.v": torch.ones(1)}, RULES, ["layers.{i}.v"]) == {}
-    with pytest.raises(CheckpointError, match=r"body\.0\.kv has shape \(\)"):
+    with pytest.raises(CheckpointError, match=r"body\.0\.kv of shape \(\) cannot be split"):
         to_ours({"body.0.kv": torch.ones(())}, RULES)
+
+
+def test_two_tensors_for_one_place() -> None:
+    rules = [*RULES, simple("other", "layers.0.k")]
+    with pytest.raises(CheckpointError, match=r"other and another tensor both give layers\.0\.k"):
+        to_ours({**STATE, "other": torch.ones(3)}, rules)
 
 
 def test_shapes() -> None:
@@ -56,6 +62,8 @@ def test_shapes() -> None:
     ):
         with pytest.raises(CheckpointError, match=message):
             check_shapes(state, expected, "file")
+    with pytest.raises(CheckpointError, match=r"not of floating point: a is torch\.int64"):
+        check_shapes({"a": torch.arange(2)}, {"a": (2,)}, "file")
 
 
 def test_long_lists_are_cut() -> None:
@@ -75,15 +83,11 @@ def test_interleaving_is_undone(heads: int, width: int, columns: int) -> None:
     assert torch.equal(join_interleaved(split_interleaved(fused, heads), heads), fused)
 
 
-def test_new_words_start_as_the_mean() -> None:
-    table = torch.tensor([[0.0, 2.0], [2.0, 4.0]])
-    assert resize_vocabulary(table, 2) is table
-    assert resize_vocabulary(table, 4)[2:].tolist() == [[1, 3], [1, 3]]
-
-
 def test_layers_are_counted() -> None:
-    assert count_layers({"a.0.x": torch.ones(1), "a.10.x": torch.ones(1), "b.30.x": torch.ones(1)}, r"a\.(\d+)\.") == 11
-    assert count_layers({}, r"a\.(\d+)\.") == 0
+    assert count_layers(["a.0.x", "a.0.y", "a.1.x", "b.30.x"], r"a\.(\d+)\.") == 2
+    assert count_layers([], r"a\.(\d+)\.") == 0
+    with pytest.raises(CheckpointError, match=r"there is no layer 1 but a\.99999\.x"):
+        count_layers(["a.0.x", "a.99999.x"], r"a\.(\d+)\.")
 
 
 def test_relative_positions() -> None:
