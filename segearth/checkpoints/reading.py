@@ -6,7 +6,6 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from segearth.errors import CheckpointError, DatasetError
 from segearth.utils.safe_pickle import load_plain_pickle
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SUFFIXES = (".safetensors", ".bin")
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -32,7 +32,8 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         Tensors by name, backed by the files where possible.
 
     Raises:
-        CheckpointError: No weights, a shard missing or cut short, or a shard and its index disagree.
+        CheckpointError: No weights, a shard missing or cut short, a shard and its index disagree, or the index names
+            something else than files beside it.
     """
     for index, whole in zip(INDEXES, WHOLE, strict=True):
         if (folder / index).is_file():
@@ -55,13 +56,12 @@ def read_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"no file {path}")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+        except Exception as error:  # besides its own error, a damaged header raises what its values lead to
+            raise _damaged(path, error) from error
     content = _read_detectron2(path) if path.suffix == ".pkl" else _read_torch(path)
     return _tensors(content, path)
 
@@ -76,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}); fetch it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object; fetch it again")
@@ -87,8 +87,13 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{index} has no weight_map; fetch it again")
-    shards = sorted(set(places.values()))
-    if missing := [name for name in shards if not (folder / name).is_file()]:
+    for place in places.values():
+        if not isinstance(place, str) or Path(place).name != place or Path(place).suffix not in SUFFIXES:
+            raise CheckpointError(
+                f"{index}: its weight_map names {ascii(place)[:100]}, no {' or '.join(SUFFIXES)} file beside it"
+            )
+    shards, present = sorted(set(places.values())), {entry.name for entry in folder.iterdir()}
+    if missing := [name for name in shards if name not in present]:
         raise CheckpointError(f"{index} names {shorten(missing)}, which {folder} lacks; fetch the missing shard")
     state: dict[str, Tensor] = {}
     for shard in shards:
@@ -105,16 +110,19 @@ def _read_torch(path: Path) -> Any:
     try:
         # The format before torch 1.6, which is no zip archive, cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
+    except Exception as error:  # a damaged pickle raises almost anything
+        named = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if named is None:
-            raise CheckpointError(f"{path} is damaged or cut short; fetch it again") from error
+            raise _damaged(path, error) from error
         raise CheckpointError(
             f"{path}: refused, it names {named[1]}; only tensors are read, nothing was run"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} is damaged or cut short ({first}); fetch it again") from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    # torch's own message on unpickling advises to let the file run code.
+    reason = "" if isinstance(error, pickle.UnpicklingError) else str(error).strip().split("\n")[0][:200]
+    return CheckpointError(f"{path} is damaged or cut short ({reason or type(error).__name__}); fetch it again")
 
 
 def _read_detectron2(path: Path) -> Any:
@@ -125,16 +133,32 @@ def _read_detectron2(path: Path) -> Any:
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    content = _entries(content, path)
     for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
+        if isinstance(content.get(key), dict):
+            content = _entries(content[key], path)
+    if not content:
         raise CheckpointError(f"{path} holds no tensors by name")
-    state = {}
-    for name, value in content.items():
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(value)
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {name} is a {type(value).__name__}, not a tensor")
-        state[str(name)] = value
-    return state
+    return {str(name): _tensor(value, str(name), path) for name, value in content.items()}
+
+
+def _entries(content: Any, path: Path) -> dict[Any, Any]:
+    """Returns a plain dict of what may be an ordered one; in a file, attributes of that may hide its methods."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no tensors by name")
+    if hidden := getattr(content, "__dict__", {}).keys() & set(dir(dict)):
+        raise CheckpointError(f"{path}: its OrderedDict has attributes in place of {shorten(sorted(hidden))}")
+    return dict(content)
+
+
+def _tensor(value: Any, name: str, path: Path) -> Tensor:
+    if isinstance(value, np.ndarray):
+        try:
+            return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=False))
+        except TypeError as error:
+            raise CheckpointError(f"{path}: {name} is an array of {value.dtype}, which no tensor holds") from error
+    if not isinstance(value, Tensor):
+        raise CheckpointError(f"{path}: {name} is a {type(value).__name__}, not a tensor")
+    if value.is_meta or value.layout is not torch.strided:
+        raise CheckpointError(f"{path}: {name} is a sparse tensor or one without data; save it as a plain one")
+    return value

@@ -9,10 +9,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segearth.errors import ImageError
+from segearth.errors import CheckpointError, ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @contextlib.contextmanager
@@ -35,22 +39,55 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_new_folder(path: str | Path) -> Path:
+    """Checks that a folder can be made at ``path``; call it before the work whose result goes there.
+
+    Args:
+        path: A name that is free, or an empty folder. Links are followed.
+
+    Returns:
+        The absolute path without links.
+
+    Raises:
+        CheckpointError: Something is there already, a folder above is a file or cannot be written to, or ``path`` is
+            the working folder or a mount point, which nothing can take the place of.
+    """
+    try:
+        folder = Path(path).resolve()
+        above = next(parent for parent in (folder, *folder.parents) if parent.exists() or parent.is_symlink())
+        taken = above == folder and not (folder.is_dir() and not any(folder.iterdir()))
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that cannot be listed, links in a circle
+        raise CheckpointError(f"{path} cannot be made ({error}); name another folder") from error
+    if taken:
+        raise CheckpointError(f"{path} exists already; name a new folder, or delete it first")
+    if not above.is_dir():
+        raise CheckpointError(f"{path} cannot be made, since {above} is no folder; name another folder")
+    if folder == Path.cwd() or os.path.ismount(folder):
+        raise CheckpointError(f"{path} is the working folder or a mount point; name a new folder in it")
+    ground = folder.parent if above == folder else above
+    if not os.access(ground, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{path} cannot be made, since {ground} is not yours to write to; name another folder")
+    return folder
+
+
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder beside ``path`` and renames it to ``path`` when the block ends without an error.
 
+    Args:
+        path: Final folder. Folders above it are made.
+
     Raises:
-        FileExistsError: ``path`` is there already and not an empty folder.
+        CheckpointError: On entry, see :func:`check_new_folder`; at the end, if another made ``path`` meanwhile.
     """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(f"{path} exists already")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    folder = check_new_folder(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         yield temporary
+        check_new_folder(folder)
         temporary.chmod(0o777 & ~_umask())
-        temporary.replace(path)  # takes the place of an empty folder
+        temporary.replace(folder)  # takes the place of an empty folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -80,23 +117,17 @@ def read_image(path: str | Path) -> np.ndarray:
         ``uint8`` array of shape ``(H, W, 3)``.
 
     Raises:
-        ImageError: The file is missing, damaged, or not 8-bit.
+        ImageError: The file is missing, damaged, not 8-bit, or of more pixels than Pillow opens.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
     path = Path(path)
     if not path.is_file():
         raise ImageError(f"no image file {path}")
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ImageError(f"{path}: mode {image.mode} is not 8-bit; stretch it to 8 bits a channel first")
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"{path}: damaged or not an image ({error}); open it in a viewer or fetch it again") from error
+    with _decoding(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ImageError(f"{path}: mode {image.mode} is not 8-bit; stretch it to 8 bits a channel first")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:
@@ -111,19 +142,14 @@ def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:
         Boolean array of shape ``(H, W)``.
 
     Raises:
-        ImageError: The file is missing or damaged.
+        ImageError: The file is missing, damaged, or of more pixels than Pillow opens.
     """
-    from PIL import Image, UnidentifiedImageError
-
     path = Path(path)
     if not path.is_file():
         raise ImageError(f"no mask file {path}")
-    try:
-        with Image.open(path) as image:
-            # A palette holds colours, not classes: its indices are what was drawn.
-            array = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: damaged or not an image ({error})") from error
+    with _decoding(path) as image:
+        # A palette holds colours, not classes: its indices are what was drawn.
+        array = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
     levels = array if array.ndim == 2 else array[..., :3].max(axis=-1)
     return levels.astype(bool) if levels.max(initial=0) <= 1 else levels > threshold
 
@@ -133,6 +159,23 @@ def configs_dir() -> Path:
     package = Path(__file__).resolve().parent.parent
     beside = package.parent / "configs"
     return beside if (beside / "experiment").is_dir() else package / "configs"
+
+
+@contextlib.contextmanager
+def _decoding(path: Path) -> Iterator[Image.Image]:
+    """Opens an image; whatever goes wrong while the block decodes it becomes an ``ImageError``."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"{path}: more than the {limit} pixels that Pillow opens; cut it into tiles") from error
+    except Exception as error:  # on a damaged file its decoders raise almost anything
+        raise ImageError(f"{path}: damaged or not an image ({error}); open it in a viewer or fetch it again") from error
 
 
 def _umask() -> int:
