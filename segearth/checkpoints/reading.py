@@ -154,8 +154,8 @@ def _entries(content: Any, path: Path) -> dict[Any, Any]:
 def _tensor(value: Any, name: str, path: Path) -> Tensor:
     if isinstance(value, np.ndarray):
         try:
-            return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=False))
-        except TypeError as error:
+            return torch.from_numpy(value)
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: {name} is an array of {value.dtype}, which no tensor holds") from error
     if not isinstance(value, Tensor):
         raise CheckpointError(f"{path}: {name} is a {type(value).__name__}, not a tensor")

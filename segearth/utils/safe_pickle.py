@@ -190,6 +190,7 @@ def _fill(array: np.ndarray, shape: Any, dtype: _Dtype, fortran: Any, data: Any)
         raise ValueError("the shape of an array holds something else than lengths")
     if math.prod(shape) * real.itemsize != len(raw):
         raise ValueError(f"an array of shape {shape} and {real} has {len(raw)} bytes")
+    # NumPy turns the bytes into those of this machine.
     array.__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]
 
 
