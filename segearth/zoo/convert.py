@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from segearth.errors import CheckpointError
 from segearth.models.language_model import with_mean_rows
 from segearth.text.encoding import SEG_TOKEN
 from segearth.text.tokenizer import PAD_TOKEN, load_tokenizer
-from segearth.utils.files import atomic_folder, write_text
+from segearth.utils.files import atomic_folder, check_new_folder, write_text
 from segearth.zoo.lookup import model_config
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def convert(sources: Sequence[str], destination: str | Path, model: str = "segea
     """
     if not sources:
         raise CheckpointError("nothing to convert; name a checkpoint")
-    with _new_folder(destination) as folder:
+    with atomic_folder(destination) as folder:
         opened = [_open(source) for source in sources]
         whole = [o for o in opened if o.kind == "segearth_r1"]
         if whole and len(opened) > 1:
@@ -89,6 +88,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
 
     from segearth.models.segearth import WEIGHTS_FILE, local_folder, read_config
 
+    check_new_folder(destination)
     source = local_folder(str(source))
     config = read_config(source)
     state = published_state(read_file(source / WEIGHTS_FILE), config)
@@ -96,7 +96,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
     differing = _differences(to_dict(config), to_dict(infer_config(state, facts, str(source), str(source))))
     if differing:
         raise CheckpointError(f"{source} has no published form: {shorten(differing)}")
-    with _new_folder(destination) as folder:
+    with atomic_folder(destination) as folder:
         save_torch_state_dict(state, folder, max_shard_size=SHARD_BYTES, shared_tensors_to_discard=[])
         write_text(folder / "config.json", json.dumps(facts, indent=2) + "\n")
         load_tokenizer(str(source)).save_pretrained(folder)
@@ -296,12 +296,3 @@ def _may_be_missing(source: _Source, model: SegEarth) -> list[str]:
 
 def _room(name: str) -> str:
     return name.split(".")[0]
-
-
-@contextmanager
-def _new_folder(destination: str | Path) -> Iterator[Path]:
-    try:
-        with atomic_folder(Path(destination)) as folder:
-            yield folder
-    except FileExistsError as error:
-        raise CheckpointError(f"{error}; name a new folder, or delete it first") from error
