@@ -169,11 +169,11 @@ class SegEarth(
         from segearth.utils.files import atomic_path, write_text
 
         state = state or self.state_dict()
-        # Tied weights are named, and stored, once.
-        once = {name for named in (self.named_parameters(), self.named_buffers()) for name, _ in named}
+        names = [{name for name, _ in self.named_parameters(remove_duplicate=d)} for d in (False, True)]
+        tied = names[0] - names[1]  # stored under their first name alone
         tensors: dict[str, Tensor] = {}
         places: set[int] = set()
-        for name in state.keys() & once:
+        for name in [name for name in state if name not in tied]:
             tensor = state[name].contiguous().cpu()
             tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor  # the format shares no memory
             places.add(tensors[name].data_ptr())
