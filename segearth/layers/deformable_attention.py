@@ -1,16 +1,35 @@
-"""Multi-scale deformable attention in pure PyTorch (Zhu et al., Deformable DETR, arXiv 2010.04159)."""
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159).
+
+``multi_scale_sample_definition`` says in pure PyTorch what is computed; a faster path is chosen once for each kind of
+device and is tested equal to it. On CUDA that is a Triton kernel where Triton is installed. The environment variable
+``SEGEARTH_DEFORMABLE`` may force a choice: ``torch`` never uses Triton, ``triton`` always does.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
 import math
+import os
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segearth.errors import ConfigError
+from segearth.layers.deformable_cpu import SampleOnCPU
+
+SWITCH = "SEGEARTH_DEFORMABLE"
+Sampler = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
+logger = logging.getLogger(__name__)
+
 
 def multi_scale_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """Samples every level bilinearly at the given locations and sums with the given weights.
+
+    Only the three tensors are kept for backward, and it can be differentiated once.
 
     Args:
         value: ``(B, S, M, D)``, the levels' cells laid end to end (``S = sum(h * w)``), ``M`` heads of width ``D``.
@@ -19,8 +38,40 @@ def multi_scale_sample(value: Tensor, shapes: list[tuple[int, int]], locations: 
         weights: ``(B, L, M, levels, points)``, summing to one over the last two axes.
 
     Returns:
-        ``(B, L, M * D)``.
+        ``(B, L, M * D)`` of the dtype of ``value``; sums are taken in float32 at least.
+
+    Raises:
+        ConfigError: ``SEGEARTH_DEFORMABLE`` is unknown, or asks for Triton where it is not installed.
     """
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+        return multi_scale_sample_definition(value, shapes, locations, weights)  # compilers know its operators
+    return _sampler(value.device.type)(value, shapes, locations, weights)
+
+
+@functools.cache
+def _sampler(device: str) -> Sampler:
+    choice = os.environ.get(SWITCH, "")
+    if choice not in ("", "torch", "triton"):
+        raise ConfigError(f"{SWITCH} is {choice!r}; set it to torch or triton, or leave it unset.")
+    installed = importlib.util.find_spec("triton") is not None
+    if choice == "triton" and not installed:
+        raise ConfigError(f"{SWITCH}=triton, but Triton is not installed: `pip install triton`, or leave it unset.")
+    if choice == "triton" or (device == "cuda" and installed and not choice):
+        from segearth.layers.deformable_triton import multi_scale_sample_triton as sampler
+    else:
+        sampler = _sample_on_cpu if device == "cpu" else multi_scale_sample_definition
+    logger.info("deformable attention on %s: %s", device, sampler.__name__)
+    return sampler
+
+
+def _sample_on_cpu(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+    return SampleOnCPU.apply(value, locations, weights, shapes)
+
+
+def multi_scale_sample_definition(
+    value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """What ``multi_scale_sample`` computes, written with ``grid_sample``: slower, of larger memory, and plain."""
     batch, length, heads, _, points, _ = locations.shape
     grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, B*M, L, points, 2)
     weights = weights.permute(3, 0, 2, 1, 4).reshape(len(shapes), batch * heads, 1, length, points)

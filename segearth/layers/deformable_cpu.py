@@ -1,0 +1,196 @@
+"""Multi-scale deformable attention on a CPU: one head's map at a time, small enough to stay in the cache.
+
+A bilinear read is a weighted sum of four rows of a table, and so is the sum of a query's points. ``embedding_bag`` sums
+rows without storing them; the gradient of the table is the same sum, with queries and cells changing places. Nothing
+but the three inputs is kept for backward: cells and bilinear weights are computed again, faster than they are stored.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+POINTS_PER_THREAD = 2**16  # sampling points worked on at once: what fits a core's second cache
+
+
+class _Axis(NamedTuple):
+    """Two neighbouring cells along one axis; they are always in the map, so one outside it is given no weight."""
+
+    low: Tensor  # the first cell, int32
+    step: int  # from the first cell to the second; 0 in a map one cell wide
+    distances: tuple[Tensor, Tensor]  # from each cell's centre to the point, in cells
+
+    @classmethod
+    def of(cls, coordinate: Tensor, size: int) -> _Axis:
+        distance = coordinate * size - 0.5
+        # Cutting after the conversion keeps the cell in the map for NaN and infinity too.
+        low = distance.to(torch.int32).clamp_(0, max(size - 2, 0))
+        distance -= low
+        return cls(low, int(size > 1), (distance, distance - (1 if size > 1 else math.inf)))
+
+    def hats(self) -> list[Tensor]:
+        """Bilinear weights: 1 on the cell's centre, 0 from one cell away."""
+        return [(1 - distance.abs()).relu_() for distance in self.distances]
+
+    def slopes(self) -> list[Tensor]:
+        """Derivatives of the hats by the point, taken from the right at the kinks as ``grid_sample`` does."""
+        floors = [distance.floor() for distance in self.distances]
+        return [floor.clone().eq_(-1).sub_(floor.eq_(0)) for floor in floors]
+
+
+class _Points(NamedTuple):
+    """The points of some heads in one level, ``n = heads * queries * points`` of them."""
+
+    x: _Axis
+    y: _Axis
+    base: Tensor  # (n,) row of the upper left cell in the heads' maps laid end to end, int32
+    steps: tuple[int, int, int, int]  # rows from there to the four cells
+
+    @classmethod
+    def of(cls, coordinates: Tensor, h: int, w: int) -> _Points:
+        """Args: coordinates: ``(2, heads, queries * points)`` in [0, 1]."""
+        x, y = _Axis.of(coordinates[0], w), _Axis.of(coordinates[1], h)
+        heads = coordinates.shape[1]
+        base = y.low * w + x.low
+        base += torch.arange(0, heads * h * w, h * w, dtype=torch.int32).view(heads, 1)
+        return cls(x, y, base, (0, x.step, w * y.step, w * y.step + x.step))
+
+    def rows(self) -> Tensor:
+        """``(heads, n / heads, 4)`` row of each of the four cells."""
+        rows = self.base.new_empty(*self.base.shape, 4)
+        for corner, step in enumerate(self.steps):
+            torch.add(self.base, step, out=rows[..., corner])
+        return rows
+
+    def weights(self, attention: Tensor) -> Tensor:
+        """``(heads, n / heads, 4)`` attention times bilinear weight."""
+        out = attention.new_empty(*attention.shape, 4)
+        x_hats = self.x.hats()
+        for row, y_hat in enumerate(self.y.hats()):
+            y_hat *= attention
+            for column, x_hat in enumerate(x_hats):
+                torch.mul(y_hat, x_hat, out=out[..., 2 * row + column])
+        return out
+
+
+class _Blocks:
+    """The inputs with the head in front of the query, cut into (some heads, one level)."""
+
+    def __init__(self, shapes: list[tuple[int, int]], value: Tensor, locations: Tensor, weights: Tensor) -> None:
+        batch, self.length, heads, levels, self.points, _ = locations.shape
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        self.shapes = shapes
+        self.value = heads_first(value).to(dtype)  # (B*M, S, D)
+        # Locations stay in fp32: eight bits of mantissa cannot address a 128-cell row.
+        planes = locations.to(dtype).permute(5, 3, 0, 2, 1, 4)
+        self.locations = planes.reshape(2, levels, batch * heads, -1)
+        self.weights = weights.to(dtype).permute(3, 0, 2, 1, 4).reshape(levels, batch * heads, -1)
+
+    def __iter__(self) -> Iterator[tuple[slice, int, slice]]:
+        count = self.value.shape[0]
+        together = max(1, POINTS_PER_THREAD * torch.get_num_threads() // max(1, self.length * self.points))
+        for first in range(0, count, together):
+            start = 0
+            for level, (h, w) in enumerate(self.shapes):
+                yield slice(first, min(first + together, count)), level, slice(start, start + h * w)
+                start += h * w
+
+
+def heads_first(rows: Tensor) -> Tensor:
+    """``(B, N, M, D)`` to ``(B * M, N, D)``."""
+    return rows.transpose(1, 2).reshape(-1, rows.shape[1], rows.shape[3])
+
+
+class SampleOnCPU(torch.autograd.Function):
+    """``multi_scale_sample`` with a gradient of its own; it can be differentiated once."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
+        """See ``multi_scale_sample``."""
+        ctx.save_for_backward(value, locations, weights)
+        ctx.shapes = shapes
+        batch, length, heads, _, points, _ = locations.shape
+        blocks = _Blocks(shapes, value, locations, weights)
+        out = blocks.value.new_zeros(batch * heads, length, value.shape[3])
+        for group, level, cells in blocks:
+            at = _Points.of(blocks.locations[:, level, group], *shapes[level])
+            rows, bilinear = (t.view(-1, points * 4) for t in (at.rows(), at.weights(blocks.weights[level, group])))
+            table = blocks.value[group, cells].flatten(0, 1)
+            out[group].flatten(0, 1).add_(F.embedding_bag(rows, table, mode="sum", per_sample_weights=bilinear))
+        return out.view(batch, heads, length, -1).transpose(1, 2).reshape(batch, length, -1).to(value.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of value, locations and weights."""
+        value, locations, weights = ctx.saved_tensors
+        batch, length, heads, levels, points, _ = locations.shape
+        of_value, of_locations, of_weights, _ = ctx.needs_input_grad
+        blocks = _Blocks(ctx.shapes, value, locations, weights)
+        grads = heads_first(grad.view(batch, length, heads, -1)).to(blocks.value.dtype)
+        d_value = torch.empty_like(blocks.value) if of_value else None
+        d_locations, d_weights = torch.empty_like(blocks.locations), torch.empty_like(blocks.weights)
+        for group, level, cells in blocks:
+            h, w = ctx.shapes[level]
+            at = _Points.of(blocks.locations[:, level, group], h, w)
+            attention, sums = blocks.weights[level, group], grads[group].flatten(0, 1)
+            bilinear = at.weights(attention)
+            if of_locations or of_weights:
+                table = blocks.value[group, cells].flatten(0, 1)
+                dots = _dots(at.rows().view(-1, points * 4), sums, table, bilinear).view(bilinear.shape)
+                d_weights[level, group], d_x, d_y = _bilinear_gradients(at, dots)
+                torch.mul(d_x.mul_(w), attention, out=d_locations[0, level, group])
+                torch.mul(d_y.mul_(h), attention, out=d_locations[1, level, group])
+            if d_value is not None:
+                d_table = _scatter(at, sums, bilinear, points, d_value[group, cells].shape[:2].numel())
+                d_value[group, cells] = d_table.view(-1, h * w, d_table.shape[1])
+        if d_value is not None:
+            d_value = d_value.view(batch, heads, -1, value.shape[3]).transpose(1, 2).to(value.dtype)
+        planes = d_locations.view(2, levels, batch, heads, length, points).permute(2, 4, 3, 1, 5, 0)
+        d_weights = d_weights.view(levels, batch, heads, length, points).permute(1, 3, 2, 0, 4)
+        return d_value, planes.to(locations.dtype), d_weights.to(weights.dtype), None
+
+
+def _bilinear_gradients(at: _Points, dots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the interpolated value by the attention weight and by x and y in cells, from those of the cells."""
+    (x0, x1), (y0, y1) = at.x.hats(), at.y.hats()
+    upper_left, upper_right, lower_left, lower_right = dots.unbind(-1)
+    upper = (upper_left * x0).addcmul_(upper_right, x1)
+    lower = (lower_left * x0).addcmul_(lower_right, x1)
+    left = (upper_left * y0).addcmul_(lower_left, y1)
+    right = (upper_right * y0).addcmul_(lower_right, y1)
+    d_weight = (upper * y0).addcmul_(lower, y1)
+    (x0, x1), (y0, y1) = at.x.slopes(), at.y.slopes()
+    return d_weight, left.mul_(x0).addcmul_(right, x1), upper.mul_(y0).addcmul_(lower, y1)
+
+
+def _dots(rows: Tensor, sums: Tensor, table: Tensor, bilinear: Tensor) -> Tensor:
+    """Dot product of each bag's gradient with each table row it read: a matrix product sampled at few places."""
+    bags, size = rows.shape
+    starts = torch.arange(0, bags * size + 1, size, dtype=torch.int32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        places = torch.sparse_csr_tensor(
+            starts, rows.view(-1), bilinear.view(-1), (bags, table.shape[0]), check_invariants=False
+        )
+    return torch.sparse.sampled_addmm(places, sums, table.t(), beta=0.0).values()
+
+
+def _scatter(at: _Points, sums: Tensor, bilinear: Tensor, points: int, count: int) -> Tensor:
+    """Adds each bag's gradient to the rows it read, as bags of bags: sorted by upper left cell, four sums of them."""
+    cells, order = at.base.view(-1).sort()
+    ends = torch.searchsorted(cells, torch.arange(count + 1, dtype=torch.int32), out_int32=True)
+    bags = (order // points).int()
+    bilinear = bilinear.view(-1, 4).index_select(0, order).t().contiguous()
+    table = sums.new_zeros(count, sums.shape[1])
+    for step, weights in zip(at.steps, bilinear, strict=True):
+        part = F.embedding_bag(bags, sums, ends, mode="sum", per_sample_weights=weights, include_last_offset=True)
+        table[step:] += part[: count - step]
+    return table
