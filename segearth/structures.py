@@ -8,9 +8,9 @@ tokens, ``S`` image tokens, ``C`` channels, ``H W`` pixels, ``h w`` feature cell
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 Task = Literal["referring", "reasoning"]
+KeysValues: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 
 @dataclass(slots=True)
@@ -63,25 +64,29 @@ class Sample:
 
 @dataclass
 class EncodedText:
-    """Prompts as token ids with boolean masks; every field has shape ``(N, L)``.
+    """What follows the image in ``N`` prompts, padded on the right; tensors have shape ``(N, L)``.
 
     Attributes:
-        input_ids: Real token ids everywhere, also at image placeholders.
-        attention_mask: ``True`` at tokens, ``False`` at padding.
-        image_mask: ``True`` where an image token takes the place of the embedding.
+        input_ids: Token ids.
+        lengths: Real tokens of each prompt, kept on the host, where the layout of a batch is decided.
         description_mask: ``True`` at the question's tokens and its ``[SEG]``.
         labels: Next-token targets aligned with ``input_ids``; -100 where nothing is to be learned.
+        labelled: ``(K, 2)`` row and column of every label, so that no device has to be asked for them.
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    image_mask: torch.Tensor
+    lengths: list[int]
     description_mask: torch.Tensor
     labels: torch.Tensor
+    labelled: torch.Tensor
 
     def to(self, device: torch.device | str) -> EncodedText:
         """Returns a copy with every tensor on ``device``."""
-        return EncodedText(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in _TEXT_TENSORS}
+        return EncodedText(lengths=self.lengths, **tensors)
+
+
+_TEXT_TENSORS = ("input_ids", "description_mask", "labels", "labelled")
 
 
 @dataclass
@@ -91,7 +96,7 @@ class Batch:
     Attributes:
         images: ``(B, 3, H, W)`` float, normalised as the model's card says.
         text: The ``N`` encoded prompts.
-        image_index: ``(N,)`` long, ascending; which image each question belongs to.
+        image_index: ``(N,)`` long, ascending; which image each question belongs to. It stays on the host.
         masks: ``(N, H, W)`` float in {0, 1}, in the model's frame.
         valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is
         padded.
@@ -110,11 +115,40 @@ class Batch:
         return Batch(
             self.images.to(device, non_blocking=True),
             self.text.to(device),
-            self.image_index.to(device),
+            self.image_index,
             self.masks.to(device, non_blocking=True),
             None if self.valid is None else self.valid.to(device),
             self.question_ids,
         )
+
+
+@dataclass
+class PromptMemory:
+    """The prompt up to and including the image, as the language model keeps it.
+
+    Attributes:
+        embeds: ``(B, P, D)`` embeddings of the words before the image, then of its tokens.
+        cache: Keys and values of every layer, each ``(B, heads, P, head_dim)``; ``None`` while training, where the
+            prompt is read together with the questions so that gradients reach it.
+    """
+
+    embeds: torch.Tensor
+    cache: list[KeysValues] | None = None
+
+
+@dataclass
+class DecoderMemory:
+    """An image as the mask decoder keeps it.
+
+    Attributes:
+        mask_features: ``(B, C, H/4, W/4)`` per-pixel embedding.
+        layers: Keys and values of every layer, each ``(B, M, K, C/M)``.
+        shapes: ``(h, w)`` of the levels, coarse to fine (strides 32, 16, 8).
+    """
+
+    mask_features: torch.Tensor
+    layers: list[KeysValues]
+    shapes: list[tuple[int, int]]
 
 
 @dataclass
@@ -123,15 +157,15 @@ class ImageFeatures:
 
     Attributes:
         image_tokens: ``(B, S, D)`` compressed tokens in the language model's embedding space.
-        res5: ``(B, C5, h5, w5)`` deepest vision feature, read by the description projector.
-        mask_features: ``(B, C, H/4, W/4)`` per-pixel embedding.
-        memory: Pixel-decoder levels, each ``(B, C, h, w)``, coarse to fine (strides 32, 16, 8).
+        prompt: The language model's view.
+        media: The description projector's: keys and values of every layer, each ``(B, R, M, d)``.
+        decoder: The mask decoder's.
     """
 
     image_tokens: torch.Tensor
-    res5: torch.Tensor
-    mask_features: torch.Tensor
-    memory: list[torch.Tensor]
+    prompt: PromptMemory
+    media: list[KeysValues]
+    decoder: DecoderMemory
 
 
 @dataclass
@@ -141,7 +175,8 @@ class QueryEmbeddings:
     Attributes:
         queries: ``(N, C)`` one query per question.
         image_index: ``(N,)`` which image each query belongs to.
-        hidden_states: ``(N, L, D)`` last states of the language model, for the text loss; ``None`` if not asked for.
+        hidden_states: ``(N, L, D)`` last states of the language model after the image, for the text loss; ``None`` if
+            not asked for.
     """
 
     queries: torch.Tensor

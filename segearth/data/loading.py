@@ -153,16 +153,14 @@ def frame_example(image: np.ndarray, questions: Sequence[Question], transform: I
 class Collator:
     """Joins examples of one frame size to a batch."""
 
-    def __init__(self, prompt_encoder: PromptEncoder, num_image_tokens: int, with_answers: bool) -> None:
+    def __init__(self, prompt_encoder: PromptEncoder, with_answers: bool) -> None:
         """Takes what prompts need.
 
         Args:
             prompt_encoder: The model's.
-            num_image_tokens: Placeholders for the training frame.
             with_answers: Whether answers are supervised.
         """
-        self.prompt_encoder, self.num_image_tokens = prompt_encoder, num_image_tokens
-        self.with_answers = with_answers
+        self.prompt_encoder, self.with_answers = prompt_encoder, with_answers
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Collates; the ``k``-th question of the batch belongs to ``image_index[k]``."""
@@ -172,7 +170,7 @@ class Collator:
         valid = [example.valid for example in examples if example.valid is not None]
         return Batch(
             images=torch.stack([example.image for example in examples]),
-            text=self.prompt_encoder.encode(questions, self.num_image_tokens, self.with_answers),
+            text=self.prompt_encoder.encode(questions, self.with_answers),
             image_index=torch.tensor(index),
             masks=torch.from_numpy(masks),
             valid=torch.from_numpy(np.stack(valid)) if valid else None,

@@ -48,8 +48,7 @@ class SegEarthMetaArch(nn.Module):
         self.model = model
         self.criterion = Criterion(loss or LossConfig())
         self.transform = ImageTransform(model.config.image_transform)
-        tokens = model.num_image_tokens(self.transform.size, self.transform.size)
-        self.collator = Collator(model.prompt_encoder, tokens, with_answers=self.criterion.config.text > 0)
+        self.collator = Collator(model.prompt_encoder, with_answers=self.criterion.config.text > 0)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

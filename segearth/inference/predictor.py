@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 8
 PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
+QUESTIONS_AT_ONCE = 32  # read and decoded together: beyond this memory grows and time a question does not fall
 
 
 class Predictor:
@@ -93,12 +94,16 @@ class Predictor:
 
     @torch.inference_mode()
     def _answer(self, questions: list[Question], in_words: bool) -> list[Segmentation]:
-        features = self._features
-        if features is None:
+        if self._features is None:
             raise SegEarthError("no image yet; call set_image first")
-        device = self.model.device
-        index = torch.zeros(len(questions), dtype=torch.long, device=device)
-        text = self.model.prompt_encoder.encode(questions, features.image_tokens.shape[1]).to(device)
+        results: list[Segmentation] = []
+        for start in range(0, len(questions), QUESTIONS_AT_ONCE):
+            results += self._answer_some(self._features, questions[start : start + QUESTIONS_AT_ONCE], in_words)
+        return results
+
+    def _answer_some(self, features: ImageFeatures, questions: list[Question], in_words: bool) -> list[Segmentation]:
+        index = torch.zeros(len(questions), dtype=torch.long)
+        text = self.model.prompt_encoder.encode(questions).to(self.model.device)
         output = self.model.decode_masks(features, self.model.encode_text(features, text, index))
         words: list[str | None] = [None] * len(questions)
         if in_words:

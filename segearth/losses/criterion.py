@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segearth.config import LossConfig
 from segearth.layers.point_sampling import sample_points, uncertain_points
-from segearth.structures import Batch, MaskOutput, QueryEmbeddings
+from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
 
 if TYPE_CHECKING:
     from segearth.models.language_model import LanguageModel
@@ -63,7 +63,7 @@ class Criterion:
         presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), (present > 0.5).float())
         text = bce.new_zeros(())
         if config.text and queries.hidden_states is not None:
-            text = text_loss(queries.hidden_states, batch.text.labels, language_model)
+            text = text_loss(queries.hidden_states, batch.text, language_model)
         total = config.bce * bce + config.dice * dice + config.presence * presence + config.text * text
         return Losses(total, bce, dice, presence, text)
 
@@ -116,20 +116,19 @@ def point_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> 
     return 1 - (2 * (p * target).sum(-1) + 1) / (p.sum(-1) + target.sum(-1) + 1)
 
 
-def text_loss(hidden_states: Tensor, labels: Tensor, language_model: LanguageModel) -> Tensor:
+def text_loss(hidden_states: Tensor, text: EncodedText, language_model: LanguageModel) -> Tensor:
     """Next-token cross-entropy, with vocabulary logits only at labelled positions.
 
     Args:
         hidden_states: ``(N, L, D)``.
-        labels: ``(N, L)`` aligned with the input ids; -100 is not learned.
+        text: Its ``labels`` are aligned with ``input_ids``; the first token of a row is never labelled.
         language_model: Owner of the output head.
 
     Returns:
         Mean over labelled tokens; zero if there are none.
     """
-    following = labels[:, 1:]
-    chosen = following != -100
-    if not bool(chosen.any()):
+    rows, columns = text.labelled.unbind(1)
+    if not len(rows):
         return hidden_states.sum() * 0.0  # keeps every rank's graph alike
-    logits = language_model.token_logits(hidden_states[:, :-1][chosen])
-    return F.cross_entropy(logits.float(), following[chosen])
+    logits = language_model.token_logits(hidden_states[rows, columns - 1])
+    return F.cross_entropy(logits.float(), text.labels[rows, columns])

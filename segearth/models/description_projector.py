@@ -1,13 +1,19 @@
 """From the language model's reading of the question to one mask-decoder query.
 
-Shapes: ``B`` images, ``N`` questions, ``D`` width of the language model, ``P`` projector width, ``R`` cells of res5.
+Shapes: ``B`` images, ``N`` questions, ``Q`` most questions of an image, ``D`` width of the language model, ``P`` width
+of the projector, ``M`` heads of width ``d``, ``R`` cells of res5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segearth.models.packing import pack
+from segearth.structures import KeysValues
 
 
 def pool_description(hidden_states: Tensor, description_mask: Tensor) -> Tensor:
@@ -40,28 +46,30 @@ class PerceiverLayer(nn.Module):
         self.fc1 = nn.Linear(dim, dim * ff_mult, bias=False)
         self.fc2 = nn.Linear(dim * ff_mult, dim, bias=False)
 
-    def forward(self, latent: Tensor, media: Tensor, image_index: Tensor) -> Tensor:
+    def remember(self, media: Tensor) -> KeysValues:
+        """Projects an image's cells once: ``(B, R, P)`` → keys and values ``(B, R, M, d)``."""
+        keys, values = self.to_kv(self.norm_media(media)).chunk(2, -1)
+        return self._heads(keys), self._heads(values)
+
+    def forward(self, latent: Tensor, media: KeysValues) -> Tensor:
         """Updates the latents.
 
         Args:
-            latent: ``(N, P)``.
-            media: ``(B, R, P)`` projected res5; its keys and values are computed once an image.
-            image_index: ``(N,)``.
+            latent: ``(B, Q, P)``; latents do not see each other.
+            media: From :meth:`remember`.
 
         Returns:
-            ``(N, P)``.
+            ``(B, Q, P)``.
         """
+        keys, values = media
         normed = self.norm_latents(latent)
-        q, own = self._heads(self.to_q(normed)), self.to_kv(normed).chunk(2, -1)
-        keys, values = self.to_kv(self.norm_media(media)).chunk(2, -1)
-        keys, values = self._heads(keys)[image_index], self._heads(values)[image_index]  # (N, R, M, d)
-        own_key, own_value = self._heads(own[0]), self._heads(own[1])
-        scale = q.shape[-1] ** -0.5
-        scores = torch.einsum("nmd,nrmd->nmr", q * scale, keys)
-        own_score = (q * scale * own_key).sum(-1, keepdim=True)
+        q = self._heads(self.to_q(normed)) * keys.shape[-1] ** -0.5
+        own_key, own_value = (self._heads(part) for part in self.to_kv(normed).chunk(2, -1))
+        scores = torch.einsum("bqmd,brmd->bqmr", q, keys)
+        own_score = (q * own_key).sum(-1, keepdim=True)
         weights = torch.cat([scores, own_score], -1).softmax(-1)
-        attended = torch.einsum("nmr,nrmd->nmd", weights[..., :-1], values) + weights[..., -1:] * own_value
-        latent = latent + self.to_out(attended.flatten(1))
+        attended = torch.einsum("bqmr,brmd->bqmd", weights[..., :-1], values) + weights[..., -1:] * own_value
+        latent = latent + self.to_out(attended.flatten(2))
         return latent + self.fc2(F.gelu(self.fc1(self.ff_norm(latent))))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -100,19 +108,28 @@ class DescriptionProjector(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.query_proj = nn.Linear(2 * dim, query_dim)
 
-    def forward(self, pooled: Tensor, res5: Tensor, image_index: Tensor) -> Tensor:
+    def remember(self, res5: Tensor) -> list[KeysValues]:
+        """Projects ``(B, C5, h, w)`` once an image, for every layer."""
+        media = self.image_proj(res5.flatten(2).transpose(1, 2))
+        return [layer.remember(media) for layer in self._perceiver()]
+
+    def forward(self, pooled: Tensor, media: list[KeysValues], image_index: Tensor) -> Tensor:
         """Projects questions to queries.
 
         Args:
             pooled: ``(N, D)`` pooled descriptions.
-            res5: ``(B, C5, h, w)``.
-            image_index: ``(N,)`` which image each question belongs to.
+            media: From :meth:`remember`.
+            image_index: ``(N,)`` ascending, on the host; which image each question belongs to.
 
         Returns:
             ``(N, query_dim)``.
         """
-        latent = self.latent_proj(pooled)
-        media = self.image_proj(res5.flatten(2).transpose(1, 2))
+        latent, place = pack(self.latent_proj(pooled), image_index, len(media[0][0]))
+        for layer, keys_values in zip(self._perceiver(), media, strict=True):
+            latent = layer(latent, keys_values)
+        return self.query_proj(torch.cat([self.origin_proj(pooled), self.norm(latent[place])], -1))
+
+    def _perceiver(self) -> Iterator[PerceiverLayer]:
         for layer in self.layers:
-            latent = layer(latent, media, image_index)
-        return self.query_proj(torch.cat([self.origin_proj(pooled), self.norm(latent)], -1))
+            assert isinstance(layer, PerceiverLayer)  # a ModuleList forgets what it holds
+            yield layer

@@ -5,6 +5,8 @@ Shapes: ``N`` prompts, ``L`` tokens, ``D`` width, ``V`` vocabulary.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.layers.blocks import set_frozen
+from segearth.models.packing import token_layout
+from segearth.structures import PromptMemory
 from segearth.utils.torchvision_mend import mend_torchvision
 
 if TYPE_CHECKING:
@@ -21,12 +25,11 @@ if TYPE_CHECKING:
 class LanguageModel(nn.Module):
     """Wraps any causal language model that takes ``inputs_embeds``.
 
-    Prompts are padded on the right: under a causal mask no real token ever sees padding, so no attention mask is
-    needed and neighbours in a batch cannot change an answer.
-
     Attributes:
         causal_lm: The transformers model.
         dim: Width ``D`` of its embeddings.
+        packs: Whether the questions of an image can share a row, for which the model must take positions and a mask
+            for every pair of tokens. Those that cannot (ALiBi, recurrent ones) read one row a question.
     """
 
     def __init__(self, causal_lm: Any, frozen: bool = False) -> None:
@@ -40,6 +43,8 @@ class LanguageModel(nn.Module):
         self.causal_lm = causal_lm
         self.frozen = frozen
         self.dim = int(causal_lm.get_input_embeddings().embedding_dim)
+        parameters = inspect.signature(causal_lm.base_model.forward).parameters
+        self.packs = {"position_ids", "past_key_values", "attention_mask"} <= parameters.keys()
         if frozen:
             set_frozen(self)
 
@@ -70,30 +75,109 @@ class LanguageModel(nn.Module):
         """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
         return self.causal_lm.get_input_embeddings()(input_ids)
 
-    def hidden_states(self, inputs_embeds: Tensor) -> Tensor:
-        """Runs right-padded ``(N, L, D)`` embeddings to the last normalised hidden states, ``(N, L, D)``."""
+    def remember(self, embeds: Tensor) -> PromptMemory:
+        """Takes in the prompt up to and including the image.
+
+        Without gradients its keys and values are computed now and serve every question; with them it is read together
+        with the questions, in one pass.
+
+        Args:
+            embeds: ``(B, P, D)``.
+        """
+        if torch.is_grad_enabled() or not self.packs:
+            return PromptMemory(embeds)
+        from transformers import DynamicCache
+
+        cache: Any = DynamicCache()
+        self.causal_lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+        return PromptMemory(embeds, [(layer.keys, layer.values) for layer in cache.layers])
+
+    def hidden_states(
+        self, prompt: PromptMemory, embeds: Tensor, lengths: Sequence[int], image_index: Tensor
+    ) -> Tensor:
+        """Reads questions after their images' prompts.
+
+        The questions of an image share a row and its prompt but do not see each other, so nobody's answer depends on
+        what else is asked.
+
+        Args:
+            prompt: From :meth:`remember`.
+            embeds: ``(N, L, D)`` of what follows the image, padded on the right.
+            lengths: Real tokens of each.
+            image_index: ``(N,)`` ascending, on the host; which image each is about.
+
+        Returns:
+            ``(N, L, D)`` last normalised hidden states, zero at padding.
+        """
+        if not self.packs:
+            return self._read_rows(prompt, embeds, image_index)
+        length = prompt.embeds.shape[1]
+        layout = token_layout(lengths, image_index, len(prompt.embeds)).to(embeds.device)
+        packed = layout.pack(embeds)
+        visible, position = layout.visible(length), layout.offset + length
+        options: dict[str, Any] = {"use_cache": False}
+        if prompt.cache is None:
+            packed = torch.cat([prompt.embeds, packed], 1)
+            visible = torch.cat([_prompt_rows(visible, length), visible], 1)
+            before = torch.arange(length, device=embeds.device).expand(len(position), -1)
+            position = torch.cat([before, position], 1)
+        else:
+            from transformers import DynamicCache
+
+            options = {"use_cache": True, "past_key_values": DynamicCache()}
+            for i, (keys, values) in enumerate(prompt.cache):
+                options["past_key_values"].update(keys, values, i)
+        mask = additive(visible, packed.dtype)[:, None]
         body = self.causal_lm.base_model
-        return body(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
+        hidden = body(inputs_embeds=packed, attention_mask=mask, position_ids=position, **options).last_hidden_state
+        return layout.unpack(hidden[:, hidden.shape[1] - layout.segment.shape[1] :], (len(embeds), embeds.shape[1]))
+
+    def _read_rows(self, prompt: PromptMemory, embeds: Tensor, image_index: Tensor) -> Tensor:
+        """Reads each question in a row of its own that repeats the prompt.
+
+        Padding is on the right, where under a causal mask no real token sees it.
+        """
+        rows = torch.cat([prompt.embeds[image_index], embeds], 1)
+        hidden = self.causal_lm.base_model(inputs_embeds=rows, use_cache=False).last_hidden_state
+        return hidden[:, prompt.embeds.shape[1] :]
 
     def token_logits(self, hidden_states: Tensor) -> Tensor:
         """Vocabulary logits ``(P, V)`` of ``P`` chosen positions ``(P, D)``."""
         return self.causal_lm.get_output_embeddings()(hidden_states)
 
     @torch.no_grad()
-    def generate(self, inputs_embeds: Tensor, attention_mask: Tensor, **options: Any) -> Tensor:
-        """Continues *left*-padded prompts greedily.
+    def generate(self, prompts: Tensor, embeds: Tensor, lengths: Sequence[int], **options: Any) -> Tensor:
+        """Continues prompts greedily.
 
         Args:
-            inputs_embeds: ``(N, L, D)``.
-            attention_mask: ``(N, L)``.
+            prompts: ``(N, P, D)`` embeddings up to and including the image.
+            embeds: ``(N, L, D)`` of what follows, padded on the right.
+            lengths: Real tokens of each.
             options: Passed to ``generate`` of transformers (``max_new_tokens``, ``eos_token_id`` …).
 
         Returns:
             ``(N, new)`` ids of the new tokens alone.
         """
-        return self.causal_lm.generate(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask.long(), do_sample=False, **options
-        )
+        whole = torch.cat([prompts, embeds], 1)
+        padding = embeds.shape[1] - torch.tensor(lengths, device=embeds.device)
+        # Every row is turned until its padding is on the left, where generation wants it.
+        place = torch.arange(whole.shape[1], device=embeds.device)
+        source = (place - padding[:, None]) % whole.shape[1]
+        turned = whole.gather(1, source[..., None].expand_as(whole))
+        real = place >= padding[:, None]
+        return self.causal_lm.generate(inputs_embeds=turned, attention_mask=real.long(), do_sample=False, **options)
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turns a mask of what is visible into what is added to attention scores: 0, or the most negative number."""
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+def _prompt_rows(visible: Tensor, length: int) -> Tensor:
+    """What the prompt's own ``length`` tokens see: themselves, causally, and no question."""
+    rows = torch.zeros(visible.shape[0], length, visible.shape[2], dtype=torch.bool, device=visible.device)
+    rows[:, :, :length] = torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
+    return rows
 
 
 def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weights: bool = True) -> LanguageModel:

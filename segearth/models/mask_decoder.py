@@ -8,6 +8,8 @@ Shapes: ``B`` images, ``Q`` query slots an image, ``N`` questions in all, ``C`` 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,8 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 from segearth.layers.blocks import MLP
 from segearth.layers.position import sine_position
-from segearth.structures import MaskOutput
+from segearth.models.packing import pack
+from segearth.structures import DecoderMemory, KeysValues, MaskOutput
 
 NUM_LEVELS = 3
 
@@ -39,7 +42,7 @@ class MaskDecoderLayer(nn.Module):
         self.ffn2 = nn.Linear(ffn_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
 
-    def keys_values(self, memory: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, memory: Tensor, position: Tensor) -> KeysValues:
         """Projects a memory level once an image: ``(B, K, C)`` → keys and values ``(B, M, K, C/M)``."""
         return self._heads(self.cross_k(memory + position)), self._heads(self.cross_v(memory))
 
@@ -104,46 +107,55 @@ class MaskDecoder(nn.Module):
                 if parameter.ndim > 1:
                     nn.init.xavier_uniform_(parameter)
 
-    def forward(
-        self, queries: Tensor, image_index: Tensor, mask_features: Tensor, memory: list[Tensor]
-    ) -> MaskOutput:
+    def remember(self, mask_features: Tensor, memory: list[Tensor]) -> DecoderMemory:
+        """Projects an image once, for every layer.
+
+        Args:
+            mask_features: ``(B, mask_dim, H/4, W/4)``.
+            memory: Three levels, each ``(B, memory_dim, h, w)``, coarse to fine.
+        """
+        levels, positions, shapes = [], [], []
+        level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=mask_features.device))
+        for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
+            levels.append(project(level).flatten(2).transpose(1, 2) + level_embed[i])
+            height, width = level.shape[2:]
+            shapes.append((height, width))
+            positions.append(sine_position(height, width, self.dim, level.device).to(level.dtype))
+        order = [i % NUM_LEVELS for i in range(len(self.layers))]
+        seen = [layer.keys_values(levels[i], positions[i]) for layer, i in zip(self._layers(), order, strict=True)]
+        return DecoderMemory(mask_features, seen, shapes)
+
+    def forward(self, queries: Tensor, image_index: Tensor, memory: DecoderMemory) -> MaskOutput:
         """Decodes one mask a query.
 
         Args:
             queries: ``(N, C)``.
-            image_index: ``(N,)`` ascending; which image each query is about.
-            mask_features: ``(B, mask_dim, H/4, W/4)``.
-            memory: Three levels, each ``(B, memory_dim, h, w)``.
+            image_index: ``(N,)`` ascending, on the host; which image each query is about.
+            memory: From :meth:`remember`.
 
         Returns:
-            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, and the logits before the
-            first and after every
-            earlier layer.
+            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``; and, where gradients are
+            recorded, the logits before the first and after every earlier layer.
         """
-        slots = query_slots(image_index)
-        query = pack(queries, image_index, slots, mask_features.shape[0])  # (B, Q, C)
-        levels, positions, shapes = [], [], []
-        level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=queries.device))
-        for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
-            projected = project(level).flatten(2).transpose(1, 2) + level_embed[i]
-            levels.append(projected)
-            height, width = level.shape[2:]
-            shapes.append((height, width))
-            positions.append(sine_position(height, width, self.dim, level.device).to(projected.dtype))
-        logits = [self._mask_logits(query, mask_features)]
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, MaskDecoderLayer)  # a ModuleList forgets what it holds
-            j = i % NUM_LEVELS
-            visible = attention_mask(logits[-1], shapes[j])
-            query = layer(query, *layer.keys_values(levels[j], positions[j]), visible)
-            logits.append(self._mask_logits(query, mask_features))
-        rows = (image_index, slots)
-        presence = self.presence_head(self.norm(query))[..., 0][rows]
-        *auxiliary, final = [logit[rows] for logit in logits]
-        return MaskOutput(final, presence, auxiliary)
+        query, place = pack(queries, image_index, len(memory.mask_features))  # (B, Q, C)
+        logits = self._mask_logits(query, memory.mask_features)
+        auxiliary = []
+        for i, layer in enumerate(self._layers()):
+            visible = attention_mask(logits, memory.shapes[i % NUM_LEVELS])
+            if torch.is_grad_enabled():
+                auxiliary.append(logits[place])
+            query = layer(query, *memory.layers[i], visible)
+            logits = self._mask_logits(query, memory.mask_features)
+        presence = self.presence_head(self.norm(query))[..., 0][place]
+        return MaskOutput(logits[place], presence, auxiliary)
 
     def _mask_logits(self, query: Tensor, mask_features: Tensor) -> Tensor:
         return torch.einsum("bqc,bchw->bqhw", self.mask_embed(self.norm(query)), mask_features)
+
+    def _layers(self) -> Iterator[MaskDecoderLayer]:
+        for layer in self.layers:
+            assert isinstance(layer, MaskDecoderLayer)  # a ModuleList forgets what it holds
+            yield layer
 
 
 @torch.no_grad()
@@ -159,17 +171,3 @@ def attention_mask(logits: Tensor, shape: tuple[int, int]) -> Tensor:
     """
     visible = F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False).flatten(2) >= 0
     return visible | ~visible.any(-1, keepdim=True)
-
-
-def query_slots(image_index: Tensor) -> Tensor:
-    """Returns each question's place among its image's questions: ``[0, 0, 1, 1, 1]`` → ``[0, 1, 0, 1, 2]``."""
-    counts = torch.bincount(image_index)
-    first = counts.cumsum(0) - counts
-    return torch.arange(len(image_index), device=image_index.device) - first[image_index]
-
-
-def pack(values: Tensor, image_index: Tensor, slots: Tensor, num_images: int) -> Tensor:
-    """Lays ``(N, C)`` out as ``(B, Q, C)``, ``Q`` the most questions of an image; empty slots are zero."""
-    width = int(slots.max()) + 1
-    packed = values.new_zeros(num_images, width, values.shape[-1])
-    return packed.index_put((image_index, slots), values)

@@ -77,12 +77,6 @@ class SegEarth(
         """Precision of the weights."""
         return next(self.parameters()).dtype
 
-    def num_image_tokens(self, height: int, width: int) -> int:
-        """Image placeholders a prompt needs for images of ``height`` × ``width`` px in the model's frame."""
-        stride = self.vision_encoder.strides[-1]
-        compressor: Any = self.token_compressor
-        return int(compressor.num_tokens(-(-height // stride), -(-width // stride)))
-
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Computes all that depends on the images alone.
 
@@ -91,7 +85,15 @@ class SegEarth(
         """
         maps = self.vision_encoder(images.to(self.dtype))
         mask_features, memory = self.pixel_decoder(maps)
-        return ImageFeatures(self.token_compressor(maps[-1]), maps[-1], mask_features, memory)
+        tokens = self.token_compressor(maps[-1])
+        ids = torch.tensor(self.prompt_encoder.before_image, dtype=torch.long, device=tokens.device)
+        words = self.language_model.embed(ids).expand(len(tokens), -1, -1)
+        return ImageFeatures(
+            image_tokens=tokens,
+            prompt=self.language_model.remember(torch.cat([words, tokens.to(words.dtype)], 1)),
+            media=self.description_projector.remember(maps[-1]),
+            decoder=self.mask_decoder.remember(mask_features, memory),
+        )
 
     def encode_text(self, features: ImageFeatures, text: EncodedText, image_index: Tensor) -> QueryEmbeddings:
         """Reads prompts with the language model and projects each description to a query.
@@ -99,16 +101,17 @@ class SegEarth(
         Args:
             features: From :meth:`encode_image`.
             text: ``N`` encoded prompts.
-            image_index: ``(N,)`` which image each prompt is about.
+            image_index: ``(N,)`` ascending, on the host; which image each prompt is about.
         """
-        hidden = self.language_model.hidden_states(self._embed(features, text, image_index))
+        embeds = self.language_model.embed(text.input_ids)
+        hidden = self.language_model.hidden_states(features.prompt, embeds, text.lengths, image_index)
         pooled = pool_description(hidden, text.description_mask)
-        queries = self.description_projector(pooled, features.res5, image_index)
+        queries = self.description_projector(pooled, features.media, image_index)
         return QueryEmbeddings(queries, image_index, hidden)
 
     def decode_masks(self, features: ImageFeatures, queries: QueryEmbeddings) -> MaskOutput:
         """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`."""
-        return self.mask_decoder(queries.queries, queries.image_index, features.mask_features, features.memory)
+        return self.mask_decoder(queries.queries, queries.image_index, features.decoder)
 
     def forward(self, batch: Batch) -> tuple[MaskOutput, QueryEmbeddings]:
         """Runs the three verbs on a batch: each image is seen once, however many questions it has."""
@@ -129,10 +132,11 @@ class SegEarth(
             max_new_tokens: Longest answer.
         """
         encoder = self.prompt_encoder
-        text = encoder.encode_for_generation(questions, features.image_tokens.shape[1]).to(self.device)
+        text = encoder.encode_for_generation(questions).to(self.device)
         ids = self.language_model.generate(
-            self._embed(features, text, image_index),
-            text.attention_mask,
+            features.prompt.embeds[image_index],
+            self.language_model.embed(text.input_ids),
+            text.lengths,
             max_new_tokens=max_new_tokens,
             eos_token_id=encoder.stop_ids,
             pad_token_id=encoder.tokenizer.pad_token_id,
@@ -149,11 +153,6 @@ class SegEarth(
             lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         else:
             lm.gradient_checkpointing_disable()
-
-    def _embed(self, features: ImageFeatures, text: EncodedText, image_index: Tensor) -> Tensor:
-        embeds = self.language_model.embed(text.input_ids)
-        tokens = features.image_tokens[image_index].to(embeds.dtype)  # (N, S, D)
-        return embeds.masked_scatter(text.image_mask.unsqueeze(-1), tokens)
 
     def save_folder(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Writes ``config.json``, ``model.safetensors`` and the tokenizer's files.

@@ -46,14 +46,16 @@ class PromptEncoder:
         if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
             raise ValueError("tokenizer needs an end-of-text and a padding token")
 
-    def encode(
-        self, questions: Sequence[Question], num_image_tokens: int, with_answers: bool = False, whole: bool = False
-    ) -> EncodedText:
-        """Encodes prompts, padded on the right to the longest.
+    @cached_property
+    def before_image(self) -> list[int]:
+        """Ids of the words before the image, the same in every prompt."""
+        return self._ids(self.template.before_image)
+
+    def encode(self, questions: Sequence[Question], with_answers: bool = False, whole: bool = False) -> EncodedText:
+        """Encodes what follows the image, padded on the right to the longest.
 
         Args:
             questions: One prompt each; ``text`` and ``task`` are read, and ``answer`` if asked for.
-            num_image_tokens: Image placeholders in each prompt.
             with_answers: Append the reply and label it; a question without answer ends at ``[SEG]``.
             whole: Append the reply to every prompt. It cannot change a mask and costs time: only for comparison with
                 code that does so.
@@ -61,20 +63,16 @@ class PromptEncoder:
         Raises:
             QuestionError: A question is empty, not text, or too long.
         """
-        rows = [
-            self._row(question, num_image_tokens, whole or (with_answers and bool(question.answer)))
-            for question in questions
-        ]
-        return _stack(rows, int(self.tokenizer.pad_token_id), left=False)
+        return self._stack([self._row(q, whole or (with_answers and bool(q.answer))) for q in questions])
 
-    def encode_for_generation(self, questions: Sequence[Question], num_image_tokens: int) -> EncodedText:
-        """Encodes prompts up to where the answer begins, padded on the *left*; errors as :meth:`encode`."""
-        rows = [self._row(question, num_image_tokens, False) for question in questions]
+    def encode_for_generation(self, questions: Sequence[Question]) -> EncodedText:
+        """Encodes what lies between image and answer; errors as :meth:`encode`."""
+        rows = [self._row(question, False) for question in questions]
         for row, question in zip(rows, questions, strict=True):
             _append(row, self._before_reply)
             for piece in self.template.opening(question.task):
                 _append(row, self._ids(piece))
-        return _stack(rows, int(self.tokenizer.pad_token_id), left=True)
+        return self._stack(rows)
 
     @property
     def stop_ids(self) -> list[int]:
@@ -86,11 +84,8 @@ class PromptEncoder:
         """Turns generated ids into words, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    def _row(self, question: Question, num_image_tokens: int, with_reply: bool) -> dict[str, list[Any]]:
-        row: dict[str, list[Any]] = {"ids": [], "image": [], "description": [], "labels": []}
-        _append(row, self._before_image)
-        # Image tokens take these places in embedding space, so any id will do and no row of the vocabulary is spent.
-        _append(row, [int(self.tokenizer.pad_token_id)] * num_image_tokens, image=True)
+    def _row(self, question: Question, with_reply: bool) -> dict[str, list[Any]]:
+        row: dict[str, list[Any]] = {"ids": [], "description": [], "labels": []}
         _append(row, self._before_description[question.task])
         _append(row, self._description(question.text), description=True)
         if with_reply:
@@ -99,6 +94,21 @@ class PromptEncoder:
                 _append(row, self._answer(question.answer) if piece == ANSWER else self._ids(piece), label=True)
             _append(row, [self.tokenizer.eos_token_id], label=True)
         return row
+
+    def _stack(self, rows: list[dict[str, list[Any]]]) -> EncodedText:
+        lengths = [len(row["ids"]) for row in rows]
+
+        def column(key: str, fill: Any) -> torch.Tensor:
+            return torch.tensor([row[key] + [fill] * (max(lengths) - len(row[key])) for row in rows])
+
+        labels = column("labels", IGNORE)
+        return EncodedText(
+            input_ids=column("ids", int(self.tokenizer.pad_token_id)),
+            lengths=lengths,
+            description_mask=column("description", False),
+            labels=labels,
+            labelled=(labels != IGNORE).nonzero(),
+        )
 
     def _answer(self, text: str | None) -> list[int]:
         return [*self._words(text or ""), *([self._seg_id] if self.template.seg_after_answer else [])]
@@ -127,10 +137,6 @@ class PromptEncoder:
         return self._ids(SEG_TOKEN)[0]
 
     @cached_property
-    def _before_image(self) -> list[int]:
-        return self._ids(self.template.before_image)
-
-    @cached_property
     def _before_description(self) -> dict[Task, list[int]]:
         return {task: self._ids(text) for task, text in self.template.before_description.items()}
 
@@ -140,30 +146,8 @@ class PromptEncoder:
 
 
 def _append(
-    row: dict[str, list[Any]], ids: Sequence[int], image: bool = False, description: bool = False, label: bool = False
+    row: dict[str, list[Any]], ids: Sequence[int], description: bool = False, label: bool = False
 ) -> None:
     row["ids"] += ids
-    row["image"] += [image] * len(ids)
     row["description"] += [description] * len(ids)
     row["labels"] += list(ids) if label else [IGNORE] * len(ids)
-
-
-def _stack(rows: list[dict[str, list[Any]]], pad_id: int, left: bool) -> EncodedText:
-    length = max(len(row["ids"]) for row in rows)
-
-    def column(key: str, fill: Any) -> torch.Tensor:
-        padded = []
-        for row in rows:
-            padding = [fill] * (length - len(row["ids"]))
-            padded.append(padding + row[key] if left else row[key] + padding)
-        return torch.tensor(padded)
-
-    for row in rows:
-        row["attention"] = [True] * len(row["ids"])
-    return EncodedText(
-        input_ids=column("ids", pad_id),
-        attention_mask=column("attention", False),
-        image_mask=column("image", False),
-        description_mask=column("description", False),
-        labels=column("labels", IGNORE),
-    )

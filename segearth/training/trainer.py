@@ -69,9 +69,7 @@ class Trainer:
         transform = ImageTransform(self.model.config.image_transform)
         datasets = [build_dataset(d.name, d.root, d.split, **d.options) for d in config.data.train]
         self.view = TrainingView(datasets, transform, config.data, train.seed)
-        self.collator = Collator(
-            self.model.prompt_encoder, self.model.num_image_tokens(self.view.size, self.view.size), config.loss.text > 0
-        )
+        self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0)
         self.engine = self._build_engine()
         self.average = self._initial_average()
 

@@ -22,7 +22,7 @@ from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.models.pixel_decoder import PixelDecoder
 from segearth.models.segearth import SegEarth
-from segearth.structures import Batch, Task
+from segearth.structures import Batch, PromptMemory, Task
 from segearth.zoo.convert import convert, published_state
 
 IMAGES = torch.arange(2)
@@ -42,25 +42,31 @@ def model(converted: Path) -> SegEarth:
     return SegEarth.from_pretrained(converted)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(("kind", "task"), KINDS)
 def test_answers(golden: Golden, parity: Parity, model: SegEarth, kind: str, task: Task) -> None:
     recorded = load_file(golden(f"e2e_eval_{kind}.safetensors"))
-    questions = recorded_questions(model.prompt_encoder.tokenizer, recorded, task)
+    encoder = model.prompt_encoder
+    questions = recorded_questions(encoder.tokenizer, recorded, task)
     features = model.encode_image(recorded["in.images"])
-    text = model.prompt_encoder.encode(questions, features.image_tokens.shape[1], whole=True)
+    text = encoder.encode(questions, whole=True)
     queries = model.encode_text(features, text, IMAGES)
     output = model.decode_masks(features, queries)
 
+    before = features.prompt.embeds.shape[1]  # words and image, the same for both
     real = recorded["prep.attention_mask"]
-    assert torch.equal(text.attention_mask, real)
-    assert torch.equal(text.labels, recorded["prep.labels"])
-    assert torch.equal(text.description_mask, recorded["prep.refer_embedding_indices"].bool())
+    assert [before + length for length in text.lengths] == real.sum(1).tolist()
+    assert torch.equal(text.labels, recorded["prep.labels"][:, before:])
+    assert torch.equal(text.description_mask, recorded["prep.refer_embedding_indices"][:, before:].bool())
+    assert (recorded["prep.labels"][:, :before] == -100).all()
+    embeds = torch.cat([features.prompt.embeds, model.language_model.embed(text.input_ids)], 1)
     module = f"whole model, {task}"
     parity(module, "token layout, labels, description", 0, 0)
     parity(module, "image tokens", relative_error(features.image_tokens, recorded["connector"]), PIECE)
+    parity(module, "input embeddings", relative_error(embeds[real], recorded["prep.inputs_embeds"][real]), PIECE)
     assert queries.hidden_states is not None
-    error = relative_error(queries.hidden_states[real], recorded["llm.last_hidden_state"][real])
+    after = real[:, before:]
+    theirs = recorded["llm.last_hidden_state"][:, before:][after]
+    error = relative_error(queries.hidden_states[after], theirs)
     parity(module, "last hidden states", error, PIECE)
     parity(module, "query", relative_error(queries.queries, recorded["SEG_embedding"][:, 0]), PIECE)
     logits = torch.stack([*output.auxiliary, output.mask_logits])
@@ -95,8 +101,8 @@ def test_a_prompt_cut_after_the_description_gives_the_same_masks(golden: Golden,
     recorded = load_file(golden("e2e_eval_reason_seg.safetensors"))
     questions = recorded_questions(model.prompt_encoder.tokenizer, recorded, "reasoning")
     features = model.encode_image(recorded["in.images"])
-    text = model.prompt_encoder.encode(questions, features.image_tokens.shape[1])
-    assert text.input_ids.shape[1] < recorded["prep.labels"].shape[1]
+    text = model.prompt_encoder.encode(questions)
+    assert features.prompt.embeds.shape[1] + max(text.lengths) < recorded["prep.labels"].shape[1]
     output = model.decode_masks(features, model.encode_text(features, text, IMAGES))
     assert relative_error(output.mask_logits, recorded["pred_masks_all_layers"][-1, :, 0]) <= WHOLE
 
@@ -174,7 +180,7 @@ def test_a_training_step(
     parity(module, "total loss", relative_error(losses.total, recorded["loss"]), PIECE)
 
     with torch.no_grad():
-        memory = model.encode_image(inputs["in.images"]).memory
+        memory = model.pixel_decoder(model.vision_encoder(inputs["in.images"]))[1]
     same_bits = all(torch.equal(level, inputs[f"pixel_decoder.multi_scale_{i}"]) for i, level in enumerate(memory))
     gradients = _gradients(model)
     full = {name.removeprefix("grad."): theirs for name, theirs in recorded.items() if name.startswith("grad.")}
@@ -194,8 +200,7 @@ def test_a_training_step(
 def _batch(model: SegEarth, inputs: dict[str, Tensor], task: Task) -> Batch:
     questions = recorded_questions(model.prompt_encoder.tokenizer, inputs, task)
     images = inputs["in.images"]
-    tokens = model.num_image_tokens(images.shape[2], images.shape[3])
-    text = model.prompt_encoder.encode(questions, tokens, with_answers=True)
+    text = model.prompt_encoder.encode(questions, with_answers=True)
     return Batch(images, text, IMAGES, inputs["in.masks"][:, 0].float(), None, ["0", "1"])
 
 
@@ -230,19 +235,19 @@ def test_generated_words(golden: Golden, model: SegEarth) -> None:
     questions = recorded_questions(model.prompt_encoder.tokenizer, recorded, "reasoning")
     features = model.encode_image(recorded["in.images"])
     encoder = model.prompt_encoder
-    prompt = encoder.encode_for_generation(questions, features.image_tokens.shape[1])
+    text = encoder.encode_for_generation(questions)
+    language = model.language_model
     with torch.no_grad():
-        embeds = model._embed(features, prompt, IMAGES)
-        ids = model.language_model.generate(
-            embeds, prompt.attention_mask, max_new_tokens=6, eos_token_id=encoder.stop_ids, pad_token_id=0
-        )
-        for row in range(2):
-            real = embeds[row : row + 1, prompt.attention_mask[row]]
-            grown = torch.cat([real, model.language_model.embed(ids[row : row + 1])], 1)
-            logits = model.language_model.token_logits(model.language_model.hidden_states(grown))[0]
-            expected = logits[real.shape[1] - 1 : -1].argmax(-1)
-            length = next((i + 1 for i, t in enumerate(ids[row].tolist()) if t in encoder.stop_ids), ids.shape[1])
-            assert torch.equal(ids[row, :length], expected[:length])
+        embeds = language.embed(text.input_ids)
+        options = {"max_new_tokens": 6, "eos_token_id": encoder.stop_ids, "pad_token_id": 0}
+        ids = language.generate(features.prompt.embeds, embeds, text.lengths, **options)
+        for row, length in enumerate(text.lengths):
+            own = PromptMemory(features.prompt.embeds[row : row + 1])
+            grown = torch.cat([embeds[row : row + 1, :length], language.embed(ids[row : row + 1])], 1)
+            hidden = language.hidden_states(own, grown, [grown.shape[1]], torch.zeros(1, dtype=torch.long))
+            expected = language.token_logits(hidden)[0, length - 1 : -1].argmax(-1)
+            end = next((i + 1 for i, t in enumerate(ids[row].tolist()) if t in encoder.stop_ids), ids.shape[1])
+            assert torch.equal(ids[row, :end], expected[:end])
     answers = model.generate_answers(features, questions, IMAGES, max_new_tokens=6)
     assert len(answers) == 2
     assert questions[0].answer not in answers  # the teacher's words are not what comes out

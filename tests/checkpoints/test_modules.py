@@ -68,7 +68,7 @@ def test_description_projector(golden: Golden, parity: Parity, depth: int) -> No
     tensors = load_file(golden(f"d_projector_depth{depth}.safetensors"))
     module = load(DescriptionProjector(48, 40, 64, 32, depth, 4, 8, 1), tensors, "", "description_projector.")
     pooled = torch.stack([tensors[f"refer_hidden_{i}"].mean(0) for i in range(3)])
-    query = module(pooled, tensors["res5"], torch.arange(3))
+    query = module(pooled, module.remember(tensors["res5"]), torch.arange(3))
     error = relative_error(query, tensors["SEG_embedding"][:, 0])
     parity("description projector", f"query, depth {depth}", error, PIECE)
 
@@ -96,7 +96,6 @@ def test_pixel_decoder(golden: Golden, parity: Parity) -> None:
         parity("pixel decoder", "memory levels", relative_error(level, tensors[f"multi_scale_{i}"]), PIECE)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "memory_dim"), [("predictor", 64), ("predictor_inproj", 48), ("predictor_allmasked", 64)]
 )
@@ -106,7 +105,8 @@ def test_mask_decoder(golden: Golden, parity: Parity, name: str, memory_dim: int
     module = MaskDecoder(64, num_layers, 4, 128, mask_dim=48, memory_dim=memory_dim)
     load(module, tensors, "predictor.", "mask_decoder.", left="presence_head.")
     memory = [tensors[f"x{i}"] for i in range(3)]
-    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), tensors["mask_features"], memory)
+    remembered = module.remember(tensors["mask_features"], memory)
+    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), remembered)
     ours_all = torch.stack([*output.auxiliary, output.mask_logits])
     theirs_all = tensors["pred_masks_all_layers"][:, :, 0]
     parity("mask decoder", "mask logits of all predictions", relative_error(ours_all, theirs_all), PIECE)

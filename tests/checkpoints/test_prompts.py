@@ -13,7 +13,6 @@ from segearth.text.encoding import IGNORE, PromptEncoder
 from segearth.text.templates import get_template
 
 IMAGE, SEG, DESCRIPTION, ANSWER = -200, -201, -204, -205  # what stands for what in the recorded ids
-NUM_IMAGE_TOKENS = 5
 WORDS = "the large airport runway in the middle of the image"
 
 
@@ -25,23 +24,23 @@ def encoder(golden: Golden, tmp_path: Path) -> PromptEncoder:
 
 @pytest.mark.parametrize(("recorded", "task"), [("refer_train", "referring"), ("reason", "reasoning")])
 def test_prompt_and_labels(golden: Golden, encoder: PromptEncoder, recorded: str, task: Task) -> None:
-    """The public code puts image, description and answer in place of its marks, and nothing in place of the reply's
-    ``<seg>``."""
+    """The public code puts image tokens, description and answer in place of its marks, and nothing in place of the
+    reply's ``<seg>``."""
     prompts = json.loads(golden("prompts.json").read_text(encoding="utf-8"))
-    text = encoder.encode([Question(WORDS, task=task, answer="Here.")], NUM_IMAGE_TOKENS, whole=True)
-    ids = text.input_ids[0].tolist()
+    text = encoder.encode([Question(WORDS, task=task, answer="Here.")], whole=True)
+    ids = [*encoder.before_image, IMAGE, *text.input_ids[0].tolist()]
     seg = prompts["constants"]["SEG_id"]
     description = next(d["ids"] for d in prompts["referring_instruction"] if d["text"].strip() == WORDS)
-    place_of_image = [encoder.tokenizer.pad_token_id] * NUM_IMAGE_TOKENS
     answer = [*encoder._ids("Here."), seg]
-    put = {IMAGE: place_of_image, DESCRIPTION: description, SEG: [], ANSWER: answer}
+    put = {DESCRIPTION: description, SEG: [], ANSWER: answer}
     expected, labels = [], []
     for id, label in zip(prompts[recorded]["input_ids"], prompts[recorded]["labels"], strict=True):
         inserted = put.get(id, [id])
         expected += inserted
         labels += inserted if label != IGNORE else [IGNORE] * len(inserted)
     assert ids == expected
-    assert text.labels[0].tolist() == labels
+    assert text.labels[0].tolist() == labels[expected.index(IMAGE) + 1 :]
+    assert set(labels[: expected.index(IMAGE) + 1]) == {IGNORE}
     assert text.input_ids[text.description_mask].tolist() == description
 
 
@@ -59,14 +58,14 @@ def test_a_later_turn_is_learned_too(golden: Golden, encoder: PromptEncoder) -> 
     prompts = json.loads(golden("prompts.json").read_text(encoding="utf-8"))
     assert set(prompts["two_turn"]["labels"]) == {IGNORE}
     questions = [Question("How many cars?", answer="Two."), Question("And roads?", answer="One.")]
-    labels = encoder.encode(questions, NUM_IMAGE_TOKENS, with_answers=True).labels
+    labels = encoder.encode(questions, with_answers=True).labels
     assert (labels != IGNORE).any(1).all()
 
 
 def test_generation_starts_where_the_answer_does(encoder: PromptEncoder) -> None:
     question = Question("where could one land?", task="reasoning", answer="On the runway.")
-    whole = encoder.encode([question], NUM_IMAGE_TOKENS, whole=True).input_ids[0].tolist()
-    prompt = encoder.encode_for_generation([question], NUM_IMAGE_TOKENS).input_ids[0].tolist()
+    whole = encoder.encode([question], whole=True).input_ids[0].tolist()
+    prompt = encoder.encode_for_generation([question]).input_ids[0].tolist()
     assert whole[: len(prompt)] == prompt
     assert encoder.decode(whole[len(prompt) :]).startswith("On the runway.")
     answer = [*encoder._ids("On the runway."), encoder.stop_ids[-1]]

@@ -162,7 +162,7 @@ def test_losses_are_those_of_the_own_trainer(val, dicts):
     config = LossConfig()
     own = model.model
     example = frame_example(val[0].image, val[0].questions[:2], model.transform)
-    batch = Collator(own.prompt_encoder, own.num_image_tokens(128, 128), with_answers=True)([example])
+    batch = Collator(own.prompt_encoder, with_answers=True)([example])
     own.train()
     torch.manual_seed(1)
     expected = Criterion(config)(*own(batch), batch, own.language_model)

@@ -14,7 +14,7 @@ from segearth.structures import Batch, EncodedText
 
 def batch_of(masks: torch.Tensor, valid: torch.Tensor | None = None) -> Batch:
     nothing = torch.zeros(len(masks), 1, dtype=torch.long)
-    text = EncodedText(nothing, nothing.bool(), nothing.bool(), nothing.bool(), nothing - 100)
+    text = EncodedText(nothing, [1] * len(masks), nothing.bool(), nothing - 100, torch.zeros(0, 2, dtype=torch.long))
     return Batch(torch.zeros(1, 3, 4, 4), text, torch.zeros(len(masks), dtype=torch.long), masks, valid, [])
 
 
@@ -69,11 +69,16 @@ class Head:
         return hidden
 
 
+def labelled(labels: torch.Tensor) -> EncodedText:
+    nothing = torch.zeros_like(labels)
+    return EncodedText(nothing, [labels.shape[1]] * len(labels), nothing.bool(), labels, (labels != -100).nonzero())
+
+
 def test_text_loss_predicts_the_next_token() -> None:
     hidden = torch.zeros(1, 3, 4)
     hidden[0, 0, 2] = 50.0  # position 0 says token 2 comes next
     labels = torch.tensor([[-100, 2, -100]])
-    assert text_loss(hidden, labels, Head()).item() == pytest.approx(0.0, abs=1e-5)  # type: ignore[arg-type]
+    assert text_loss(hidden, labelled(labels), Head()).item() == pytest.approx(0.0, abs=1e-5)  # type: ignore[arg-type]
     labels = torch.tensor([[-100, 2, 1]])  # position 1 is undecided among four
-    assert text_loss(hidden, labels, Head()).item() == pytest.approx(math.log(4) / 2)  # type: ignore[arg-type]
-    assert text_loss(hidden, torch.full((1, 3), -100), Head()).item() == 0.0  # type: ignore[arg-type]
+    assert text_loss(hidden, labelled(labels), Head()).item() == pytest.approx(math.log(4) / 2)  # type: ignore[arg-type]
+    assert text_loss(hidden, labelled(torch.full((1, 3), -100)), Head()).item() == 0.0  # type: ignore[arg-type]

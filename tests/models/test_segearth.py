@@ -14,7 +14,7 @@ from segearth.data.loading import Collator, Example
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.losses.criterion import Criterion
 from segearth.models.build import build_model
-from segearth.models.mask_decoder import attention_mask, query_slots
+from segearth.models.mask_decoder import attention_mask
 from segearth.models.segearth import SegEarth
 from segearth.structures import Batch, Question
 from segearth.zoo.lookup import model_config
@@ -31,7 +31,7 @@ def make_batch(model: SegEarth, questions: list[list[Question]], answers: bool =
     seeds = [torch.Generator().manual_seed(first_image + i) for i in range(len(questions))]
     images = [torch.randn(3, SIZE, SIZE, generator=seed) for seed in seeds]
     examples = [Example(image, None, asked) for image, asked in zip(images, questions, strict=True)]
-    return Collator(model.prompt_encoder, model.num_image_tokens(SIZE, SIZE), answers)(examples)
+    return Collator(model.prompt_encoder, answers)(examples)
 
 
 @torch.no_grad()
@@ -141,8 +141,8 @@ def test_any_frame_size(debug_model: SegEarth) -> None:
     for height, width in ((64, 64), (64, 160), (96, 32)):
         with torch.no_grad():
             features = debug_model.encode_image(torch.randn(1, 3, height, width))
-        assert features.image_tokens.shape[1] == debug_model.num_image_tokens(height, width)
-        assert features.mask_features.shape[2:] == (height // 4, width // 4)
+        assert features.prompt.embeds.shape[1] >= features.image_tokens.shape[1] > 0
+        assert features.decoder.mask_features.shape[2:] == (height // 4, width // 4)
 
 
 def test_activation_checkpointing_changes_no_gradient() -> None:
@@ -165,8 +165,7 @@ def test_bf16_runs_and_stays_near() -> None:
     assert (found.float() - expected).abs().mean() < 0.1 * expected.abs().mean() + 0.05
 
 
-def test_query_slots_and_attention_mask() -> None:
-    assert query_slots(torch.tensor([0, 0, 1, 1, 1])).tolist() == [0, 1, 0, 1, 2]
+def test_attention_mask() -> None:
     logits = torch.full((1, 2, 4, 4), -1.0)
     logits[0, 0, :2, :2] = 1.0
     visible = attention_mask(logits, (2, 2))

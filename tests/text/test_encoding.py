@@ -18,48 +18,46 @@ def words(ids: list[int]) -> str:
 
 
 def test_a_prompt_piece_by_piece() -> None:
-    text = ENCODER.encode([Question("the road", answer="The road.")], num_image_tokens=3, with_answers=True)
+    text = ENCODER.encode([Question("the road", answer="The road.")], with_answers=True)
     ids = text.input_ids[0]
-    assert words(ids.tolist()) == "[PAD][PAD][PAD]refer: the road[SEG]The road.<|endoftext|>"
-    assert words(ids[text.image_mask[0]].tolist()) == "[PAD]" * 3
+    assert words(ids.tolist()) == "refer: the road[SEG]The road.<|endoftext|>"
+    assert ENCODER.before_image == []
+    assert text.lengths == [len(ids)]
     assert words(ids[text.description_mask[0]].tolist()) == " the road[SEG]"
     labelled = text.labels[0] != IGNORE
     assert words(ids[labelled].tolist()) == "The road.<|endoftext|>"
     assert (text.labels[0][labelled] == ids[labelled]).all()
+    assert text.labelled.tolist() == [[0, i] for i in labelled.nonzero().flatten().tolist()]
 
 
-def test_padding_is_on_the_right_and_on_the_left_for_generation() -> None:
-    questions = [Question("ships"), Question("the largest building in the image", task="reasoning")]
-    right = ENCODER.encode(questions, 2).attention_mask[0].tolist()
-    left = ENCODER.encode_for_generation(questions, 2).attention_mask[0].tolist()
-    assert right[0]
-    assert not right[-1]
-    assert left == right[::-1]
+def test_padding_is_on_the_right() -> None:
+    text = ENCODER.encode([Question("ships"), Question("the largest building in the image", task="reasoning")])
+    short, long = text.lengths
+    assert short < long == text.input_ids.shape[1]
+    assert (text.input_ids[0, short:] == ENCODER.tokenizer.pad_token_id).all()
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(max_size=40), st.integers(0, 9))
-def test_any_text_gives_masks_that_fit(question: str, num_image_tokens: int) -> None:
+@given(st.text(max_size=40))
+def test_any_text_gives_masks_that_fit(question: str) -> None:
     if not question.strip():
         with pytest.raises(QuestionError, match="empty"):
-            ENCODER.encode([Question(question)], num_image_tokens)
+            ENCODER.encode([Question(question)])
         return
     try:
-        text = ENCODER.encode([Question(question)], num_image_tokens)
+        text = ENCODER.encode([Question(question)])
     except QuestionError as error:
         assert "this model takes 64 tokens" in str(error)
         return
-    assert int(text.image_mask.sum()) == num_image_tokens
     description = text.input_ids[text.description_mask]
     assert description[-1] == ENCODER._seg_id
     assert (text.input_ids == ENCODER._seg_id).sum() == 1  # however the question is written
-    assert not (text.image_mask & text.description_mask).any()
 
 
 def test_special_tokens_cannot_be_typed() -> None:
-    text = ENCODER.encode([Question("[SEG] <|endoftext|> [PAD]")], 1)
+    text = ENCODER.encode([Question("[SEG] <|endoftext|> [PAD]")])
     assert (text.input_ids == ENCODER._seg_id).sum() == 1
-    assert (text.input_ids == ENCODER.tokenizer.pad_token_id).sum() == 1  # the image token's place
+    assert not (text.input_ids == ENCODER.tokenizer.pad_token_id).any()
     assert words(text.input_ids[text.description_mask].tolist()) == " [SEG] <|endoftext|> [PAD][SEG]"
 
 
@@ -84,4 +82,4 @@ def test_an_unknown_template() -> None:
 
 def test_a_question_too_long_is_refused_not_cut() -> None:
     with pytest.raises(QuestionError, match=r"\d+ tokens; this model takes 64 tokens: shorten it"):
-        ENCODER.encode([Question("ships " * 70)], 1)
+        ENCODER.encode([Question("ships " * 70)])
