@@ -88,7 +88,7 @@ def test_shared_training_gives_the_gradients_of_single_questions() -> None:
     assert together.keys() == alone.keys()
     largest = max(float(gradient.abs().max()) for gradient in alone.values())
     for name, gradient in together.items():  # a bias of keys has a gradient of nothing but rounding
-        assert (gradient - alone[name]).abs().max() <= 1e-4 * alone[name].abs().max() + 1e-7 * largest, name
+        assert (gradient - alone[name]).abs().max() <= 1e-4 * alone[name].abs().max() + 1e-6 * largest, name
 
 
 def test_the_prompt_up_to_the_image_is_read_once(debug_model: SegEarth) -> None:
