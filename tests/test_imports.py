@@ -16,7 +16,7 @@ FLOORS = {
     2: ["models", "losses", "data", "checkpoints"],
     3: ["inference"],
     4: ["evaluation", "zoo"],
-    5: ["training", "rl", "detectron2"],
+    5: ["training", "rl", "detectron2", "benchmark"],
     6: ["cli", "demo"],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -125,29 +125,33 @@ class MaskDecoder(nn.Module):
         seen = [layer.keys_values(levels[i], positions[i]) for layer, i in zip(self._layers(), order, strict=True)]
         return DecoderMemory(mask_features, seen, shapes)
 
-    def forward(self, queries: Tensor, image_index: Tensor, memory: DecoderMemory) -> MaskOutput:
+    def forward(
+        self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None
+    ) -> MaskOutput:
         """Decodes one mask a query.
 
         Args:
             queries: ``(N, C)``.
             image_index: ``(N,)`` ascending, on the host; which image each query is about.
             memory: From :meth:`remember`.
+            auxiliary: Also return the logits before the first and after every earlier layer; left out, where gradients
+                are recorded.
 
         Returns:
-            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``; and, where gradients are
-            recorded, the logits before the first and after every earlier layer.
+            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits.
         """
+        keep = torch.is_grad_enabled() if auxiliary is None else auxiliary
         query, place = pack(queries, image_index, len(memory.mask_features))  # (B, Q, C)
         logits = self._mask_logits(query, memory.mask_features)
-        auxiliary = []
+        kept = []
         for i, layer in enumerate(self._layers()):
             visible = attention_mask(logits, memory.shapes[i % NUM_LEVELS])
-            if torch.is_grad_enabled():
-                auxiliary.append(logits[place])
+            if keep:
+                kept.append(logits[place])
             query = layer(query, *memory.layers[i], visible)
             logits = self._mask_logits(query, memory.mask_features)
         presence = self.presence_head(self.norm(query))[..., 0][place]
-        return MaskOutput(logits[place], presence, auxiliary)
+        return MaskOutput(logits[place], presence, kept)
 
     def _mask_logits(self, query: Tensor, mask_features: Tensor) -> Tensor:
         return torch.einsum("bqc,bchw->bqhw", self.mask_embed(self.norm(query)), mask_features)

@@ -1,0 +1,78 @@
+"""Time and memory of alternatives, measured in turn in one process."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PEAK = "VmHWM:"
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def alternate(works: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, float]:
+    """Runs each work in turn, ``repeats`` rounds after a round that does not count, and takes medians.
+
+    Machines slow down and speed up; what is measured in turn slows down and speeds up together.
+
+    Args:
+        works: What to run, by name.
+        repeats: Rounds.
+        device: Where the work is done.
+
+    Returns:
+        Median seconds by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(repeats + 1):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_memory(work: Callable[[], Any], device: torch.device) -> int | None:
+    """Returns the bytes that a work needs beyond what is held when it starts, at its peak.
+
+    On a CPU it is the process's resident memory as Linux counts it; ``None`` on other systems.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    if not RESET.exists():
+        return None
+    release_memory()
+    RESET.write_text("5", encoding="ascii")  # the peak starts again from what is resident now
+    before = _peak()
+    work()
+    return _peak() - before
+
+
+def release_memory() -> None:
+    """Gives freed memory back to Linux, so that what one work freed does not hide what the next one needs."""
+    import ctypes
+
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # another C library, which has no such call
+
+
+def _peak() -> int:
+    line = next(line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith(PEAK))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,94 @@
+"""The same weights used the naive way, as the public SegEarth-R1 uses its own.
+
+Each question is asked alone: the image goes through the vision encoder twice, the prompt is read to its end with every
+attention map kept and vocabulary logits at every position, a latent is computed for every word, and attention and
+deformable sampling follow their definitions. Answers are the same; this is what the shortcuts are measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segearth.layers.deformable_attention import multi_scale_sample_definition
+from segearth.models.description_projector import pool_description
+from segearth.models.segearth import SegEarth
+from segearth.structures import EncodedText, MaskOutput, QueryEmbeddings
+
+
+def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[MaskOutput, QueryEmbeddings]:
+    """Answers one question about one image.
+
+    Args:
+        model: Any model.
+        image: ``(1, 3, H, W)``, normalised.
+        text: One prompt, encoded to its end (``whole=True``).
+
+    Returns:
+        As ``SegEarth.forward``; with auxiliary logits whether gradients are recorded or not.
+    """
+    with plain_operators(model):
+        tokens = model.token_compressor(model.vision_encoder(image)[-1])
+        maps = model.vision_encoder(image)
+        mask_features, memory = model.pixel_decoder(maps)
+        hidden, after = _read(model, tokens, text)
+        query = _project(model, hidden[:, after:], text.description_mask, maps[-1])
+        index = torch.zeros(1, dtype=torch.long)
+        remembered = model.mask_decoder.remember(mask_features, memory)
+        output = model.mask_decoder(query, index, remembered, auxiliary=True)
+        return output, QueryEmbeddings(query, index, hidden[:, after:])
+
+
+def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> tuple[Tensor, int]:
+    language = model.language_model
+    words = language.embed(torch.tensor([model.prompt_encoder.before_image], dtype=torch.long, device=tokens.device))
+    rows = torch.cat([words, tokens.to(words.dtype), language.embed(text.input_ids)], 1)
+    result = language.causal_lm.base_model(inputs_embeds=rows, use_cache=False, output_attentions=True)
+    # The maps and the logits of every position are held until the question is answered.
+    result.vocabulary_logits = language.token_logits(result.last_hidden_state[0])
+    return result.last_hidden_state, words.shape[1] + tokens.shape[1]
+
+
+def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor) -> Tensor:
+    """Carries one latent a word beside the pooled one, all but which are dropped at the end."""
+    projector = model.description_projector
+    pooled = pool_description(hidden, description)
+    latents = torch.cat([pooled, hidden[0, description[0]]])
+    index = torch.zeros(len(latents), dtype=torch.long)
+    return projector(latents, projector.remember(res5), index)[:1]
+
+
+@contextmanager
+def plain_operators(model: SegEarth) -> Iterator[None]:
+    """Replaces fused operators by their definitions while it lasts."""
+    causal_lm = model.language_model.causal_lm
+    before = causal_lm.config._attn_implementation
+    causal_lm.set_attn_implementation("eager")
+    sampling = "segearth.layers.deformable_attention.multi_scale_sample"
+    try:
+        with (
+            mock.patch(sampling, multi_scale_sample_definition),
+            mock.patch.object(F, "scaled_dot_product_attention", plain_attention),
+        ):
+            yield
+    finally:
+        causal_lm.set_attn_implementation(before)
+
+
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any
+) -> Tensor:
+    """Attention by its definition, with the map of all pairs in memory; arguments as those of PyTorch's."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if options.get("is_causal"):
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        masked = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        scores = masked
+    return scores.softmax(-1) @ value

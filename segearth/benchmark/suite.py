@@ -1,0 +1,273 @@
+"""``segearth bench``: latency of each part, questions and training pairs a second, memory, beside the naive way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segearth.benchmark.flops import count_flops
+from segearth.benchmark.measure import alternate, peak_memory, release_memory
+from segearth.benchmark.naive import naive_answer
+from segearth.config import LossConfig
+from segearth.losses.criterion import Criterion
+from segearth.models.build import build_model
+from segearth.models.segearth import SegEarth
+from segearth.structures import Batch, EncodedText, Question
+from segearth.utils.files import write_text
+from segearth.zoo.lookup import model_config
+
+logger = logging.getLogger(__name__)
+WORDS = ["the buildings", "the largest ship near the pier", "the road that leads to the airport", "flooded fields"]
+TOGETHER = 32  # questions read and decoded in one go
+
+
+@dataclass
+class BenchmarkConfig:
+    """What to measure.
+
+    Attributes:
+        size: Side of the square image in pixels.
+        questions: How many are asked of one image, in turn.
+        training: Also measure training steps, with one and with six questions an image.
+        repeats: Counted rounds; medians are taken.
+        seed: Decides image and targets.
+    """
+
+    size: int = 1024
+    questions: list[int] = field(default_factory=lambda: [1, 8, 32, 128])
+    training: bool = True
+    repeats: int = 3
+    seed: int = 0
+
+
+def run_benchmark(
+    model: SegEarth, name: str, config: BenchmarkConfig, output_dir: Path | None = None
+) -> dict[str, Any]:
+    """Measures a model where it is and in the precision it has.
+
+    Args:
+        model: On the device to measure.
+        name: Named in the report.
+        config: What to measure.
+        output_dir: Folder for ``benchmark.json`` and ``benchmark.md``.
+
+    Returns:
+        All figures: seconds, bytes and ratios.
+    """
+    torch.manual_seed(config.seed)
+    bench = _Bench(model, config)
+    figures: dict[str, Any] = {
+        "model": name,
+        "size": config.size,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "machine": machine(model.device),
+        "agreement": bench.agreement(),
+        "flops": bench.flops(),
+        "parts": bench.parts(),
+        "prediction": bench.prediction(),
+    }
+    if config.training:
+        figures["training"] = bench.training()
+    if output_dir is not None:
+        write_text(output_dir / "benchmark.json", json.dumps(figures, indent=2) + "\n")
+        write_text(output_dir / "benchmark.md", as_markdown(figures))
+    return figures
+
+
+def build_shape(name: str) -> SegEarth:
+    """Builds a model of the zoo with random weights and the packaged tokenizer; its speed is the real one's.
+
+    Args:
+        name: As in ``segearth zoo list``. The vocabulary keeps its language model's size.
+    """
+    from transformers import AutoConfig
+
+    config = model_config(name)
+    language = config.language_model
+    if language.pretrained or language.model_type == "phi":
+        size = AutoConfig.for_model(language.model_type).vocab_size
+        language.config = {"vocab_size": size, **language.config}
+    language.pretrained, config.text.tokenizer = None, "aerial"
+    return build_model(config, load_weights=False)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Returns what the figures were measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    facts = {"device": device.type, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {**facts, "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+class _Bench:
+    def __init__(self, model: SegEarth, config: BenchmarkConfig) -> None:
+        self.model, self.config, self.device = model.eval(), config, model.device
+        self.image = torch.randn(1, 3, config.size, config.size).to(model.device, model.dtype)
+
+    def _questions(self, count: int) -> list[Question]:
+        return [Question(f"{WORDS[i % len(WORDS)]} {i}", answer="There it is.") for i in range(count)]
+
+    def _text(self, questions: list[Question], **options: bool) -> EncodedText:
+        return self.model.prompt_encoder.encode(questions, **options).to(self.device)
+
+    @torch.no_grad()
+    def _answer(self, count: int) -> Tensor:
+        features = self.model.encode_image(self.image)
+        return torch.cat([self._ask(features, some) for some in self._chunks(count)])
+
+    def _ask(self, features: Any, questions: list[Question]) -> Tensor:
+        index = torch.zeros(len(questions), dtype=torch.long)
+        queries = self.model.encode_text(features, self._text(questions), index)
+        return self.model.decode_masks(features, queries).mask_logits
+
+    def _chunks(self, count: int) -> list[list[Question]]:
+        questions = self._questions(count)
+        return [questions[start : start + TOGETHER] for start in range(0, count, TOGETHER)]
+
+    @torch.no_grad()
+    def _naive(self) -> Tensor:
+        output, _ = naive_answer(self.model, self.image, self._text(self._questions(1), whole=True))
+        return output.mask_logits
+
+    def agreement(self) -> float:
+        """Largest difference of the two ways' logits over the largest logit."""
+        ours, naive = self._answer(1).float(), self._naive().float()
+        return float((ours - naive).abs().max() / naive.abs().max())
+
+    def flops(self) -> dict[str, float]:
+        """Billions of multiply-adds by part, and of a first question both ways."""
+        one = self._questions(1)
+        return count_flops(self.model, self.config.size, self._text(one), self._text(one, whole=True))
+
+    @torch.no_grad()
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Seconds of each part of a first question."""
+        model = self.model
+        maps = model.vision_encoder(self.image)
+        features = model.encode_image(self.image)
+        text, index = self._text(self._questions(1)), torch.zeros(1, dtype=torch.long)
+        queries = model.encode_text(features, text, index)
+        mask_features, memory = model.pixel_decoder(maps)
+        works: dict[str, Callable[[], Any]] = {
+            "vision encoder": lambda: model.vision_encoder(self.image),
+            "pixel decoder": lambda: model.pixel_decoder(maps),
+            "token compressor": lambda: model.token_compressor(maps[-1]),
+            "prompt up to the image": lambda: model.language_model.remember(features.prompt.embeds),
+            "keys and values for the decoders": lambda: (
+                model.mask_decoder.remember(mask_features, memory), model.description_projector.remember(maps[-1])
+            ),
+            "question": lambda: model.encode_text(features, text, index),
+            "mask": lambda: model.decode_masks(features, queries),
+        }  # fmt: skip
+        return {name: {"seconds": value} for name, value in alternate(works, self.config.repeats, self.device).items()}
+
+    def prediction(self) -> dict[str, Any]:
+        """Seconds for some questions about one image; the naive way asks one at a time, so its time is a multiple."""
+        counts = self.config.questions
+        works: dict[str, Callable[[], Any]] = {"naive": self._naive}
+        works |= {str(count): lambda count=count: self._answer(count) for count in counts}  # type: ignore[misc]
+        seconds = alternate(works, self.config.repeats, self.device)
+        naive, first = seconds["naive"], seconds[str(counts[0])]
+        rows = {}
+        for count in counts:
+            ours = seconds[str(count)]
+            further = (ours - first) / (count - counts[0]) / first if count > counts[0] else None
+            rows[str(count)] = {
+                "seconds": ours,
+                "naive seconds": naive * count,
+                "ratio": naive * count / ours,
+                "questions per second": count / ours,
+                "a further question's share of the first": further,
+            }
+        ways: dict[str, Callable[[], Any]] = {"ours": lambda: self._answer(1), "naive": self._naive}
+        memory = {name: peak_memory(way, self.device) for name, way in ways.items()}
+        return {"naive seconds": naive, "questions": rows, "peak bytes": memory}
+
+    def training(self) -> dict[str, Any]:
+        """Forward and backward of one image with one and with six questions, against one naive pair a time."""
+        self.model.train()
+        side = self.config.size
+        targets = torch.rand(6, side // 8, side // 8).round()
+        masks = torch.nn.functional.interpolate(targets[None], size=(side, side))[0].to(self.device)
+        criterion = Criterion(LossConfig())
+
+        def batch(count: int, whole: bool) -> Batch:
+            text = self._text(self._questions(count), with_answers=True, whole=whole)
+            return Batch(self.image, text, torch.zeros(count, dtype=torch.long), masks[:count], None, [])
+
+        def step(count: int) -> None:
+            given = batch(count, False)
+            output, queries = self.model(given)
+            criterion(output, queries, given, self.model.language_model).total.backward()
+
+        def naive_step() -> None:
+            given = batch(1, True)
+            output, queries = naive_answer(self.model, self.image, given.text)
+            criterion(output, queries, given, self.model.language_model).total.backward()
+
+        works: dict[str, Callable[[], Any]] = {"naive": naive_step, "1": lambda: step(1), "6": lambda: step(6)}
+        step(1)  # gradients are allocated here, and held from now on
+        memory = {name: peak_memory(work, self.device) for name, work in works.items()}
+        seconds = alternate(works, self.config.repeats, self.device)
+        self.model.zero_grad()
+        self.model.eval()
+        release_memory()
+        ratio = memory["1"] / memory["naive"] if memory["1"] and memory["naive"] else None
+        return {
+            "seconds": seconds,
+            "pairs per second": {"naive": 1 / seconds["naive"], "1": 1 / seconds["1"], "6": 6 / seconds["6"]},
+            "step ratio": seconds["naive"] / seconds["1"],
+            "pairs ratio": 6 * seconds["naive"] / seconds["6"],
+            "peak bytes above weights and gradients": memory,
+            "memory ratio": ratio,
+        }
+
+
+def as_markdown(figures: dict[str, Any]) -> str:
+    """Returns the figures as tables."""
+    box, flops = figures["machine"], figures["flops"]
+    lines = [
+        f"`{figures['model']}`, {figures['size']} px, {figures['dtype']}, {box['device']} ({box['name']}, "
+        f"{box['capability']}, {box['threads']} threads), torch {box['torch']}; logits of both ways agree to "
+        f"{figures['agreement']:.1e}.", "",
+        f"Multiply-adds of a first question, as fvcore counts them: {flops['first question']:.1f} billion; the naive "
+        f"way {flops['naive question']:.1f} billion.", "",
+        "| part of a first question | seconds | billion multiply-adds |", "|---|---:|---:|",
+        *(f"| {name} | {row['seconds']:.3f} | {_rounded(flops.get(name))} |" for name, row in figures["parts"].items()),
+        "",
+        "| questions on one image | seconds | naive | ratio | questions/s | a further question, of the first |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for count, row in figures["prediction"]["questions"].items():
+        share = row["a further question's share of the first"]
+        lines.append(
+            f"| {count} | {row['seconds']:.2f} | {row['naive seconds']:.1f} | {row['ratio']:.2f} | "
+            f"{row['questions per second']:.3f} | {'' if share is None else f'{share:.1%}'} |"
+        )
+    lines += ["", _memory("prediction, one question", figures["prediction"]["peak bytes"])]
+    if "training" in figures:
+        training = figures["training"]
+        lines += ["", "| training step | seconds | pairs/s | against naive |", "|---|---:|---:|---:|"]
+        ratios = {"naive": 1.0, "1": training["step ratio"], "6": training["pairs ratio"]}
+        names = {"naive": "naive, one question", "1": "one question", "6": "six questions of one image"}
+        for key, label in names.items():
+            seconds, pairs = training["seconds"][key], training["pairs per second"][key]
+            lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]:.2f} |")
+        lines += ["", _memory("training step", training["peak bytes above weights and gradients"])]
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _memory(label: str, peaks: dict[str, int | None]) -> str:
+    said = ", ".join(f"{name} {'?' if value is None else f'{value / 2**30:.2f} GiB'}" for name, value in peaks.items())
+    return f"Memory beyond what is held before, {label}: {said}."

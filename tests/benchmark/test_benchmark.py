@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from segearth.benchmark.measure import alternate, peak_memory
+from segearth.benchmark.naive import naive_answer
+from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
+from segearth.models.segearth import SegEarth
+from segearth.structures import Question
+
+CPU = torch.device("cpu")
+
+
+def test_works_take_turns_and_the_first_round_does_not_count() -> None:
+    order: list[str] = []
+
+    def slow() -> None:
+        order.append("slow")
+        time.sleep(0.5 if len(order) <= 2 else 0.02)
+
+    seconds = alternate({"slow": slow, "quick": lambda: order.append("quick")}, 3, CPU)
+    assert order == ["slow", "quick"] * 4
+    assert 0.02 <= seconds["slow"] < 0.3
+    assert seconds["quick"] < 0.01
+
+
+def test_peak_memory_is_what_a_work_needs_at_once() -> None:
+    def work() -> None:
+        for _ in range(3):  # one after the other: the peak is one of them
+            torch.ones(16 << 20).sum()
+
+    peak = peak_memory(work, CPU)
+    if peak is None:
+        pytest.skip("resident memory is read from Linux alone")
+    assert 0.9 * (64 << 20) < peak < 1.5 * (64 << 20)
+
+
+def test_the_naive_way_gives_the_same_answer(debug_model: SegEarth) -> None:
+    """And does what it says: the image twice, all of the prompt, logits of every position."""
+    seen: dict[str, list[int]] = {"images": [], "positions": []}
+    head = debug_model.language_model.causal_lm.get_output_embeddings()
+    hooks = [
+        debug_model.vision_encoder.register_forward_hook(lambda m, args, out: seen["images"].append(len(args[0]))),
+        head.register_forward_hook(lambda m, args, out: seen["positions"].append(len(args[0]))),
+    ]
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    question = Question("the largest ship", answer="There.")
+    with torch.no_grad():
+        text = debug_model.prompt_encoder.encode([question], whole=True)
+        naive, _ = naive_answer(debug_model, image, text)
+        for hook in hooks:
+            hook.remove()
+        features = debug_model.encode_image(image)
+        queries = debug_model.encode_text(features, debug_model.prompt_encoder.encode([question]), torch.tensor([0]))
+        ours = debug_model.decode_masks(features, queries)
+    assert (ours.mask_logits - naive.mask_logits).abs().max() <= 1e-4 * naive.mask_logits.abs().max()
+    assert seen == {"images": [1, 1], "positions": [features.prompt.embeds.shape[1] + text.lengths[0]]}
+    assert debug_model.language_model.causal_lm.config._attn_implementation != "eager"  # as it was before
+
+
+def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
+    config = BenchmarkConfig(size=64, questions=[1, 3], repeats=1)
+    figures = run_benchmark(debug_model, "segearth_debug", config, tmp_path)
+    assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8")) == json.loads(json.dumps(figures))
+    assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == as_markdown(figures)
+    assert figures["agreement"] <= 1e-4
+    assert figures["flops"]["vision encoder"] * 2 < figures["flops"]["naive question"]
+    rows = figures["prediction"]["questions"]
+    assert rows["3"]["naive seconds"] == pytest.approx(3 * figures["prediction"]["naive seconds"])
+    assert set(figures["training"]["pairs per second"]) == {"naive", "1", "6"}
+    assert all(p.grad is None for p in debug_model.parameters())
+    assert not debug_model.training
+
+
+def test_a_shape_alone_needs_no_hub() -> None:
+    with torch.device("meta"):
+        model = build_shape("segearth_swinb_phi1_5")
+    assert model.language_model.vocab_size == 51200
