@@ -1,4 +1,4 @@
-"""The command line: ``segearth predict | train | eval | data | zoo | info``."""
+"""The command line: ``segearth predict | train | eval | export | bench | data | zoo | info``."""
 
 from __future__ import annotations
 
@@ -114,6 +114,24 @@ def evaluate(
 
 @app.command()
 @shows_errors
+def export(
+    model: Annotated[str, typer.Argument(help="Training run, saved folder, hub id or zoo name.")],
+    destination: Annotated[Path, typer.Argument(help="Folder to make.")],
+    height: Annotated[int | None, typer.Option(help="Frame's height in pixels; the model's own if left out.")] = None,
+    width: Annotated[int | None, typer.Option(help="Frame's width in pixels; the model's own if left out.")] = None,
+) -> None:
+    """Writes image encoder and mask decoder as ONNX graphs."""
+    from segearth.inference.export import export_onnx
+
+    opened = open_model(model)
+    own = opened.config.image_transform.size
+    folder = export_onnx(opened, destination, (height or own, width or own))
+    for path in sorted(folder.iterdir()):
+        typer.echo(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+@shows_errors
 def info(
     model: Annotated[str, typer.Argument(help="Training run, saved folder, hub id or zoo name.")] = "segearth_tiny",
 ) -> None:
@@ -133,6 +151,35 @@ def info(
         f"segearth {__version__}, python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, cuda {torch.cuda.is_available()}"
     )
+
+
+@app.command()
+@shows_errors
+def bench(
+    model: Annotated[str, typer.Argument(help="Training run, saved folder, hub id or zoo name.")] = "segearth_tiny",
+    size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 1024,
+    questions: Annotated[str, typer.Option(help="How many to ask of one image, in turn.")] = "1,8,32,128",
+    training: Annotated[bool, typer.Option(help="Also measure training steps.")] = True,
+    shape_only: Annotated[bool, typer.Option(help="Random weights, packaged tokenizer: no hub is asked.")] = False,
+    repeats: Annotated[int, typer.Option(help="Counted rounds; medians are taken.")] = 3,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and benchmark.md.")] = None,
+) -> None:
+    """Measures a model beside the naive way of using the same weights."""
+    import torch
+
+    from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
+    from segearth.errors import UnknownNameError
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if precision not in dtypes:
+        raise UnknownNameError("precision", precision, dtypes)
+    opened = build_shape(model) if shape_only else open_model(model)
+    opened.to(device or _best_device(), dtypes[precision])
+    counts = [int(count) for count in questions.split(",")]
+    config = BenchmarkConfig(size=size, questions=counts, training=training, repeats=repeats)
+    typer.echo(as_markdown(run_benchmark(opened, model, config, out)))
 
 
 @zoo_app.command("list")
