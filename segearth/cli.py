@@ -160,6 +160,7 @@ def bench(
     size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 1024,
     questions: Annotated[str, typer.Option(help="How many to ask of one image, in turn.")] = "1,8,32,128",
     training: Annotated[bool, typer.Option(help="Also measure training steps.")] = True,
+    sizes: Annotated[str, typer.Option(help="Also take in images of these sides, such as 512,1024,2048.")] = "",
     shape_only: Annotated[bool, typer.Option(help="Random weights, packaged tokenizer: no hub is asked.")] = False,
     repeats: Annotated[int, typer.Option(help="Counted rounds; medians are taken.")] = 3,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -177,8 +178,8 @@ def bench(
         raise UnknownNameError("precision", precision, dtypes)
     opened = build_shape(model) if shape_only else open_model(model)
     opened.to(device or _best_device(), dtypes[precision])
-    counts = [int(count) for count in questions.split(",")]
-    config = BenchmarkConfig(size=size, questions=counts, training=training, repeats=repeats)
+    counts, sides = ([int(number) for number in text.split(",") if number] for text in (questions, sizes))
+    config = BenchmarkConfig(size=size, questions=counts, training=training, sizes=sides, repeats=repeats)
     typer.echo(as_markdown(run_benchmark(opened, model, config, out)))
 
 

@@ -37,6 +37,7 @@ class BenchmarkConfig:
         size: Side of the square image in pixels.
         questions: How many are asked of one image, in turn.
         training: Also measure training steps, with one and with six questions an image.
+        sizes: Also encode square images of these sides.
         repeats: Counted rounds; medians are taken.
         seed: Decides image and targets.
     """
@@ -44,6 +45,7 @@ class BenchmarkConfig:
     size: int = 1024
     questions: list[int] = field(default_factory=lambda: [1, 8, 32, 128])
     training: bool = True
+    sizes: list[int] = field(default_factory=list)
     repeats: int = 3
     seed: int = 0
 
@@ -74,6 +76,8 @@ def run_benchmark(
         "parts": bench.parts(),
         "prediction": bench.prediction(),
     }
+    if config.sizes:
+        figures["sizes"] = bench.sizes()
     if config.training:
         figures["training"] = bench.training()
     if output_dir is not None:
@@ -190,6 +194,23 @@ class _Bench:
         memory = {name: peak_memory(way, self.device) for name, way in ways.items()}
         return {"naive seconds": naive, "questions": rows, "peak bytes": memory}
 
+    @torch.no_grad()
+    def sizes(self) -> dict[str, dict[str, float | None]]:
+        """Seconds and bytes for taking in larger and larger images."""
+        rows: dict[str, dict[str, float | None]] = {}
+        for side in self.config.sizes:
+            image = torch.zeros(1, 3, side, side, device=self.device, dtype=self.model.dtype)
+
+            def encode(image: Tensor = image) -> Any:
+                return self.model.encode_image(image)
+
+            seconds = alternate({"": encode}, self.config.repeats, self.device)[""]
+            per_pixel = seconds / side**2 * 1e6
+            rows[str(side)] = {
+                "seconds": seconds, "seconds per megapixel": per_pixel, "peak bytes": peak_memory(encode, self.device)
+            }  # fmt: skip
+        return rows
+
     def training(self) -> dict[str, Any]:
         """Forward and backward of one image with one and with six questions, against one naive pair a time."""
         self.model.train()
@@ -252,6 +273,11 @@ def as_markdown(figures: dict[str, Any]) -> str:
             f"{row['questions per second']:.3f} | {'' if share is None else f'{share:.1%}'} |"
         )
     lines += ["", _memory("prediction, one question", figures["prediction"]["peak bytes"])]
+    if "sizes" in figures:
+        lines += ["", "| image side | seconds | seconds a megapixel | GiB |", "|---:|---:|---:|---:|"]
+        for side, row in figures["sizes"].items():
+            peak = "?" if row["peak bytes"] is None else f"{row['peak bytes'] / 2**30:.2f}"
+            lines.append(f"| {side} | {row['seconds']:.2f} | {row['seconds per megapixel']:.2f} | {peak} |")
     if "training" in figures:
         training = figures["training"]
         lines += ["", "| training step | seconds | pairs/s | against naive |", "|---|---:|---:|---:|"]
