@@ -64,7 +64,7 @@ def test_the_naive_way_gives_the_same_answer(debug_model: SegEarth) -> None:
 
 
 def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
-    config = BenchmarkConfig(size=64, questions=[1, 3], sizes=[32, 64], repeats=1)
+    config = BenchmarkConfig(size=64, questions=[1, 3], sizes=[64, 96], repeats=1)
     figures = run_benchmark(debug_model, "segearth_debug", config, tmp_path)
     assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8")) == json.loads(json.dumps(figures))
     assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == as_markdown(figures)
@@ -72,7 +72,7 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     assert figures["flops"]["vision encoder"] * 2 < figures["flops"]["naive question"]
     rows = figures["prediction"]["questions"]
     assert rows["3"]["naive seconds"] == pytest.approx(3 * figures["prediction"]["naive seconds"])
-    assert list(figures["sizes"]) == ["32", "64"]
+    assert list(figures["sizes"]) == ["64", "96"]
     assert set(figures["training"]["pairs per second"]) == {"naive", "1", "6"}
     assert all(p.grad is None for p in debug_model.parameters())
     assert not debug_model.training
