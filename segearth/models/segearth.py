@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from segearth.errors import CheckpointError
 from segearth.models.description_projector import pool_description
@@ -214,9 +215,29 @@ class SegEarth(
         folder = local_folder(model_id, **options)
         config = read_config(folder)
         config.text.tokenizer = str(folder)
-        model = build_model(config, load_weights=False)
+        with WithoutRandomStart():
+            model = build_model(config, load_weights=False)
         load_weights(model, folder / WEIGHTS_FILE)
         return model.eval()
+
+
+class WithoutRandomStart(TorchFunctionMode):
+    """Inside this context tensors are filled with zeros instead of random numbers: weights that follow replace them.
+
+    Drawing takes most of the time of building a large model. What is computed, such as constants and the buffers that
+    no file holds, is computed as ever.
+    """
+
+    # By name, since transformers puts its own functions in the place of those in torch.nn.init.
+    DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_"})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Passes on every call but draws in place."""
+        if getattr(func, "__name__", "") not in self.DRAWS:
+            return func(*args, **(kwargs or {}))
+        tensor = args[0] if args else kwargs["tensor"]  # functions of torch.nn.init are called by keyword
+        with torch.no_grad():
+            return tensor.zero_()  # not left as it is: a truncated normal is drawn again until it is in range
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -242,20 +263,45 @@ def read_config(folder: Path) -> ModelConfig:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads safetensors strictly: every key must match in name and shape.
 
+    Tensors are copied one at a time, so that memory holds the weights once. Of names that share one tensor, the file
+    holds one.
+
     Raises:
         CheckpointError: The file is missing or damaged, or its keys are not the model's.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise CheckpointError(f"no weights at {path}")
+    names: dict[int, list[str]] = {}
+    own = model.state_dict(keep_vars=True)
+    for name, tensor in own.items():
+        names.setdefault(id(tensor), []).append(name)
     try:
-        load_model(model, str(path), strict=True)
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        found = {next((name for name in tied if name in shapes), tied[0]) for tied in names.values()}
+        _check_fit(shapes, {name: tuple(own[name].shape) for name in found}, path)
+        with torch.no_grad():
+            for name in found:
+                # Opened anew for each: what was read of a mapped file stays in memory until it is closed.
+                with safe_open(path, "pt") as file:
+                    own[name].copy_(file.get_tensor(name))
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch or save it again") from error
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit this model: {' '.join(str(error).split())[:600]}") from error
+
+
+def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], path: Path) -> None:
+    lines = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
+    lines += [f"unknown {name}" for name in sorted(found.keys() - expected.keys())]
+    lines += [
+        f"{name} is {found[name]} where the model has {expected[name]}"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name] != expected[name]
+    ]
+    if lines:
+        more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
+        raise CheckpointError(f"{path} does not fit this model: {', '.join(lines[:6])}{more}")
 
 
 def local_folder(model_id: str, **options: Any) -> Path:
