@@ -1,0 +1,202 @@
+"""The image encoder and the mask decoder as ONNX graphs. The language model between them stays in transformers.
+
+The frame's size is fixed in the graphs, the number of questions is not.
+
+Shapes: ``N`` questions about one image, ``S`` image tokens, ``C`` channels, ``D`` width of the language model, ``H W``
+the frame.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import importlib.util
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segearth import __version__
+from segearth.data.transform import MULTIPLE
+from segearth.errors import ConfigError, MissingExtraError
+from segearth.models.description_projector import pool_description
+from segearth.models.mask_decoder import NUM_LEVELS, attention_mask
+from segearth.structures import DecoderMemory, Question
+from segearth.utils.files import atomic_folder, check_new_folder, write_text
+
+if TYPE_CHECKING:
+    from segearth.models.segearth import SegEarth
+
+ENCODER_FILE, DECODER_FILE, FACTS_FILE = "encoder.onnx", "decoder.onnx", "export.json"
+OPSET = 20  # the first whose GridSample is that of ``grid_sample`` by name, too
+
+
+class ImageEncoderGraph(nn.Module):
+    """All of :meth:`SegEarth.encode_image` but the language model's part."""
+
+    def __init__(self, model: SegEarth) -> None:
+        super().__init__()
+        self.vision_encoder, self.pixel_decoder = model.vision_encoder, model.pixel_decoder
+        self.token_compressor = model.token_compressor
+        self.description_projector, self.mask_decoder = model.description_projector, model.mask_decoder
+
+    def features(self, images: Tensor) -> tuple[Tensor, list[Tensor], DecoderMemory]:
+        """Returns image tokens, the projector's keys and values one after the other, and the decoder's memory."""
+        maps = self.vision_encoder(images)
+        memory = self.mask_decoder.remember(*self.pixel_decoder(maps))
+        media = [part for pair in self.description_projector.remember(maps[-1]) for part in pair]
+        return self.token_compressor(maps[-1]), media, memory
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps ``(1, 3, H, W)`` to the tensors that :func:`feature_names` names."""
+        tokens, media, memory = self.features(images)
+        return tokens, memory.mask_features, *media, *(part for pair in memory.layers for part in pair)
+
+
+class MaskDecoderGraph(nn.Module):
+    """Description projector and mask decoder for one image, whose questions lie side by side already."""
+
+    def __init__(self, model: SegEarth, shapes: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.projector, self.decoder, self.shapes = model.description_projector, model.mask_decoder, shapes
+
+    def forward(self, descriptions: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Decodes one mask a question.
+
+        Args:
+            descriptions: ``(N, D)``.
+            features: What :class:`ImageEncoderGraph` gives, without the image tokens.
+
+        Returns:
+            Mask logits ``(N, H/4, W/4)`` and presence logits ``(N,)``.
+        """
+        projector, decoder = self.projector, self.decoder
+        mask_features, *parts = features
+        pairs = list(zip(parts[::2], parts[1::2], strict=True))
+        media, memory = pairs[: len(projector.layers)], pairs[len(projector.layers) :]
+        latent = projector.latent_proj(descriptions)[None]
+        for layer, seen in zip(projector.layers, media, strict=True):
+            latent = layer(latent, seen)
+        query = projector.query_proj(torch.cat([projector.origin_proj(descriptions)[None], projector.norm(latent)], -1))
+        logits = self._mask_logits(query, mask_features)
+        for i, (layer, seen) in enumerate(zip(decoder.layers, memory, strict=True)):
+            query = layer(query, *seen, attention_mask(logits, self.shapes[i % NUM_LEVELS]))
+            logits = self._mask_logits(query, mask_features)
+        return logits[0], decoder.presence_head(decoder.norm(query))[0, :, 0]
+
+    def _mask_logits(self, query: Tensor, mask_features: Tensor) -> Tensor:
+        return torch.einsum("bqc,bchw->bqhw", self.decoder.mask_embed(self.decoder.norm(query)), mask_features)
+
+
+def feature_names(model: SegEarth) -> list[str]:
+    """Names of the encoder's outputs, in order; the decoder takes all but the first, ``image_tokens``."""
+    names = ["image_tokens", "mask_features"]
+    for part, module in (("media", model.description_projector), ("memory", model.mask_decoder)):
+        names += [f"{part}_{what}_{i}" for i in range(len(module.layers)) for what in ("keys", "values")]
+    return names
+
+
+def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | None = None) -> Path:
+    """Writes ``encoder.onnx``, ``decoder.onnx`` and ``export.json`` in float32.
+
+    Args:
+        model: Left as it is, on any device and of any precision.
+        folder: Folder to make; it appears when all three files are whole.
+        size: Frame ``(H, W)`` in pixels, multiples of 32; a square of the model's own size if left out.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+        ConfigError: A side is no multiple of 32.
+        CheckpointError: ``folder`` cannot be made.
+    """
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "onnx")
+    transform = model.config.image_transform
+    height, width = size or (transform.size, transform.size)
+    if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
+        raise ConfigError(f"a frame of {height}x{width} px cannot be exported; give multiples of {MULTIPLE}")
+    check_new_folder(folder)
+    names = feature_names(model)
+    with torch.no_grad():
+        encoder = _plain(ImageEncoderGraph(model))
+        image = torch.zeros(1, 3, height, width)
+        shapes = encoder.features(image)[2].shapes
+        decoder = _plain(MaskDecoderGraph(model, shapes))
+        features = list(encoder(image)[1:])
+        descriptions = torch.zeros(2, model.language_model.dim)
+        count = ({0: torch.export.Dim("questions")}, [None] * len(features))
+        with atomic_folder(folder) as temporary:
+            _write_graph(encoder, (image,), temporary / ENCODER_FILE, ["images"], names)
+            _write_graph(
+                decoder, (descriptions, features), temporary / DECODER_FILE, ["descriptions", *names[1:]],
+                ["mask_logits", "presence_logits"], count,
+            )  # fmt: skip
+            facts = {
+                "input_size": [height, width],
+                "image_transform": asdict(transform),
+                "presence_threshold": model.config.presence_threshold,
+                "language_width": model.language_model.dim,
+                "encoder": {"file": ENCODER_FILE, "inputs": ["images"], "outputs": names},
+                "decoder": {
+                    "file": DECODER_FILE,
+                    "inputs": ["descriptions", *names[1:]],
+                    "outputs": ["mask_logits", "presence_logits"],
+                },
+                "opset": OPSET,
+                "versions": {"segearth": __version__}
+                | {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxscript")},
+            }
+            write_text(temporary / FACTS_FILE, json.dumps(facts, indent=2) + "\n")
+    return Path(folder)
+
+
+@torch.inference_mode()
+def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Question]) -> np.ndarray:
+    """Reads questions with the language model: the step between the two graphs.
+
+    Args:
+        model: The model that was exported; only its language model and prompt encoder are used.
+        image_tokens: ``(1, S, D)`` from the encoder.
+        questions: ``N`` questions about the image.
+
+    Returns:
+        ``(N, D)`` float32 descriptions for the decoder.
+
+    Raises:
+        QuestionError: A question is empty or too long.
+    """
+    language_model, prompt_encoder = model.language_model, model.prompt_encoder
+    text = prompt_encoder.encode(questions).to(model.device)
+    words = language_model.embed(torch.tensor([prompt_encoder.before_image], dtype=torch.long, device=model.device))
+    tokens = torch.from_numpy(image_tokens).to(words)
+    prompt = language_model.remember(torch.cat([words, tokens], 1))
+    about = torch.zeros(len(questions), dtype=torch.long)
+    hidden = language_model.hidden_states(prompt, language_model.embed(text.input_ids), text.lengths, about)
+    return pool_description(hidden, text.description_mask).float().cpu().numpy()
+
+
+def _plain(graph: Any) -> Any:
+    """A copy in float32 on the CPU, in eval mode."""
+    return copy.deepcopy(graph).float().cpu().eval()
+
+
+def _write_graph(
+    graph: nn.Module, arguments: tuple[Any, ...], path: Path, inputs: list[str], outputs: list[str],
+    dynamic_shapes: Any = None,
+) -> None:  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's exporter about torch
+        torch.onnx.export(
+            graph, arguments, path, input_names=inputs, output_names=outputs, dynamic_shapes=dynamic_shapes,
+            dynamo=True, external_data=False, opset_version=OPSET, verbose=False,
+        )  # fmt: skip
