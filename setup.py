@@ -12,6 +12,7 @@ EXTRAS = {
     "geo": ["rasterio>=1.4", "shapely>=2.0"],
     "train": ["deepspeed>=0.17", "peft>=0.17", "tensorboard>=2.16"],
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "quant": ["torchao>=0.18,<0.19"],  # its 4-bit layers for CPUs are a prototype, whose name may change
     "demo": ["gradio>=5,<7"],
     "rl": ["trl>=1.16,<1.17", "datasets>=4"],
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.13"],

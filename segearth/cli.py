@@ -20,6 +20,10 @@ app.add_typer(zoo_app, name="zoo")
 
 ModelOption = Annotated[str, typer.Option(help="Training run, saved folder, hub id, or a name of `segearth zoo list`.")]
 
+PrecisionOption = Annotated[
+    str, typer.Option(help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]).")
+]
+
 
 def shows_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turns this library's errors into one message and exit code 1; others keep their traceback."""
@@ -46,15 +50,17 @@ def predict(
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    precision: PrecisionOption = "fp32",
 ) -> None:
     """Answers one question about one picture."""
+    from segearth.inference.precision import set_precision
     from segearth.inference.predictor import Predictor
     from segearth.inference.visualize import overlay as draw
     from segearth.inference.visualize import save_mask, save_picture
     from segearth.utils.files import read_image
 
     picture = read_image(image)
-    predictor = Predictor(open_model(model), device or _best_device())
+    predictor = Predictor(set_precision(open_model(model).to(device or _best_device()), precision))
     predictor.set_image(picture)
     result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
     save_mask(out, result.mask)
@@ -94,10 +100,12 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="What to score; the experiment's output_dir if left out.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test of the experiment's data.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder of the report; MODEL/eval_SPLIT if left out.")] = None,
+    precision: PrecisionOption = "fp32",
 ) -> None:
     """Scores a model on a split, beside its controls, and writes a report."""
     from segearth.config import load_experiment
     from segearth.evaluation.run import evaluate_experiment
+    from segearth.inference.precision import set_precision
     from segearth.utils.logging import configure_logging
 
     experiment = load_experiment(experiment_path(config), overrides or [])
@@ -105,7 +113,7 @@ def evaluate(
     rank, world_size = join_ranks()
     configure_logging(rank == 0)
     folder = out or Path(experiment.train.output_dir) / f"eval_{split}"
-    opened = open_model(source)
+    opened = set_precision(open_model(source).to(_best_device()), precision)
     result = evaluate_experiment(experiment, opened, source, split, folder, rank, world_size, _best_device())
     if rank == 0:
         typer.echo(result)
