@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
 
 ENCODER_FILE, DECODER_FILE, FACTS_FILE = "encoder.onnx", "decoder.onnx", "export.json"
-OPSET = 20  # the first whose GridSample is that of ``grid_sample`` by name, too
+OPSET = 20
 
 
 class ImageEncoderGraph(nn.Module):
@@ -134,7 +134,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
         decoder = _plain(MaskDecoderGraph(model, shapes))
         features = list(encoder(image)[1:])
         descriptions = torch.zeros(2, model.language_model.dim)
-        count = ({0: torch.export.Dim("questions")}, [None] * len(features))
+        count = ({0: torch.export.Dim("questions")}, [{}] * len(features))
         with atomic_folder(folder) as temporary:
             _write_graph(encoder, (image,), temporary / ENCODER_FILE, ["images"], names)
             _write_graph(

@@ -53,7 +53,9 @@ def in_onnxruntime(
 ) -> tuple[np.ndarray, np.ndarray]:
     features = dict(zip(feature_names(model), sessions["encoder"].run(None, {"images": images}), strict=True))
     descriptions = describe(model, features.pop("image_tokens"), questions)
-    return tuple(sessions["decoder"].run(["mask_logits", "presence_logits"], {"descriptions": descriptions, **features}))
+    return tuple(
+        sessions["decoder"].run(["mask_logits", "presence_logits"], {"descriptions": descriptions, **features})
+    )
 
 
 @torch.inference_mode()
@@ -80,7 +82,9 @@ def test_onnxruntime_gives_the_models_logits(
 
 
 def test_the_graphs_depend_on_image_and_question(debug_model: SegEarth, sessions: dict[str, Any]) -> None:
-    noise, fields = (in_onnxruntime(sessions, debug_model, frame(debug_model, c), QUESTIONS) for c in ("noise", "fields"))
+    noise, fields = (
+        in_onnxruntime(sessions, debug_model, frame(debug_model, c), QUESTIONS) for c in ("noise", "fields")
+    )
     assert np.abs(noise[0] - fields[0]).max() > 1e-2
     assert np.abs(noise[0][0] - noise[0][1]).max() > 1e-3
 
@@ -94,6 +98,7 @@ def test_the_facts_beside_the_graphs_are_theirs(
         assert facts[name]["inputs"] == [i.name for i in session.get_inputs()]
         assert facts[name]["outputs"] == [o.name for o in session.get_outputs()]
     assert facts["input_size"] == sessions["encoder"].get_inputs()[0].shape[2:] == [128, 96]
+    assert sessions["decoder"].get_inputs()[0].shape == ["questions", facts["language_width"]]
     assert facts["image_transform"]["mean"] == debug_model.config.image_transform.mean
     assert facts["versions"]["torch"] == torch.__version__
 
