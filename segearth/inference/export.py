@@ -134,7 +134,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
         decoder = _plain(MaskDecoderGraph(model, shapes))
         features = list(encoder(image)[1:])
         descriptions = torch.zeros(2, model.language_model.dim)
-        count = ({0: torch.export.Dim("questions")}, [{}] * len(features))
+        count: Any = ({0: torch.export.Dim("questions")}, [{}] * len(features))
         with atomic_folder(folder) as temporary:
             _write_graph(encoder, (image,), temporary / ENCODER_FILE, ["images"], names)
             _write_graph(
