@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-POINTS_PER_THREAD = 2**16  # sampling points worked on at once: what fits a core's second cache
+POINTS_PER_THREAD = 2**17  # sampling points worked on at once: fewer take less memory, more need fewer operations
 
 
 class _Axis(NamedTuple):
@@ -55,9 +55,9 @@ class _Points(NamedTuple):
 
     @classmethod
     def of(cls, coordinates: Tensor, h: int, w: int) -> _Points:
-        """Args: coordinates: ``(2, heads, queries * points)`` in [0, 1]."""
-        x, y = _Axis.of(coordinates[0], w), _Axis.of(coordinates[1], h)
-        heads = coordinates.shape[1]
+        """Args: coordinates: ``(heads, queries * points, 2)`` in [0, 1]."""
+        x, y = _Axis.of(coordinates[..., 0], w), _Axis.of(coordinates[..., 1], h)
+        heads = coordinates.shape[0]
         base = y.low * w + x.low
         base += torch.arange(0, heads * h * w, h * w, dtype=torch.int32).view(heads, 1)
         return cls(x, y, base, (0, x.step, w * y.step, w * y.step + x.step))
@@ -69,14 +69,13 @@ class _Points(NamedTuple):
             torch.add(self.base, step, out=rows[..., corner])
         return rows
 
-    def weights(self, attention: Tensor) -> Tensor:
-        """``(heads, n / heads, 4)`` attention times bilinear weight."""
-        out = attention.new_empty(*attention.shape, 4)
+    def weights(self, attention: Tensor, out: Tensor) -> Tensor:
+        """Writes attention times bilinear weight of the four cells to ``(4, heads, n / heads)``."""
         x_hats = self.x.hats()
         for row, y_hat in enumerate(self.y.hats()):
             y_hat *= attention
             for column, x_hat in enumerate(x_hats):
-                torch.mul(y_hat, x_hat, out=out[..., 2 * row + column])
+                torch.mul(y_hat, x_hat, out=out[2 * row + column])
         return out
 
 
@@ -89,9 +88,9 @@ class _Blocks:
         self.shapes = shapes
         self.value = heads_first(value).to(dtype)  # (B*M, S, D)
         # Locations stay in fp32: eight bits of mantissa cannot address a 128-cell row.
-        planes = locations.to(dtype).permute(5, 3, 0, 2, 1, 4)
-        self.locations = planes.reshape(2, levels, batch * heads, -1)
-        self.weights = weights.to(dtype).permute(3, 0, 2, 1, 4).reshape(levels, batch * heads, -1)
+        locations = locations.to(dtype).permute(3, 0, 2, 1, 4, 5)
+        self.locations = locations.reshape(levels, batch * heads, -1, 2).contiguous()
+        self.weights = weights.to(dtype).permute(3, 0, 2, 1, 4).reshape(levels, batch * heads, -1).contiguous()
 
     def __iter__(self) -> Iterator[tuple[slice, int, slice]]:
         count = self.value.shape[0]
@@ -105,7 +104,7 @@ class _Blocks:
 
 def heads_first(rows: Tensor) -> Tensor:
     """``(B, N, M, D)`` to ``(B * M, N, D)``."""
-    return rows.transpose(1, 2).reshape(-1, rows.shape[1], rows.shape[3])
+    return rows.transpose(1, 2).reshape(-1, rows.shape[1], rows.shape[3]).contiguous()
 
 
 class SampleOnCPU(torch.autograd.Function):
@@ -120,9 +119,11 @@ class SampleOnCPU(torch.autograd.Function):
         blocks = _Blocks(shapes, value, locations, weights)
         out = blocks.value.new_zeros(batch * heads, length, value.shape[3])
         for group, level, cells in blocks:
-            at = _Points.of(blocks.locations[:, level, group], *shapes[level])
-            rows, bilinear = (t.view(-1, points * 4) for t in (at.rows(), at.weights(blocks.weights[level, group])))
-            table = blocks.value[group, cells].flatten(0, 1)
+            at = _Points.of(blocks.locations[level, group], *shapes[level])
+            rows, table = at.rows(), blocks.value[group, cells].flatten(0, 1)
+            bilinear = torch.empty_like(rows, dtype=table.dtype)
+            at.weights(blocks.weights[level, group], bilinear.movedim(-1, 0))
+            rows, bilinear = rows.view(-1, points * 4), bilinear.view(-1, points * 4)
             out[group].flatten(0, 1).add_(F.embedding_bag(rows, table, mode="sum", per_sample_weights=bilinear))
         return out.view(batch, heads, length, -1).transpose(1, 2).reshape(batch, length, -1).to(value.dtype)
 
@@ -139,23 +140,21 @@ class SampleOnCPU(torch.autograd.Function):
         d_locations, d_weights = torch.empty_like(blocks.locations), torch.empty_like(blocks.weights)
         for group, level, cells in blocks:
             h, w = ctx.shapes[level]
-            at = _Points.of(blocks.locations[:, level, group], h, w)
+            at = _Points.of(blocks.locations[level, group], h, w)
             attention, sums = blocks.weights[level, group], grads[group].flatten(0, 1)
-            bilinear = at.weights(attention)
             if of_locations or of_weights:
                 table = blocks.value[group, cells].flatten(0, 1)
-                dots = _dots(at.rows().view(-1, points * 4), sums, table, bilinear).view(bilinear.shape)
+                dots = _dots(at.rows().view(-1, points * 4), sums, table).view(*attention.shape, 4)
                 d_weights[level, group], d_x, d_y = _bilinear_gradients(at, dots)
-                torch.mul(d_x.mul_(w), attention, out=d_locations[0, level, group])
-                torch.mul(d_y.mul_(h), attention, out=d_locations[1, level, group])
+                torch.mul(d_x.mul_(w), attention, out=d_locations[level, group][..., 0])
+                torch.mul(d_y.mul_(h), attention, out=d_locations[level, group][..., 1])
             if d_value is not None:
-                d_table = _scatter(at, sums, bilinear, points, d_value[group, cells].shape[:2].numel())
-                d_value[group, cells] = d_table.view(-1, h * w, d_table.shape[1])
+                d_value[group, cells] = _scatter(at, attention, sums, h * w)
         if d_value is not None:
             d_value = d_value.view(batch, heads, -1, value.shape[3]).transpose(1, 2).to(value.dtype)
-        planes = d_locations.view(2, levels, batch, heads, length, points).permute(2, 4, 3, 1, 5, 0)
+        d_locations = d_locations.view(levels, batch, heads, length, points, 2).permute(1, 3, 2, 0, 4, 5)
         d_weights = d_weights.view(levels, batch, heads, length, points).permute(1, 3, 2, 0, 4)
-        return d_value, planes.to(locations.dtype), d_weights.to(weights.dtype), None
+        return d_value, d_locations.to(locations.dtype), d_weights.to(weights.dtype), None
 
 
 def _bilinear_gradients(at: _Points, dots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -171,26 +170,31 @@ def _bilinear_gradients(at: _Points, dots: Tensor) -> tuple[Tensor, Tensor, Tens
     return d_weight, left.mul_(x0).addcmul_(right, x1), upper.mul_(y0).addcmul_(lower, y1)
 
 
-def _dots(rows: Tensor, sums: Tensor, table: Tensor, bilinear: Tensor) -> Tensor:
+def _dots(rows: Tensor, sums: Tensor, table: Tensor) -> Tensor:
     """Dot product of each bag's gradient with each table row it read: a matrix product sampled at few places."""
     bags, size = rows.shape
-    starts = torch.arange(0, bags * size + 1, size, dtype=torch.int32)
+    # A bag may read a row twice, but torch makes no room for more places than the whole product has.
+    table = F.pad(table, (0, 0, 0, max(0, size - len(table))))
+    starts = torch.arange(0, rows.numel() + 1, size, dtype=torch.int32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        places = torch.sparse_csr_tensor(
-            starts, rows.view(-1), bilinear.view(-1), (bags, table.shape[0]), check_invariants=False
+        out = torch.sparse_csr_tensor(
+            starts, rows.view(-1), sums.new_zeros(rows.numel()), (bags, len(table)), check_invariants=False
         )
-    return torch.sparse.sampled_addmm(places, sums, table.t(), beta=0.0).values()
+    return torch.sparse.sampled_addmm(out, sums, table.t(), beta=0.0, out=out).values()
 
 
-def _scatter(at: _Points, sums: Tensor, bilinear: Tensor, points: int, count: int) -> Tensor:
+def _scatter(at: _Points, attention: Tensor, sums: Tensor, cells: int) -> Tensor:
     """Adds each bag's gradient to the rows it read, as bags of bags: sorted by upper left cell, four sums of them."""
-    cells, order = at.base.view(-1).sort()
-    ends = torch.searchsorted(cells, torch.arange(count + 1, dtype=torch.int32), out_int32=True)
-    bags = (order // points).int()
-    bilinear = bilinear.view(-1, 4).index_select(0, order).t().contiguous()
+    count, points = attention.shape[0] * cells, attention.numel() // sums.shape[0]
+    base = at.base.view(-1)
+    lengths = torch.bincount(base, minlength=count)
+    starts = lengths.cumsum(0).sub_(lengths).int()
+    order = (base.short() if count <= 2**15 else base).argsort()  # half the passes of a radix sort
+    bags = torch.arange(sums.shape[0], dtype=torch.int32).repeat_interleave(points).index_select(0, order)
+    bilinear = at.weights(attention, attention.new_empty(4, *attention.shape)).view(4, -1).index_select(1, order)
     table = sums.new_zeros(count, sums.shape[1])
     for step, weights in zip(at.steps, bilinear, strict=True):
-        part = F.embedding_bag(bags, sums, ends, mode="sum", per_sample_weights=weights, include_last_offset=True)
+        part = F.embedding_bag(bags, sums, starts, mode="sum", per_sample_weights=weights)
         table[step:] += part[: count - step]
-    return table
+    return table.view(-1, cells, sums.shape[1])
