@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -209,8 +210,16 @@ def evaluate(
     rows = build_controls(dataset, train_dataset, rules, seed=seed, limit=limit, progress=progress) if controls else []
     part = _Part.empty([control.name for control in rows], examples)
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    for index in tqdm(range(rank, count, world_size), f"{dataset.name} {dataset.split}", disable=not progress):
-        _score_image(predictor, dataset[index], rules, rows, part)
+    indices = range(rank, count, world_size)
+    samples = _read_ahead(dataset, indices)
+    start, waited = time.perf_counter(), 0.0
+    for _ in tqdm(indices, f"{dataset.name} {dataset.split}", disable=not progress):
+        asked = time.perf_counter()
+        sample = next(samples)
+        waited += time.perf_counter() - asked
+        _score_image(predictor, sample, rules, rows, part)
+    if indices:
+        logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
     parts = _gather(part, world_size)
     whole = _Part.join(parts)
     if whole.without_mask:
@@ -227,6 +236,19 @@ def evaluate(
         seconds=whole.seconds,
         without_mask=whole.without_mask,
     )
+
+
+def _read_ahead(dataset: SegmentationDataset, indices: Iterable[int]) -> Iterator[Sample]:
+    """Reads each sample while the one before it is scored."""
+    with ThreadPoolExecutor(1) as reader:
+        reading: Future[Sample] | None = None
+        for index in indices:
+            following = reader.submit(dataset.__getitem__, index)
+            if reading is not None:
+                yield reading.result()
+            reading = following
+        if reading is not None:
+            yield reading.result()
 
 
 @dataclass(slots=True)

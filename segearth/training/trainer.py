@@ -39,6 +39,7 @@ from segearth.utils.seeds import seed_everything
 from segearth.zoo.lookup import build_described
 
 logger = logging.getLogger(__name__)
+MOST_WAIT = 5.0  # percent of the time that a device may wait for data
 LOSS_NAMES = ("total", "bce", "dice", "presence", "text")
 
 
@@ -110,9 +111,10 @@ class Trainer:
                 if log is not None:
                     log.write(**facts)
                     logger.info(
-                        "step %d/%d  loss %.3f (bce %.3f dice %.3f presence %.3f text %.3f)  %.1f images/s  left %s",
+                        "step %d/%d  loss %.3f (bce %.3f dice %.3f presence %.3f text %.3f)  %.1f images/s  "
+                        "data wait %.1f %%  left %s",
                         done, train.max_steps, *(facts[name] for name in LOSS_NAMES), facts["images_per_second"],
-                        eta.left(done),
+                        100 * facts["data_wait"], eta.left(done),
                     )  # fmt: skip
                 if board is not None:
                     for name, value in facts.items():
@@ -123,6 +125,7 @@ class Trainer:
                 ckpt.export_model(self.model, self.average, self.folder, process)
         if log is not None:
             log.close()
+            window.log_wait()
         if board is not None:
             board.close()
         return self.folder
@@ -254,6 +257,7 @@ class _Window:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.ids: list[str] = []
+        self.total = self.total_waited = 0.0  # seconds since the start
         self._clear()
 
     def _clear(self) -> None:
@@ -269,10 +273,16 @@ class _Window:
             dist.all_reduce(self.sums)
         means = (self.sums / world_size / self.steps).tolist()
         elapsed = time.perf_counter() - self.start
+        self.total, self.total_waited = self.total + elapsed, self.total_waited + self.waited
         facts = {name: round(value, 5) for name, value in zip(LOSS_NAMES, means, strict=True)}
         facts |= {"steps_per_second": self.steps / elapsed, "data_wait": round(self.waited / elapsed, 4)}
         self._clear()
         return facts
+
+    def log_wait(self) -> None:
+        share = 100 * self.total_waited / max(self.total, 1e-9)
+        hint = "; raise data.num_workers" if share > MOST_WAIT else ""
+        logger.info("waited for data %.1f %% of %.0f s%s", share, self.total, hint)
 
 
 def _as_yaml(config: ExperimentConfig) -> str:
