@@ -68,12 +68,14 @@ def build_described(spec: Mapping[str, Any]) -> SegEarth:
         CheckpointError: The weights at ``pretrained`` are missing, damaged, or do not fit the overrides.
     """
     from segearth.models.build import build_model
-    from segearth.models.segearth import WEIGHTS_FILE, load_weights, local_folder
+    from segearth.models.segearth import WEIGHTS_FILE, WithoutRandomStart, load_weights, local_folder
 
     pretrained = spec.get("pretrained")
-    model = build_model(model_config(spec), load_weights=not pretrained)
-    if pretrained:
-        load_weights(model, local_folder(str(pretrained)) / WEIGHTS_FILE)
+    if not pretrained:
+        return build_model(model_config(spec))
+    with WithoutRandomStart():
+        model = build_model(model_config(spec), load_weights=False)
+    load_weights(model, local_folder(str(pretrained)) / WEIGHTS_FILE)
     return model
 
 
