@@ -17,6 +17,7 @@ from segearth.models.segearth import SegEarth
 
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from segearth.training.trainer import Trainer
+from segearth.utils.torchvision_mend import mend_torchvision
 
 REPO = Path(__file__).parents[2]
 
@@ -134,6 +135,7 @@ def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:
 
 
 def test_lora_is_merged_into_what_is_saved(tmp_path: Path) -> None:
+    mend_torchvision()  # peft imports it
     pytest.importorskip("peft")
     config = experiment(tmp_path, max_steps=2, ema_decay=0.0, lora={"enabled": True, "rank": 2})
     trainer = Trainer(config)
