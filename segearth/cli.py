@@ -176,16 +176,14 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and benchmark.md.")] = None,
 ) -> None:
     """Measures a model beside the naive way of using the same weights."""
-    import torch
-
     from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
     from segearth.errors import UnknownNameError
+    from segearth.inference.precision import set_precision
 
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    if precision not in dtypes:
-        raise UnknownNameError("precision", precision, dtypes)
+    if precision not in ("fp32", "bf16"):  # whole numbers cannot be trained
+        raise UnknownNameError("precision", precision, ["fp32", "bf16"])
     opened = build_shape(model) if shape_only else open_model(model)
-    opened.to(device or _best_device(), dtypes[precision])
+    set_precision(opened.to(device or _best_device()), precision)
     counts, sides = ([int(number) for number in text.split(",") if number] for text in (questions, sizes))
     config = BenchmarkConfig(size=size, questions=counts, training=training, sizes=sides, repeats=repeats)
     typer.echo(as_markdown(run_benchmark(opened, model, config, out)))

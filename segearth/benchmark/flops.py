@@ -24,7 +24,7 @@ def count_flops(model: SegEarth, size: int, text: EncodedText, whole: EncodedTex
         whole: The same to its end, as the naive way reads it.
 
     Returns:
-        Billions (10⁹) by part, and the totals ``"first question"``, ``"further question"`` and ``"naive question"``.
+        Billions (10⁹) by part, and the totals ``"first question"`` and ``"naive question"``.
     """
     from fvcore.nn import FlopCountAnalysis
 
@@ -38,7 +38,7 @@ def count_flops(model: SegEarth, size: int, text: EncodedText, whole: EncodedTex
     with torch.no_grad(), plain_operators(model):
         maps = model.vision_encoder(image)
         language = model.language_model
-        tokens = model.token_compressor(maps[-1]).shape[1] + len(model.prompt_encoder.before_image)
+        tokens = model.embed_prompt(model.token_compressor(maps[-1])).shape[1]
         head = language.dim * language.vocab_size / 1e9
 
         def words(count_: int) -> Tensor:
@@ -55,14 +55,13 @@ def count_flops(model: SegEarth, size: int, text: EncodedText, whole: EncodedTex
         parts["question"] = both - parts["prompt up to the image"]
         query = torch.zeros(1, model.mask_decoder.dim, **options)
         mask_features, memory = model.pixel_decoder(maps)
-        decoded = count(_Decodes(model), query, mask_features, *memory)
-        parts["mask"] = decoded
+        parts["mask"] = count(_Decodes(model), query, mask_features, *memory)
         naive_words = count(_Reads(language), words(everything)) + everything * head
     image_parts = sum(parts[name] for name in ("vision encoder", "pixel decoder", "token compressor"))
     return {
         **parts,
         "first question": sum(parts.values()),
-        "naive question": image_parts + parts["vision encoder"] + naive_words + decoded,
+        "naive question": image_parts + parts["vision encoder"] + naive_words + parts["mask"],
     }
 
 

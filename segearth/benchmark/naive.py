@@ -47,12 +47,12 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
 
 def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> tuple[Tensor, int]:
     language = model.language_model
-    words = language.embed(torch.tensor([model.prompt_encoder.before_image], dtype=torch.long, device=tokens.device))
-    rows = torch.cat([words, tokens.to(words.dtype), language.embed(text.input_ids)], 1)
+    prompt = model.embed_prompt(tokens)
+    rows = torch.cat([prompt, language.embed(text.input_ids)], 1)
     result = language.causal_lm.base_model(inputs_embeds=rows, use_cache=False, output_attentions=True)
     # The maps and the logits of every position are held until the question is answered.
     result.vocabulary_logits = language.token_logits(result.last_hidden_state[0])
-    return result.last_hidden_state, words.shape[1] + tokens.shape[1]
+    return result.last_hidden_state, prompt.shape[1]
 
 
 def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor) -> Tensor:
@@ -90,6 +90,5 @@ def plain_attention(
     if options.get("is_causal"):
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:
-        masked = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-        scores = masked
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     return scores.softmax(-1) @ value

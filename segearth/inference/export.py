@@ -26,7 +26,6 @@ from segearth import __version__
 from segearth.data.transform import MULTIPLE
 from segearth.errors import ConfigError, MissingExtraError
 from segearth.models.description_projector import pool_description
-from segearth.models.mask_decoder import NUM_LEVELS, attention_mask
 from segearth.structures import DecoderMemory, Question
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
 
@@ -76,22 +75,12 @@ class MaskDecoderGraph(nn.Module):
         Returns:
             Mask logits ``(N, H/4, W/4)`` and presence logits ``(N,)``.
         """
-        projector, decoder = self.projector, self.decoder
         mask_features, *parts = features
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
-        media, memory = pairs[: len(projector.layers)], pairs[len(projector.layers) :]
-        latent = projector.latent_proj(descriptions)[None]
-        for layer, seen in zip(projector.layers, media, strict=True):
-            latent = layer(latent, seen)
-        query = projector.query_proj(torch.cat([projector.origin_proj(descriptions)[None], projector.norm(latent)], -1))
-        logits = self._mask_logits(query, mask_features)
-        for i, (layer, seen) in enumerate(zip(decoder.layers, memory, strict=True)):
-            query = layer(query, *seen, attention_mask(logits, self.shapes[i % NUM_LEVELS]))
-            logits = self._mask_logits(query, mask_features)
-        return logits[0], decoder.presence_head(decoder.norm(query))[0, :, 0]
-
-    def _mask_logits(self, query: Tensor, mask_features: Tensor) -> Tensor:
-        return torch.einsum("bqc,bchw->bqhw", self.decoder.mask_embed(self.decoder.norm(query)), mask_features)
+        count = len(self.projector.layers)
+        query = self.projector.project(descriptions[None], pairs[:count])
+        logits, presence, _ = self.decoder.decode(query, DecoderMemory(mask_features, pairs[count:], self.shapes))
+        return logits[0], presence[0]
 
 
 def feature_names(model: SegEarth) -> list[str]:
@@ -175,11 +164,9 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
     Raises:
         QuestionError: A question is empty or too long.
     """
-    language_model, prompt_encoder = model.language_model, model.prompt_encoder
-    text = prompt_encoder.encode(questions).to(model.device)
-    words = language_model.embed(torch.tensor([prompt_encoder.before_image], dtype=torch.long, device=model.device))
-    tokens = torch.from_numpy(image_tokens).to(words)
-    prompt = language_model.remember(torch.cat([words, tokens], 1))
+    language_model = model.language_model
+    text = model.prompt_encoder.encode(questions).to(model.device)
+    prompt = language_model.remember(model.embed_prompt(torch.from_numpy(image_tokens).to(model.device)))
     about = torch.zeros(len(questions), dtype=torch.long)
     hidden = language_model.hidden_states(prompt, language_model.embed(text.input_ids), text.lengths, about)
     return pool_description(hidden, text.description_mask).float().cpu().numpy()

@@ -74,27 +74,39 @@ def _on_device(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Ten
 
 
 @triton.jit
-def _forward(  # type: ignore[no-untyped-def]
-    sizes, value, locations, weights, out, length, cells, heads, width, levels, points,
-    QUERIES: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+def _queries(length, heads, width, QUERIES: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """What this program is about: batch, head, rows of its queries among all, channels, and which of both are real."""
     batch = tl.program_id(1).to(tl.int64) // heads
     head = tl.program_id(1) % heads
     query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     channel = tl.arange(0, WIDTH)
-    real_query, real_channel = query < length, channel < width
-    real = real_query[:, None] & real_channel[None, :]
     row_of_query = (batch * length + query) * heads + head
+    return batch, head, row_of_query, channel, query < length, channel < width
+
+
+@triton.jit
+def _point(locations, weights, at, h, w, real_query):  # type: ignore[no-untyped-def]
+    """One sampling point of each query: x and y in cells, the cell up and left of it, and its attention weight."""
+    x = tl.load(locations + 2 * at, mask=real_query, other=0.0).to(tl.float32) * w - 0.5
+    y = tl.load(locations + 2 * at + 1, mask=real_query, other=0.0).to(tl.float32) * h - 0.5
+    attention = tl.load(weights + at, mask=real_query, other=0.0).to(tl.float32)
+    return x, y, tl.floor(x), tl.floor(y), attention
+
+
+@triton.jit
+def _forward(  # type: ignore[no-untyped-def]
+    sizes, value, locations, weights, out, length, cells, heads, width, levels, points,
+    QUERIES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    batch, head, row_of_query, channel, real_query, real_channel = _queries(length, heads, width, QUERIES, WIDTH)
+    real = real_query[:, None] & real_channel[None, :]
     total = tl.zeros((QUERIES, WIDTH), tl.float32)
     first = batch * cells  # row of the level's first cell
     for level in range(levels):
         h, w = tl.load(sizes + 2 * level), tl.load(sizes + 2 * level + 1)
         for point in range(points):
             at = (row_of_query * levels + level) * points + point
-            x = tl.load(locations + 2 * at, mask=real_query, other=0.0).to(tl.float32) * w - 0.5
-            y = tl.load(locations + 2 * at + 1, mask=real_query, other=0.0).to(tl.float32) * h - 0.5
-            attention = tl.load(weights + at, mask=real_query, other=0.0).to(tl.float32)
-            left, top = tl.floor(x), tl.floor(y)
+            x, y, left, top, attention = _point(locations, weights, at, h, w, real_query)
             for corner in tl.static_range(4):
                 row, column = top.to(tl.int32) + corner // 2, left.to(tl.int32) + corner % 2
                 share = 1.0 - tl.abs(y - top - corner // 2)
@@ -113,23 +125,15 @@ def _backward(  # type: ignore[no-untyped-def]
     length, cells, heads, width, levels, points,
     QUERIES: tl.constexpr, WIDTH: tl.constexpr, NEEDS_VALUE: tl.constexpr,
 ):  # fmt: skip
-    batch = tl.program_id(1).to(tl.int64) // heads
-    head = tl.program_id(1) % heads
-    query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    channel = tl.arange(0, WIDTH)
-    real_query, real_channel = query < length, channel < width
+    batch, head, row_of_query, channel, real_query, real_channel = _queries(length, heads, width, QUERIES, WIDTH)
     real = real_query[:, None] & real_channel[None, :]
-    row_of_query = (batch * length + query) * heads + head
     of_sum = tl.load(grad + (row_of_query * width)[:, None] + channel[None, :], mask=real, other=0.0).to(tl.float32)
     first = batch * cells
     for level in range(levels):
         h, w = tl.load(sizes + 2 * level), tl.load(sizes + 2 * level + 1)
         for point in range(points):
             at = (row_of_query * levels + level) * points + point
-            x = tl.load(locations + 2 * at, mask=real_query, other=0.0).to(tl.float32) * w - 0.5
-            y = tl.load(locations + 2 * at + 1, mask=real_query, other=0.0).to(tl.float32) * h - 0.5
-            attention = tl.load(weights + at, mask=real_query, other=0.0).to(tl.float32)
-            left, top = tl.floor(x), tl.floor(y)
+            x, y, left, top, attention = _point(locations, weights, at, h, w, real_query)
             d_x = tl.zeros((QUERIES,), tl.float32)
             d_y = tl.zeros((QUERIES,), tl.float32)
             d_attention = tl.zeros((QUERIES,), tl.float32)

@@ -80,8 +80,7 @@ class DescriptionProjector(nn.Module):
     """Pooled description → query, informed by the image through a small Perceiver (arXiv 2103.03206).
 
     Only the pooled latent is computed: the published form also carries one latent a token, but keys and values come
-    from the image and the pooled
-    latent alone, so the others never reach the output.
+    from the image and the pooled latent alone, so the others never reach the output.
     """
 
     def __init__(
@@ -124,10 +123,15 @@ class DescriptionProjector(nn.Module):
         Returns:
             ``(N, query_dim)``.
         """
-        latent, place = pack(self.latent_proj(pooled), image_index, len(media[0][0]))
+        packed, place = pack(pooled, image_index, len(media[0][0]))
+        return self.project(packed, media)[place]
+
+    def project(self, pooled: Tensor, media: list[KeysValues]) -> Tensor:
+        """Projects questions that lie side by side, image by image: ``(B, Q, D)`` to ``(B, Q, query_dim)``."""
+        latent = self.latent_proj(pooled)
         for layer, keys_values in zip(self._perceiver(), media, strict=True):
             latent = layer(latent, keys_values)
-        return self.query_proj(torch.cat([self.origin_proj(pooled), self.norm(latent[place])], -1))
+        return self.query_proj(torch.cat([self.origin_proj(pooled), self.norm(latent)], -1))
 
     def _perceiver(self) -> Iterator[PerceiverLayer]:
         for layer in self.layers:

@@ -141,17 +141,30 @@ class MaskDecoder(nn.Module):
             Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits.
         """
         keep = torch.is_grad_enabled() if auxiliary is None else auxiliary
-        query, place = pack(queries, image_index, len(memory.mask_features))  # (B, Q, C)
+        query, place = pack(queries, image_index, len(memory.mask_features))
+        logits, presence, earlier = self.decode(query, memory, keep)
+        return MaskOutput(logits[place], presence[place], [each[place] for each in earlier])
+
+    def decode(self, query: Tensor, memory: DecoderMemory, keep: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Decodes queries that lie side by side, image by image.
+
+        Args:
+            query: ``(B, Q, C)``.
+            memory: From :meth:`remember`.
+            keep: Also return the logits before the first and after every earlier layer.
+
+        Returns:
+            Mask logits ``(B, Q, H/4, W/4)``, presence logits ``(B, Q)``, and what was kept.
+        """
         logits = self._mask_logits(query, memory.mask_features)
         kept = []
         for i, layer in enumerate(self._layers()):
             visible = attention_mask(logits, memory.shapes[i % NUM_LEVELS])
             if keep:
-                kept.append(logits[place])
+                kept.append(logits)
             query = layer(query, *memory.layers[i], visible)
             logits = self._mask_logits(query, memory.mask_features)
-        presence = self.presence_head(self.norm(query))[..., 0][place]
-        return MaskOutput(logits[place], presence, kept)
+        return logits, self.presence_head(self.norm(query))[..., 0], kept
 
     def _mask_logits(self, query: Tensor, mask_features: Tensor) -> Tensor:
         return torch.einsum("bqc,bchw->bqhw", self.mask_embed(self.norm(query)), mask_features)

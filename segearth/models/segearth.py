@@ -87,14 +87,18 @@ class SegEarth(
         maps = self.vision_encoder(images.to(self.dtype))
         mask_features, memory = self.pixel_decoder(maps)
         tokens = self.token_compressor(maps[-1])
-        ids = torch.tensor(self.prompt_encoder.before_image, dtype=torch.long, device=tokens.device)
-        words = self.language_model.embed(ids).expand(len(tokens), -1, -1)
         return ImageFeatures(
             image_tokens=tokens,
-            prompt=self.language_model.remember(torch.cat([words, tokens.to(words.dtype)], 1)),
+            prompt=self.language_model.remember(self.embed_prompt(tokens)),
             media=self.description_projector.remember(maps[-1]),
             decoder=self.mask_decoder.remember(mask_features, memory),
         )
+
+    def embed_prompt(self, image_tokens: Tensor) -> Tensor:
+        """Puts the words that open every prompt before ``(B, S, D)`` image tokens: ``(B, P, D)``."""
+        ids = torch.tensor(self.prompt_encoder.before_image, dtype=torch.long, device=image_tokens.device)
+        words = self.language_model.embed(ids).expand(len(image_tokens), -1, -1)
+        return torch.cat([words, image_tokens.to(words.dtype)], 1)
 
     def encode_text(self, features: ImageFeatures, text: EncodedText, image_index: Tensor) -> QueryEmbeddings:
         """Reads prompts with the language model and projects each description to a query.

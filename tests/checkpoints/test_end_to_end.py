@@ -15,6 +15,7 @@ from published import GRADIENT, PIECE, WHOLE, Golden, Parity, published_folder, 
 from safetensors.torch import load_file
 from torch import Tensor
 
+from segearth.benchmark.naive import plain_attention
 from segearth.checkpoints.segearth_r1 import UNUSED
 from segearth.config import LossConfig
 from segearth.evaluation.protocols import get_protocol
@@ -116,22 +117,13 @@ def recorded_rounding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     offsets by 3e-4 to 2e-3. So those gradients can be compared more closely only if no bit differs on the way.
     """
     decode = PixelDecoder.forward
-    monkeypatch.setattr(F, "scaled_dot_product_attention", _plain_attention)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", plain_attention)
     monkeypatch.setattr("segearth.layers.deformable_attention.multi_scale_sample", _plain_sampling)
     monkeypatch.setattr(PixelDecoder, "forward", lambda self, maps: decode(self, [m.contiguous() for m in maps]))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if options.get("is_causal"):
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return scores.softmax(-1) @ v
 
 
 def _plain_sampling(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
