@@ -41,10 +41,6 @@ class ConvCompressor(nn.Module):
             channels = dim
         self.layers = nn.Sequential(*layers, nn.Conv2d(dim, dim, 1))
 
-    def num_tokens(self, height: int, width: int) -> int:
-        """Tokens made of a res5 map of the given cells."""
-        return -(-height // self.stride) * -(-width // self.stride)
-
     def forward(self, res5: Tensor) -> Tensor:
         """Maps ``(B, C5, h, w)`` to ``(B, S, D)``, row by row."""
         tokens = self.layers(res5)
@@ -76,10 +72,6 @@ class SparseConvCompressor(nn.Module):
         self.proj2 = nn.Conv2d(dim, dim, 3, stride=2, padding=1)
         self.norm2 = nn.LayerNorm([dim, quarter, quarter])
         self.fc = nn.Conv2d(dim, dim, 1)
-
-    def num_tokens(self, height: int, width: int) -> int:
-        """Tokens made of a res5 map of the given cells."""
-        return -(-height // self.stride) * -(-width // self.stride)
 
     def forward(self, res5: Tensor) -> Tensor:
         """Maps ``(B, C5, h, w)`` to ``(B, S, D)``, row by row."""
