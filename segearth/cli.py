@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from segearth.errors import SegEarthError
+from segearth.utils.memory import keep_freed_memory
 
-app = typer.Typer(help="Ask an overhead image a question and get a mask.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 data_app = typer.Typer(help="Data sets: list and verify.", no_args_is_help=True)
 zoo_app = typer.Typer(help="Models by name.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -37,6 +38,12 @@ def shows_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from error
 
     return wrapped
+
+
+@app.callback()
+def main() -> None:
+    """Ask an overhead image a question and get a mask."""
+    keep_freed_memory()
 
 
 @app.command()

@@ -142,13 +142,14 @@ class DecoderMemory:
 
     Attributes:
         mask_features: ``(B, C, H/4, W/4)`` per-pixel embedding.
+        level_features: The same at the size of each memory level, coarse to fine, each ``(B, C, K)``: they decide where
+            a query may look. Never differentiated.
         layers: Keys and values of every layer, each ``(B, M, K, C/M)``.
-        shapes: ``(h, w)`` of the levels, coarse to fine (strides 32, 16, 8).
     """
 
     mask_features: torch.Tensor
+    level_features: list[torch.Tensor]
     layers: list[KeysValues]
-    shapes: list[tuple[int, int]]
 
 
 @dataclass

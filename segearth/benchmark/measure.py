@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from segearth.utils.memory import release_memory
+
 PEAK = "VmHWM:"
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -60,17 +62,6 @@ def peak_memory(work: Callable[[], Any], device: torch.device) -> int | None:
     before = _peak()
     work()
     return _peak() - before
-
-
-def release_memory() -> None:
-    """Gives freed memory back to Linux, so that what one work freed does not hide what the next one needs."""
-    import ctypes
-
-    gc.collect()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return  # another C library, which has no such call
 
 
 def _peak() -> int:

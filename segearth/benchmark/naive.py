@@ -18,6 +18,7 @@ from torch import Tensor
 
 from segearth.layers.deformable_attention import multi_scale_sample_definition
 from segearth.models.description_projector import pool_description
+from segearth.models.mask_decoder import MaskDecoder
 from segearth.models.segearth import SegEarth
 from segearth.structures import EncodedText, MaskOutput, QueryEmbeddings
 
@@ -39,10 +40,8 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
         mask_features, memory = model.pixel_decoder(maps)
         hidden, after = _read(model, tokens, text)
         query = _project(model, hidden[:, after:], text.description_mask, maps[-1])
-        index = torch.zeros(1, dtype=torch.long)
-        remembered = model.mask_decoder.remember(mask_features, memory)
-        output = model.mask_decoder(query, index, remembered, auxiliary=True)
-        return output, QueryEmbeddings(query, index, hidden[:, after:])
+        output = _decode(model.mask_decoder, query, mask_features, memory)
+        return output, QueryEmbeddings(query, torch.zeros(1, dtype=torch.long), hidden[:, after:])
 
 
 def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> tuple[Tensor, int]:
@@ -64,6 +63,21 @@ def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor)
     return projector(latents, projector.remember(res5), index)[:1]
 
 
+def _decode(decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor]) -> MaskOutput:
+    """Takes a whole mask after every layer, and shrinks it to see where the next one may look."""
+    keys_values = decoder.remember(mask_features, memory).layers
+    query, logits = query[None], []
+    for i in range(len(decoder.layers) + 1):
+        logits.append(torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(decoder.norm(query)), mask_features))
+        if i < len(decoder.layers):
+            shape = memory[i % len(memory)].shape[2:]
+            shrunk = F.interpolate(logits[-1].detach().float(), shape, mode="bilinear", align_corners=False)
+            visible = shrunk.flatten(2) >= 0
+            query = decoder.layers[i](query, *keys_values[i], visible | ~visible.any(-1, keepdim=True))
+    *earlier, last = [each[0] for each in logits]
+    return MaskOutput(last, decoder.presence_head(decoder.norm(query))[0, :, 0], earlier)
+
+
 @contextmanager
 def plain_operators(model: SegEarth) -> Iterator[None]:
     """Replaces fused operators by their definitions while it lasts, and computes nothing twice to save memory."""
@@ -75,6 +89,7 @@ def plain_operators(model: SegEarth) -> Iterator[None]:
         with (
             mock.patch(sampling, multi_scale_sample_definition),
             mock.patch.object(F, "scaled_dot_product_attention", plain_attention),
+            mock.patch.object(F, "gelu", _plain_gelu),
             mock.patch("segearth.models.pixel_decoder.checkpoint", lambda work, *given, **_: work(*given)),
         ):
             yield
@@ -92,3 +107,10 @@ def plain_attention(
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     return scores.softmax(-1) @ value
+
+
+def _plain_gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """The approximate form step by step, as transformers' ``gelu_new`` takes it."""
+    if approximate == "none":
+        return torch.ops.aten.gelu(x)
+    return 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))

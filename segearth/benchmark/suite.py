@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from segearth.benchmark.flops import count_flops
-from segearth.benchmark.measure import alternate, peak_memory, release_memory
+from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer
 from segearth.config import LossConfig
 from segearth.losses.criterion import Criterion
@@ -22,6 +22,7 @@ from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import Batch, EncodedText, Question
 from segearth.utils.files import write_text
+from segearth.utils.memory import release_memory
 from segearth.zoo.lookup import model_config
 
 logger = logging.getLogger(__name__)

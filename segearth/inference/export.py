@@ -26,6 +26,7 @@ from segearth import __version__
 from segearth.data.transform import MULTIPLE
 from segearth.errors import ConfigError, MissingExtraError
 from segearth.models.description_projector import pool_description
+from segearth.models.mask_decoder import NUM_LEVELS
 from segearth.structures import DecoderMemory, Question
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
 
@@ -45,25 +46,22 @@ class ImageEncoderGraph(nn.Module):
         self.token_compressor = model.token_compressor
         self.description_projector, self.mask_decoder = model.description_projector, model.mask_decoder
 
-    def features(self, images: Tensor) -> tuple[Tensor, list[Tensor], DecoderMemory]:
-        """Returns image tokens, the projector's keys and values one after the other, and the decoder's memory."""
-        maps = self.vision_encoder(images)
-        memory = self.mask_decoder.remember(*self.pixel_decoder(maps))
-        media = [part for pair in self.description_projector.remember(maps[-1]) for part in pair]
-        return self.token_compressor(maps[-1]), media, memory
-
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps ``(1, 3, H, W)`` to the tensors that :func:`feature_names` names."""
-        tokens, media, memory = self.features(images)
-        return tokens, memory.mask_features, *media, *(part for pair in memory.layers for part in pair)
+        maps = self.vision_encoder(images)
+        tokens = self.token_compressor(maps[-1])
+        memory = self.mask_decoder.remember(*self.pixel_decoder(maps))
+        media = [part for pair in self.description_projector.remember(maps[-1]) for part in pair]
+        keys_values = (part for pair in memory.layers for part in pair)
+        return tokens, memory.mask_features, *memory.level_features, *media, *keys_values
 
 
 class MaskDecoderGraph(nn.Module):
     """Description projector and mask decoder for one image, whose questions lie side by side already."""
 
-    def __init__(self, model: SegEarth, shapes: list[tuple[int, int]]) -> None:
+    def __init__(self, model: SegEarth) -> None:
         super().__init__()
-        self.projector, self.decoder, self.shapes = model.description_projector, model.mask_decoder, shapes
+        self.projector, self.decoder = model.description_projector, model.mask_decoder
 
     def forward(self, descriptions: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Decodes one mask a question.
@@ -76,16 +74,17 @@ class MaskDecoderGraph(nn.Module):
             Mask logits ``(N, H/4, W/4)`` and presence logits ``(N,)``.
         """
         mask_features, *parts = features
+        level_features, parts = parts[:NUM_LEVELS], parts[NUM_LEVELS:]
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         count = len(self.projector.layers)
         query = self.projector.project(descriptions[None], pairs[:count])
-        logits, presence, _ = self.decoder.decode(query, DecoderMemory(mask_features, pairs[count:], self.shapes))
+        logits, presence, _ = self.decoder.decode(query, DecoderMemory(mask_features, level_features, pairs[count:]))
         return logits[0], presence[0]
 
 
 def feature_names(model: SegEarth) -> list[str]:
     """Names of the encoder's outputs, in order; the decoder takes all but the first, ``image_tokens``."""
-    names = ["image_tokens", "mask_features"]
+    names = ["image_tokens", "mask_features", *(f"level_features_{i}" for i in range(NUM_LEVELS))]
     for part, module in (("media", model.description_projector), ("memory", model.mask_decoder)):
         names += [f"{part}_{what}_{i}" for i in range(len(module.layers)) for what in ("keys", "values")]
     return names
@@ -119,8 +118,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
     with torch.no_grad():
         encoder = _plain(ImageEncoderGraph(model))
         image = torch.zeros(1, 3, height, width)
-        shapes = encoder.features(image)[2].shapes
-        decoder = _plain(MaskDecoderGraph(model, shapes))
+        decoder = _plain(MaskDecoderGraph(model))
         features = list(encoder(image)[1:])
         descriptions = torch.zeros(2, model.language_model.dim)
         count: Any = ({0: torch.export.Dim("questions")}, [{}] * len(features))

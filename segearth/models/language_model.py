@@ -58,6 +58,11 @@ class LanguageModel(nn.Module):
         return int(self.causal_lm.get_input_embeddings().num_embeddings)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Precision of its embeddings."""
+        return self.causal_lm.get_input_embeddings().weight.dtype
+
+    @property
     def max_positions(self) -> int | None:
         """Longest sequence the model was built for; ``None`` where it has no limit."""
         return getattr(self.causal_lm.config, "max_position_embeddings", None)
@@ -201,7 +206,18 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
         model = _build_from_nothing(config, vocab_size)
     if not config.head_bias:
         model.get_output_embeddings().register_parameter("bias", None)
+    _fuse_gelu(model)
     return LanguageModel(model, config.frozen)
+
+
+def _fuse_gelu(causal_lm: nn.Module) -> None:
+    """Replaces transformers' eight-step ``gelu_new`` by torch's one-step operator of the same formula."""
+    from transformers.activations import NewGELUActivation
+
+    for module in causal_lm.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def with_mean_rows(table: Tensor, rows: int) -> Tensor:

@@ -42,9 +42,17 @@ class MaskDecoderLayer(nn.Module):
         self.ffn2 = nn.Linear(ffn_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
 
-    def keys_values(self, memory: Tensor, position: Tensor) -> KeysValues:
-        """Projects a memory level once an image: ``(B, K, C)`` → keys and values ``(B, M, K, C/M)``."""
-        return self._heads(self.cross_k(memory + position)), self._heads(self.cross_v(memory))
+    def keys_values(self, memory: Tensor, placed: Tensor) -> KeysValues:
+        """Projects a memory level once an image.
+
+        Args:
+            memory: ``(B, K, C)``.
+            placed: The same plus its cells' positions.
+
+        Returns:
+            Keys and values, each ``(B, M, K, C/M)``.
+        """
+        return self._heads(self.cross_k(placed)), self._heads(self.cross_v(memory))
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
         """Updates the queries.
@@ -114,16 +122,19 @@ class MaskDecoder(nn.Module):
             mask_features: ``(B, mask_dim, H/4, W/4)``.
             memory: Three levels, each ``(B, memory_dim, h, w)``, coarse to fine.
         """
-        levels, positions, shapes = [], [], []
+        levels = []
         level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=mask_features.device))
         for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
-            levels.append(project(level).flatten(2).transpose(1, 2) + level_embed[i])
-            height, width = level.shape[2:]
-            shapes.append((height, width))
-            positions.append(sine_position(height, width, self.dim, level.device).to(level.dtype))
-        order = [i % NUM_LEVELS for i in range(len(self.layers))]
-        seen = [layer.keys_values(levels[i], positions[i]) for layer, i in zip(self._layers(), order, strict=True)]
-        return DecoderMemory(mask_features, seen, shapes)
+            cells = project(level).flatten(2).transpose(1, 2) + level_embed[i]
+            position = sine_position(level.shape[2], level.shape[3], self.dim, level.device)
+            levels.append((cells, cells + position.to(cells.dtype)))
+        seen = [layer.keys_values(*levels[i % NUM_LEVELS]) for i, layer in enumerate(self._layers())]
+        with torch.no_grad():
+            shrunk = [
+                F.interpolate(mask_features.float(), level.shape[2:], mode="bilinear", align_corners=False).flatten(2)
+                for level in memory
+            ]
+        return DecoderMemory(mask_features, [level.to(mask_features.dtype) for level in shrunk], seen)
 
     def forward(
         self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None
@@ -156,18 +167,15 @@ class MaskDecoder(nn.Module):
         Returns:
             Mask logits ``(B, Q, H/4, W/4)``, presence logits ``(B, Q)``, and what was kept.
         """
-        logits = self._mask_logits(query, memory.mask_features)
-        kept = []
+        embeddings = [self.mask_embed(self.norm(query))]
         for i, layer in enumerate(self._layers()):
-            visible = attention_mask(logits, memory.shapes[i % NUM_LEVELS])
-            if keep:
-                kept.append(logits)
+            visible = attention_mask(embeddings[-1], memory.level_features[i % NUM_LEVELS])
             query = layer(query, *memory.layers[i], visible)
-            logits = self._mask_logits(query, memory.mask_features)
-        return logits, self.presence_head(self.norm(query))[..., 0], kept
-
-    def _mask_logits(self, query: Tensor, mask_features: Tensor) -> Tensor:
-        return torch.einsum("bqc,bchw->bqhw", self.mask_embed(self.norm(query)), mask_features)
+            embeddings.append(self.mask_embed(self.norm(query)))
+        # The masks of all depths in one product: its gradient passes over the large features once.
+        wanted = torch.stack(embeddings if keep else embeddings[-1:], 1)
+        *earlier, last = torch.einsum("bpqc,bchw->bpqhw", wanted, memory.mask_features).unbind(1)
+        return last, self.presence_head(self.norm(query))[..., 0], earlier
 
     def _layers(self) -> Iterator[MaskDecoderLayer]:
         for layer in self.layers:
@@ -176,15 +184,17 @@ class MaskDecoder(nn.Module):
 
 
 @torch.no_grad()
-def attention_mask(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+def attention_mask(mask_embedding: Tensor, level_features: Tensor) -> Tensor:
     """Lets each query look only where its last mask is positive; where that is nowhere, everywhere.
 
+    Shrinking the features and shrinking the mask are the same, both being linear, and the features are shrunk once.
+
     Args:
-        logits: ``(B, Q, H/4, W/4)``.
-        shape: ``(h, w)`` of the level to be read.
+        mask_embedding: ``(B, Q, C)``.
+        level_features: ``(B, C, K)`` mask features at the size of the level to be read.
 
     Returns:
-        ``(B, Q, h * w)`` bool, ``True`` = visible.
+        ``(B, Q, K)`` bool, ``True`` = visible.
     """
-    visible = F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False).flatten(2) >= 0
+    visible = mask_embedding @ level_features >= 0
     return visible | ~visible.any(-1, keepdim=True)

@@ -85,8 +85,9 @@ class PixelDecoder(nn.Module):
         self.layers = nn.ModuleList(
             DeformableEncoderLayer(dim, num_heads, num_points, ffn_dim) for _ in range(num_layers)
         )
-        self.lateral = nn.Sequential(nn.Conv2d(in_channels[0], dim, 1), group_norm(dim), nn.ReLU())
-        self.output = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), group_norm(dim), nn.ReLU())
+        # In place, at the largest size: a norm's backward pass needs its input, not its output.
+        self.lateral = nn.Sequential(nn.Conv2d(in_channels[0], dim, 1), group_norm(dim), nn.ReLU(inplace=True))
+        self.output = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), group_norm(dim), nn.ReLU(inplace=True))
         self.mask_features = nn.Conv2d(dim, self.mask_dim, 1)
         self._reset_parameters()
 
@@ -124,8 +125,18 @@ class PixelDecoder(nn.Module):
         memory = [
             part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(x.split(sizes, 1), shapes, strict=True)
         ]
-        coarse_up = F.interpolate(memory[-1], size=res2.shape[2:], mode="bilinear", align_corners=False)
-        return self.mask_features(self.output(self.lateral(res2) + coarse_up)), memory
+        if torch.is_grad_enabled():
+            # The largest maps of all: all but the 3 x 3 convolution is quickly computed again.
+            joined = checkpoint(self._join, res2, memory[-1], use_reentrant=False)
+            return checkpoint(self._finish, joined, use_reentrant=False), memory
+        return self._finish(self._join(res2, memory[-1])), memory
+
+    def _join(self, res2: Tensor, finest: Tensor) -> Tensor:
+        up = F.interpolate(finest, size=res2.shape[2:], mode="bilinear", align_corners=False)
+        return self.output[0](self.lateral(res2) + up)
+
+    def _finish(self, joined: Tensor) -> Tensor:
+        return self.mask_features(self.output[1:](joined))
 
 
 def cell_centres(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:

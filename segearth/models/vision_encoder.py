@@ -83,7 +83,8 @@ class WindowAttention(nn.Module):
         batch, n, area, dim = windows.shape
         heads = self.num_heads
         qkv = self.qkv(windows).view(batch, n, area, 3, heads, dim // heads)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # (M, T², T²)
+        bias = self.relative_position_bias_table[self.relative_position_index]
+        bias = bias.permute(2, 0, 1).contiguous()  # (M, T², T²); the sum with the mask takes on its layout
         if shift_mask is None:
             q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each (B*n, M, T², C/M)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
@@ -118,7 +119,8 @@ class SwinBlock(nn.Module):
     def _attend(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         batch, height, width, dim = x.shape
         side = self.window_size
-        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        if height % side or width % side:  # a padding of nothing would copy
+            x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         rows, columns = x.shape[1] // side, x.shape[2] // side

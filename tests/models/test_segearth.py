@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from segearth.config import LossConfig
 from segearth.data.loading import Collator, Example
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.losses.criterion import Criterion
 from segearth.models.build import build_model
-from segearth.models.mask_decoder import attention_mask
+from segearth.models.mask_decoder import MaskDecoder, attention_mask
 from segearth.models.segearth import SegEarth
 from segearth.structures import Batch, Question
 from segearth.zoo.lookup import model_config
@@ -166,10 +167,21 @@ def test_bf16_runs_and_stays_near() -> None:
 
 
 def test_attention_mask() -> None:
-    logits = torch.full((1, 2, 4, 4), -1.0)
-    logits[0, 0, :2, :2] = 1.0
-    visible = attention_mask(logits, (2, 2))
+    level_features = torch.tensor([[[1.0, -1.0, -1.0, -1.0], [-1.0, -1.0, -1.0, -1.0]]])  # one mask a channel
+    visible = attention_mask(torch.eye(2)[None], level_features)
     assert visible[0].tolist() == [[True, False, False, False], [True, True, True, True]]  # nowhere becomes everywhere
+
+
+@torch.no_grad()
+def test_shrinking_features_is_shrinking_masks() -> None:
+    torch.manual_seed(0)
+    decoder, features = MaskDecoder(dim=8, num_layers=3, num_heads=2, ffn_dim=8), torch.randn(2, 8, 24, 40)
+    levels = [torch.zeros(2, 8, 24 // step, 40 // step) for step in (8, 4, 2)]
+    mask_embedding = torch.randn(2, 5, 8)
+    masks = torch.einsum("bqc,bchw->bqhw", mask_embedding, features)
+    for level, shrunk in zip(levels, decoder.remember(features, levels).level_features, strict=True):
+        expected = F.interpolate(masks, level.shape[2:], mode="bilinear", align_corners=False).flatten(2)
+        assert torch.allclose(mask_embedding @ shrunk, expected, atol=1e-5)
 
 
 class TestSavedFolders:

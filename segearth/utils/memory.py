@@ -1,0 +1,32 @@
+"""How the C library gives memory back to Linux. On other systems nothing here has an effect."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from typing import Any
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt, in glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory it frees.
+
+    Tensors of many megabytes are otherwise mapped anew each time they are made, and Linux clears every page at its
+    first touch: a fifth of the time of a vision encoder on a CPU. In exchange the process holds what it once needed.
+    """
+    if mallopt := _of_glibc("mallopt"):
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_memory() -> None:
+    """Gives back what is free now."""
+    gc.collect()
+    if trim := _of_glibc("malloc_trim"):
+        trim(0)
+
+
+def _of_glibc(function: str) -> Any:
+    return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
