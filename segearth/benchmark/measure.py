@@ -7,17 +7,18 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from segearth.utils.memory import release_memory
 
+Name = TypeVar("Name")
 PEAK = "VmHWM:"
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def alternate(works: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, float]:
+def alternate(works: Mapping[Name, Callable[[], Any]], repeats: int, device: torch.device) -> dict[Name, float]:
     """Runs each work in turn, ``repeats`` rounds after a round that does not count, and takes medians.
 
     Machines slow down and speed up; what is measured in turn slows down and speeds up together.
@@ -30,7 +31,7 @@ def alternate(works: Mapping[str, Callable[[], Any]], repeats: int, device: torc
     Returns:
         Median seconds by name.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+    seconds: dict[Name, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
         for name, work in works.items():
             start = time.perf_counter()

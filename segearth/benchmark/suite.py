@@ -16,6 +16,7 @@ from torch import Tensor
 from segearth.benchmark.flops import count_flops
 from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer
+from segearth.benchmark.sampling import measure_sampling
 from segearth.config import LossConfig
 from segearth.losses.criterion import Criterion
 from segearth.models.build import build_model
@@ -81,6 +82,7 @@ def run_benchmark(
         figures["sizes"] = bench.sizes()
     if config.training:
         figures["training"] = bench.training()
+    figures["deformable attention"] = measure_sampling(model, bench.image, config.repeats)
     if output_dir is not None:
         write_text(output_dir / "benchmark.json", json.dumps(figures, indent=2) + "\n")
         write_text(output_dir / "benchmark.md", as_markdown(figures))
@@ -288,7 +290,25 @@ def as_markdown(figures: dict[str, Any]) -> str:
             seconds, pairs = training["seconds"][key], training["pairs per second"][key]
             lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]:.2f} |")
         lines += ["", _memory("training step", training["peak bytes above weights and gradients"])]
+    lines += ["", *_sampling(figures)]
     return "\n".join(lines) + "\n"
+
+
+def _sampling(figures: dict[str, Any]) -> list[str]:
+    questions, training = figures["prediction"], figures.get("training")
+    first = {"definition": questions["naive seconds"], "here": next(iter(questions["questions"].values()))["seconds"]}
+    step = {"definition": training["seconds"]["naive"], "here": training["seconds"]["1"]} if training else None
+    lines = [
+        "| deformable sampling, all layers | forward, s | of a first question | with backward, s | of a step |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for way, seconds in figures["deformable attention"].items():
+        of_step = f"{seconds['both'] / step[way]:.0%}" if step else ""
+        lines.append(
+            f"| {way} | {seconds['forward']:.2f} | {seconds['forward'] / first[way]:.0%} | {seconds['both']:.2f} "
+            f"| {of_step} |"
+        )
+    return lines
 
 
 def _rounded(value: float | None) -> str:
