@@ -33,7 +33,7 @@ if ! installed_here; then
     "$interpreter" -m venv .venv
     # torch first and alone: later packages then keep the build that was chosen for this machine.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$(grep '^torch==' constraints.txt)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,dev]'
     rm -f .venv/ready-*
     touch "$ready"
   fi

@@ -74,28 +74,34 @@ class WindowAttention(nn.Module):
         """Attends inside each window.
 
         Args:
-            windows: ``(B, n, T², C)``, ``n`` windows an image.
-            shift_mask: ``(n, T², T²)`` additive, or ``None`` where windows are not shifted.
+            windows: ``(B, rows, columns, T², C)``.
+            shift_mask: From :func:`shift_mask`, or ``None`` where windows are not shifted.
 
         Returns:
-            ``(B, n, T², C)``.
+            The same shape.
         """
-        batch, n, area, dim = windows.shape
-        heads = self.num_heads
-        qkv = self.qkv(windows).view(batch, n, area, 3, heads, dim // heads)
-        bias = self.relative_position_bias_table[self.relative_position_index]
-        bias = bias.permute(2, 0, 1).contiguous()  # (M, T², T²); the sum with the mask takes on its layout
+        qkv = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1))
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # (M, T², T²)
         if shift_mask is None:
-            q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each (B*n, M, T², C/M)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
-            out = out.transpose(1, 2)
+            out = self._attend(qkv, bias)
         else:
-            # Windows join the heads' axis, so one mask broadcasts over the batch.
-            q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)  # each (B, n*M, T², C/M)
-            mask = (bias[None] + shift_mask[:, None]).flatten(0, 1)[None]
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
-            out = out.unflatten(1, (n, heads)).transpose(2, 3)
-        return self.proj(out.reshape(batch, n, area, dim))
+            # Windows with the same mask go together: no mask of all windows, which would outgrow the features.
+            parts = ((slice(None, -1), 0), (slice(-1, None), 1))
+            rows = [
+                torch.cat([self._attend(qkv[:, row, column], bias + shift_mask[i, j]) for column, j in parts], 2)
+                for row, i in parts
+            ]
+            out = torch.cat(rows, 1)
+        return self.proj(out)
+
+    def _attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """Maps ``(B, rows, columns, T², 3, M, C/M)`` under a bias ``(M, T², T²)`` to ``(B, rows, columns, T², C)``."""
+        batch, rows, columns, area = qkv.shape[:4]
+        if rows * columns == 0:
+            return qkv.new_empty(batch, rows, columns, area, self.proj.in_features)
+        q, k, v = qkv.flatten(0, 2).permute(2, 0, 3, 1, 4)  # each (B*rows*columns, M, T², C/M)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
+        return out.transpose(1, 2).reshape(batch, rows, columns, area, -1)
 
 
 class SwinBlock(nn.Module):
@@ -124,7 +130,7 @@ class SwinBlock(nn.Module):
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         rows, columns = x.shape[1] // side, x.shape[2] // side
-        windows = x.view(batch, rows, side, columns, side, dim).transpose(2, 3).reshape(batch, rows * columns, -1, dim)
+        windows = x.view(batch, rows, side, columns, side, dim).transpose(2, 3).flatten(3, 4)
         windows = self.attn(windows, shift_mask if self.shift else None)
         x = windows.view(batch, rows, columns, side, side, dim).transpose(2, 3).reshape(batch, *x.shape[1:])
         if self.shift:
@@ -184,12 +190,12 @@ class SwinEncoder(VisionEncoder):
         """Encodes images; see :class:`VisionEncoder`. Sides that are not multiples of 4 are padded right and bottom."""
         images = F.pad(images, (0, -images.shape[-1] % 4, 0, -images.shape[-2] % 4))
         x = self.patch_norm(self.patch_embed(images).permute(0, 2, 3, 1))  # (B, H/4, W/4, C)
+        mask = shift_mask(self.window_size, x.device)
         outputs = []
         for i, (blocks, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if i:
                 x = self.downsamples[i - 1](x)
             assert isinstance(blocks, nn.ModuleList)  # a ModuleList forgets what it holds
-            mask = shift_mask(x.shape[1], x.shape[2], self.window_size, x.device) if len(blocks) > 1 else None
             for block in blocks:
                 if self.checkpointing and torch.is_grad_enabled() and not self.frozen:
                     x = checkpoint(block, x, mask, use_reentrant=False)
@@ -199,29 +205,26 @@ class SwinEncoder(VisionEncoder):
         return outputs
 
 
-def shift_mask(height: int, width: int, window_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Returns the additive mask that keeps cells apart which only the roll brought together.
+def shift_mask(window_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Returns the additive masks that keep cells apart which only the roll brought together.
+
+    The roll brings the map's first rows into the windows of the last row, and its first columns into those of the last
+    column; no other window needs a mask.
 
     Args:
-        height: Cells down, before padding.
-        width: Cells across, before padding.
         window_size: Window side ``T``; the shift is half of it.
         device: Where to make it.
 
     Returns:
-        ``(n, T², T²)``: 0 where two cells of a window may see each other, else -100.
+        ``(2, 2, T², T²)``, for windows in the last row (1) or not (0), and in the last column or not: 0 where two cells
+        may see each other, else -100.
     """
-    side, shift = window_size, window_size // 2
-
-    def bands(length: int) -> Tensor:
-        padded = length + -length % side
-        position = torch.arange(padded, device=device)
-        return (position >= padded - side).long() + (position >= padded - shift).long()
-
-    region = bands(height)[:, None] * 3 + bands(width)[None]
-    rows, columns = region.shape[0] // side, region.shape[1] // side
-    windows = region.view(rows, side, columns, side).transpose(1, 2).reshape(rows * columns, -1)
-    return (windows[:, None] != windows[:, :, None]).float() * -100.0
+    rolled = torch.arange(window_size, device=device) >= window_size - window_size // 2
+    inside = torch.stack([torch.zeros_like(rolled), rolled])  # (2, T): not the last window, the last one
+    row = inside[:, None, :, None].expand(2, 2, window_size, window_size).flatten(2)
+    column = inside[None, :, None, :].expand(2, 2, window_size, window_size).flatten(2)
+    apart = (row[..., None, :] != row[..., None]) | (column[..., None, :] != column[..., None])
+    return apart.float() * -100.0
 
 
 class TimmEncoder(VisionEncoder):
