@@ -26,7 +26,7 @@ find_python() {
 }
 
 if ! installed_here; then
-  ready=".venv/ready-$(cat setup.py constraints.txt | sha256sum | cut -c1-16)"
+  ready=".venv/ready-$(cat setup.py constraints.txt tools/environment.sh | sha256sum | cut -c1-16)"
   if [ ! -f "$ready" ]; then
     interpreter=$(find_python) || exit 1
     echo "making .venv with $interpreter (some minutes, some gigabytes) …" >&2

@@ -30,10 +30,10 @@ def measure_sampling(model: SegEarth, image: Tensor, repeats: int) -> dict[str, 
     ways: dict[str, Sampler] = {"definition": multi_scale_sample_definition, "here": multi_scale_sample}
 
     def forward(sample: Sampler) -> Callable[[], Tensor]:
-        return lambda: sample(inputs[0], shapes, inputs[1], inputs[2])
+        return torch.no_grad()(lambda: sample(value, shapes, locations, weights))
 
     def both(sample: Sampler) -> Callable[[], Any]:
-        return lambda: torch.autograd.grad(forward(sample)().sum(), inputs)
+        return lambda: torch.autograd.grad(sample(inputs[0], shapes, inputs[1], inputs[2]).sum(), inputs)
 
     works = {(way, "forward"): forward(sample) for way, sample in ways.items()}
     works |= {(way, "both"): both(sample) for way, sample in ways.items()}

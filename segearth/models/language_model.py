@@ -60,7 +60,7 @@ class LanguageModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of its embeddings."""
-        return self.causal_lm.get_input_embeddings().weight.dtype
+        return next(self.causal_lm.get_input_embeddings().parameters()).dtype  # by name, ZeRO-3 would gather the table
 
     @property
     def max_positions(self) -> int | None:

@@ -130,8 +130,9 @@ class MaskDecoder(nn.Module):
             levels.append((cells, cells + position.to(cells.dtype)))
         seen = [layer.keys_values(*levels[i % NUM_LEVELS]) for i, layer in enumerate(self._layers())]
         with torch.no_grad():
+            precise = mask_features.float()
             shrunk = [
-                F.interpolate(mask_features.float(), level.shape[2:], mode="bilinear", align_corners=False).flatten(2)
+                F.interpolate(precise, level.shape[2:], mode="bilinear", align_corners=False).flatten(2)
                 for level in memory
             ]
         return DecoderMemory(mask_features, [level.to(mask_features.dtype) for level in shrunk], seen)

@@ -126,7 +126,8 @@ class PixelDecoder(nn.Module):
             part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(x.split(sizes, 1), shapes, strict=True)
         ]
         if torch.is_grad_enabled():
-            # The largest maps of all: all but the 3 x 3 convolution is quickly computed again.
+            # The largest maps of all are quickly computed again. Recomputation stops before the 3 x 3 convolution: its
+            # result is kept, as the input of what follows.
             joined = checkpoint(self._join, res2, memory[-1], use_reentrant=False)
             return checkpoint(self._finish, joined, use_reentrant=False), memory
         return self._finish(self._join(res2, memory[-1])), memory

@@ -86,19 +86,19 @@ class WindowAttention(nn.Module):
             out = self._attend(qkv, bias)
         else:
             # Windows with the same mask go together: no mask of all windows, which would outgrow the features.
-            parts = ((slice(None, -1), 0), (slice(-1, None), 1))
-            rows = [
-                torch.cat([self._attend(qkv[:, row, column], bias + shift_mask[i, j]) for column, j in parts], 2)
-                for row, i in parts
+            rows, columns = qkv.shape[1:3]
+            grid = [row.split((columns - 1, 1), 2) for row in qkv.split((rows - 1, 1), 1)]
+            done = [
+                torch.cat([self._attend(x, bias + shift_mask[i, j]) for j, x in enumerate(row) if x.shape[2]], 2)
+                for i, row in enumerate(grid)
+                if row[0].shape[1]
             ]
-            out = torch.cat(rows, 1)
+            out = torch.cat(done, 1)
         return self.proj(out)
 
     def _attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
         """Maps ``(B, rows, columns, T², 3, M, C/M)`` under a bias ``(M, T², T²)`` to ``(B, rows, columns, T², C)``."""
         batch, rows, columns, area = qkv.shape[:4]
-        if rows * columns == 0:
-            return qkv.new_empty(batch, rows, columns, area, self.proj.in_features)
         q, k, v = qkv.flatten(0, 2).permute(2, 0, 3, 1, 4)  # each (B*rows*columns, M, T², C/M)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
         return out.transpose(1, 2).reshape(batch, rows, columns, area, -1)

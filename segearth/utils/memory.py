@@ -18,7 +18,7 @@ def keep_freed_memory() -> None:
     """
     if mallopt := _of_glibc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
 def release_memory() -> None:
