@@ -65,7 +65,7 @@ def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor)
 
 def _decode(decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor]) -> MaskOutput:
     """Takes a whole mask after every layer, and shrinks it to see where the next one may look."""
-    keys_values = decoder.remember(mask_features, memory).layers
+    keys_values = decoder.keys_values(memory)
     query, logits = query[None], []
     for i in range(len(decoder.layers) + 1):
         logits.append(torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(decoder.norm(query)), mask_features))

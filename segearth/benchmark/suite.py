@@ -296,7 +296,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
 
 def _sampling(figures: dict[str, Any]) -> list[str]:
     questions, training = figures["prediction"], figures.get("training")
-    first = {"definition": questions["naive seconds"], "here": next(iter(questions["questions"].values()))["seconds"]}
+    first = {"definition": questions["naive seconds"], "here": questions["questions"].get("1", {}).get("seconds")}
     step = {"definition": training["seconds"]["naive"], "here": training["seconds"]["1"]} if training else None
     lines = [
         "| deformable sampling, all layers | forward, s | of a first question | with backward, s | of a step |",
@@ -304,10 +304,8 @@ def _sampling(figures: dict[str, Any]) -> list[str]:
     ]
     for way, seconds in figures["deformable attention"].items():
         of_step = f"{seconds['both'] / step[way]:.0%}" if step else ""
-        lines.append(
-            f"| {way} | {seconds['forward']:.2f} | {seconds['forward'] / first[way]:.0%} | {seconds['both']:.2f} "
-            f"| {of_step} |"
-        )
+        of_first = f"{seconds['forward'] / first[way]:.0%}" if first[way] else ""
+        lines.append(f"| {way} | {seconds['forward']:.2f} | {of_first} | {seconds['both']:.2f} | {of_step} |")
     return lines
 
 

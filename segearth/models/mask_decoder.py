@@ -122,20 +122,24 @@ class MaskDecoder(nn.Module):
             mask_features: ``(B, mask_dim, H/4, W/4)``.
             memory: Three levels, each ``(B, memory_dim, h, w)``, coarse to fine.
         """
-        levels = []
-        level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=mask_features.device))
-        for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
-            cells = project(level).flatten(2).transpose(1, 2) + level_embed[i]
-            position = sine_position(level.shape[2], level.shape[3], self.dim, level.device)
-            levels.append((cells, cells + position.to(cells.dtype)))
-        seen = [layer.keys_values(*levels[i % NUM_LEVELS]) for i, layer in enumerate(self._layers())]
         with torch.no_grad():
             precise = mask_features.float()
             shrunk = [
                 F.interpolate(precise, level.shape[2:], mode="bilinear", align_corners=False).flatten(2)
                 for level in memory
             ]
-        return DecoderMemory(mask_features, [level.to(mask_features.dtype) for level in shrunk], seen)
+        level_features = [level.to(mask_features.dtype) for level in shrunk]
+        return DecoderMemory(mask_features, level_features, self.keys_values(memory))
+
+    def keys_values(self, memory: list[Tensor]) -> list[KeysValues]:
+        """Projects the memory levels for every layer; ``memory`` as in :meth:`remember`."""
+        levels = []
+        level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=memory[0].device))
+        for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
+            cells = project(level).flatten(2).transpose(1, 2) + level_embed[i]
+            position = sine_position(level.shape[2], level.shape[3], self.dim, level.device)
+            levels.append((cells, cells + position.to(cells.dtype)))
+        return [layer.keys_values(*levels[i % NUM_LEVELS]) for i, layer in enumerate(self._layers())]
 
     def forward(
         self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None

@@ -73,6 +73,9 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     rows = figures["prediction"]["questions"]
     assert rows["3"]["naive seconds"] == pytest.approx(3 * figures["prediction"]["naive seconds"])
     assert list(figures["sizes"]) == ["64", "96"]
+    sampling = figures["deformable attention"]
+    assert all(seconds > 0 for way in sampling.values() for seconds in way.values())
+    assert f"| definition | {sampling['definition']['forward']:.2f} |" in as_markdown(figures)
     assert set(figures["training"]["pairs per second"]) == {"naive", "1", "6"}
     assert all(p.grad is None for p in debug_model.parameters())
     assert not debug_model.training

@@ -8,6 +8,7 @@ import torch
 from segearth.inference import predictor as predictor_module
 from segearth.inference.predictor import Predictor
 from segearth.models.build import build_model
+from segearth.models.pixel_decoder import PixelDecoder
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
 from segearth.zoo.lookup import model_config
@@ -124,3 +125,27 @@ def test_auxiliary_logits_only_where_they_are_learned_from(debug_model: SegEarth
     assert len(debug_model.decode_masks(features, queries).auxiliary) == len(debug_model.mask_decoder.layers)
     with torch.no_grad():
         assert debug_model.decode_masks(features, queries).auxiliary == []
+
+
+def test_what_the_pixel_decoder_computes_again_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    decoder = PixelDecoder([8, 16, 32, 64], dim=16, num_layers=2, num_heads=2, ffn_dim=32)
+    maps = [torch.randn(2, 8 << i, 32 >> i, 32 >> i, requires_grad=True) for i in range(4)]
+    inputs = [*maps, *decoder.parameters()]
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        mask_features, memory = decoder(maps)
+        loss = mask_features.square().mean() + sum(level.square().mean() for level in memory)
+        return torch.autograd.grad(loss, inputs)
+
+    again = gradients()
+    monkeypatch.setattr("segearth.models.pixel_decoder.checkpoint", lambda work, *given, **_: work(*given))
+    for ours, kept in zip(again, gradients(), strict=True):
+        assert torch.equal(ours, kept)
+
+
+def test_the_fused_gelu_of_phi() -> None:
+    causal_lm = small("phi").language_model.causal_lm
+    kinds = {type(module).__name__ for module in causal_lm.modules()}
+    assert "GELU" in kinds
+    assert "NewGELUActivation" not in kinds
