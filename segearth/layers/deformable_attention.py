@@ -135,9 +135,12 @@ class DeformableAttention(nn.Module):
         """
         batch, length, _ = query.shape
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        offsets = self.sampling_offsets(query).view(batch, length, heads, levels, points, 2)
-        size = offsets.new_tensor([(w, h) for h, w in shapes]).view(1, 1, 1, levels, 1, 2)  # offsets count cells
-        locations = reference.view(1, length, 1, 1, 1, 2) + offsets.float() / size.float()
+        # Offsets count cells. Rows of all heads, levels and points, as a broadcast over pairs would go two by two.
+        cell = reference.new_tensor([(1 / w, 1 / h) for h, w in shapes])
+        cell = cell[None, :, None].expand(heads, -1, points, -1).reshape(-1)
+        offsets = self.sampling_offsets(query).float()
+        locations = torch.addcmul(reference.repeat(1, heads * levels * points), offsets, cell)
+        locations = locations.view(batch, length, heads, levels, points, 2)
         weights = self.attention_weights(query).view(batch, length, heads, levels * points).softmax(-1)
         weights = weights.view(batch, length, heads, levels, points)
         value = self.value_proj(value).view(batch, -1, heads, value.shape[-1] // heads)

@@ -34,13 +34,7 @@ class DeformableEncoderLayer(nn.Module):
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
         """Maps ``(B, S, C)`` to the same shape; ``position`` is ``(S, C)``, ``reference`` ``(S, 2)``."""
         x = self.norm1(x + self.self_attn(x + position, reference, x, shapes))
-        if torch.is_grad_enabled():
-            # Four times as wide as all else that is kept for the backward pass, and quickly computed again.
-            return self.norm2(x + checkpoint(self._feed_forward, x, use_reentrant=False))
-        return self.norm2(x + self._feed_forward(x))
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(F.relu(self.linear1(x)))
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class PixelDecoder(nn.Module):
@@ -133,6 +127,10 @@ class PixelDecoder(nn.Module):
         return self._finish(self._join(res2, memory[-1])), memory
 
     def _join(self, res2: Tensor, finest: Tensor) -> Tensor:
+        # Both laid out alike: otherwise each step at this size copies first. A clone, as the map of a single image
+        # passes for contiguous in either layout whatever its strides are.
+        last = res2.is_contiguous(memory_format=torch.channels_last)
+        finest = finest.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
         up = F.interpolate(finest, size=res2.shape[2:], mode="bilinear", align_corners=False)
         return self.output[0](self.lateral(res2) + up)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from typing import Any
 
@@ -15,7 +16,11 @@ def keep_freed_memory() -> None:
 
     Tensors of many megabytes are otherwise mapped anew each time they are made, and Linux clears every page at its
     first touch: a fifth of the time of a vision encoder on a CPU. In exchange the process holds what it once needed.
+
+    Call it before the first tensor is made: PyTorch then starts large tensors on huge pages (where Linux allows them),
+    and fewer holes are left between them.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if mallopt := _of_glibc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)  # never
