@@ -174,7 +174,8 @@ def _dots(rows: Tensor, sums: Tensor, table: Tensor) -> Tensor:
     """Dot product of each bag's gradient with each table row it read: a matrix product sampled at few places."""
     bags, size = rows.shape
     # A bag may read a row twice, but torch makes no room for more places than the whole product has.
-    table = F.pad(table, (0, 0, 0, max(0, size - len(table))))
+    if len(table) < size:
+        table = F.pad(table, (0, 0, 0, size - len(table)))
     starts = torch.arange(0, rows.numel() + 1, size, dtype=torch.int32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
