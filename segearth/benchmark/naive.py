@@ -7,8 +7,9 @@ deformable sampling follow their definitions. Answers are the same; this is what
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -38,20 +39,58 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
         tokens = model.token_compressor(model.vision_encoder(image)[-1])
         maps = model.vision_encoder(image)
         mask_features, memory = model.pixel_decoder(maps)
-        hidden, after = _read(model, tokens, text)
-        query = _project(model, hidden[:, after:], text.description_mask, maps[-1])
+        reading = _read(model, tokens, text)
+        query = _project(model, reading.hidden, text.description_mask, maps[-1])
         output = _decode(model.mask_decoder, query, mask_features, memory)
-        return output, QueryEmbeddings(query, torch.zeros(1, dtype=torch.long), hidden[:, after:])
+        return output, QueryEmbeddings(query, torch.zeros(1, dtype=torch.long), reading.hidden)
 
 
-def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> tuple[Tensor, int]:
+@torch.no_grad()
+def naive_parts(model: SegEarth, image: Tensor, text: EncodedText) -> dict[str, Callable[[], Any]]:
+    """Cuts :func:`naive_answer` into parts, each to be run without gradients as often as one likes.
+
+    The image's part of the prompt is read with the question. Arguments as there.
+    """
+
+    def plain(work: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with plain_operators(model):
+                return work()
+
+        return run
+
+    def question() -> Any:
+        reading = _read(model, tokens, text)
+        return reading, _project(model, reading.hidden, text.description_mask, maps[-1])
+
+    maps = model.vision_encoder(image)
+    tokens = model.token_compressor(maps[-1])
+    mask_features, memory = model.pixel_decoder(maps)
+    query = plain(question)()[1]
+    works: dict[str, Callable[[], Any]] = {
+        "vision encoder": lambda: (model.vision_encoder(image), model.vision_encoder(image)),
+        "pixel decoder": lambda: model.pixel_decoder(maps),
+        "token compressor": lambda: model.token_compressor(maps[-1]),
+        "question": question,
+        "mask": lambda: _decode(model.mask_decoder, query, mask_features, memory),
+    }
+    return {name: plain(work) for name, work in works.items()}
+
+
+@dataclass
+class _Reading:
+    hidden: Tensor  # (1, T, D) of the words after the image
+    result: Any  # the attention maps
+    vocabulary_logits: Tensor  # of every position; like the maps, held until the question is answered
+
+
+def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> _Reading:
     language = model.language_model
     prompt = model.embed_prompt(tokens)
     rows = torch.cat([prompt, language.embed(text.input_ids)], 1)
     result = language.causal_lm.base_model(inputs_embeds=rows, use_cache=False, output_attentions=True)
-    # The maps and the logits of every position are held until the question is answered.
-    result.vocabulary_logits = language.token_logits(result.last_hidden_state[0])
-    return result.last_hidden_state, prompt.shape[1]
+    states = result.last_hidden_state
+    return _Reading(states[:, prompt.shape[1] :], result, language.token_logits(states[0]))
 
 
 def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor) -> Tensor:

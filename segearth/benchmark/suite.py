@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segearth.benchmark.flops import count_flops
 from segearth.benchmark.measure import alternate, peak_memory
-from segearth.benchmark.naive import naive_answer
+from segearth.benchmark.naive import naive_answer, naive_parts
 from segearth.benchmark.sampling import measure_sampling
 from segearth.config import LossConfig
 from segearth.losses.criterion import Criterion
@@ -74,7 +74,6 @@ def run_benchmark(
         "dtype": str(model.dtype).removeprefix("torch."),
         "machine": machine(model.device),
         "agreement": bench.agreement(),
-        "flops": bench.flops(),
         "parts": bench.parts(),
         "prediction": bench.prediction(),
     }
@@ -148,21 +147,16 @@ class _Bench:
         ours, naive = self._answer(1).float(), self._naive().float()
         return float((ours - naive).abs().max() / naive.abs().max())
 
-    def flops(self) -> dict[str, float]:
-        """Billions of multiply-adds by part, and of a first question both ways."""
-        one = self._questions(1)
-        return count_flops(self.model, self.config.size, self._text(one), self._text(one, whole=True))
-
     @torch.no_grad()
-    def parts(self) -> dict[str, dict[str, float]]:
-        """Seconds of each part of a first question."""
+    def parts(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Seconds and billions of multiply-adds of each part of a first question, both ways."""
         model = self.model
         maps = model.vision_encoder(self.image)
         features = model.encode_image(self.image)
         text, index = self._text(self._questions(1)), torch.zeros(1, dtype=torch.long)
         queries = model.encode_text(features, text, index)
         mask_features, memory = model.pixel_decoder(maps)
-        works: dict[str, Callable[[], Any]] = {
+        ours: dict[str, Callable[[], Any]] = {
             "vision encoder": lambda: model.vision_encoder(self.image),
             "pixel decoder": lambda: model.pixel_decoder(maps),
             "token compressor": lambda: model.token_compressor(maps[-1]),
@@ -173,7 +167,13 @@ class _Bench:
             "question": lambda: model.encode_text(features, text, index),
             "mask": lambda: model.decode_masks(features, queries),
         }  # fmt: skip
-        return {name: {"seconds": value} for name, value in alternate(works, self.config.repeats, self.device).items()}
+        naive = naive_parts(model, self.image, self._text(self._questions(1), whole=True))
+        works = {(way, name): work for way, all_ in (("ours", ours), ("naive", naive)) for name, work in all_.items()}
+        seconds = alternate(works, self.config.repeats, self.device)
+        figures: dict[str, dict[str, dict[str, float]]] = {"ours": {}, "naive": {}}
+        for (way, name), work in works.items():
+            figures[way][name] = {"seconds": seconds[way, name], "multiply-adds": count_flops(model, work)}
+        return figures
 
     def prediction(self) -> dict[str, Any]:
         """Seconds for some questions about one image; the naive way asks one at a time, so its time is a multiple."""
@@ -256,15 +256,14 @@ class _Bench:
 
 def as_markdown(figures: dict[str, Any]) -> str:
     """Returns the figures as tables."""
-    box, flops = figures["machine"], figures["flops"]
+    box, parts = figures["machine"], figures["parts"]
     lines = [
         f"`{figures['model']}`, {figures['size']} px, {figures['dtype']}, {box['device']} ({box['name']}, "
         f"{box['capability']}, {box['threads']} threads), torch {box['torch']}; logits of both ways agree to "
         f"{figures['agreement']:.1e}.", "",
-        f"Multiply-adds of a first question, as fvcore counts them: {flops['first question']:.1f} billion; the naive "
-        f"way {flops['naive question']:.1f} billion.", "",
-        "| part of a first question | seconds | billion multiply-adds |", "|---|---:|---:|",
-        *(f"| {name} | {row['seconds']:.3f} | {_rounded(flops.get(name))} |" for name, row in figures["parts"].items()),
+        "| part of a first question | seconds | naive | billion multiply-adds | naive |", "|---|---:|---:|---:|---:|",
+        *(_part(name, *(parts[way].get(name) for way in ("ours", "naive"))) for name in parts["ours"]),
+        "| multiply-adds in all | | | " + " | ".join(_multiply_adds(parts[way]) for way in ("ours", "naive")) + " |",
         "",
         "| questions on one image | seconds | naive | ratio | questions/s | a further question, of the first |",
         "|---:|---:|---:|---:|---:|---:|",
@@ -309,8 +308,14 @@ def _sampling(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _rounded(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _part(name: str, ours: dict[str, float] | None, naive: dict[str, float] | None) -> str:
+    digits = {"seconds": 3, "multiply-adds": 2}
+    figures = [f"{way[key]:.{digits[key]}f}" if way else "" for key in digits for way in (ours, naive)]
+    return f"| {name} | {' | '.join(figures)} |"
+
+
+def _multiply_adds(parts: dict[str, dict[str, float]]) -> str:
+    return f"{sum(part['multiply-adds'] for part in parts.values()):.2f}"
 
 
 def _memory(label: str, peaks: dict[str, int | None]) -> str:

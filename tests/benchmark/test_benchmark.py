@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segearth.benchmark.flops import count_flops
 from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer
 from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
@@ -69,7 +70,11 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8")) == json.loads(json.dumps(figures))
     assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == as_markdown(figures)
     assert figures["agreement"] <= 1e-4
-    assert figures["flops"]["vision encoder"] * 2 < figures["flops"]["naive question"]
+    ours, naive = figures["parts"]["ours"], figures["parts"]["naive"]
+    assert naive["vision encoder"]["multiply-adds"] == pytest.approx(2 * ours["vision encoder"]["multiply-adds"])
+    read = ours["prompt up to the image"]["multiply-adds"] + ours["question"]["multiply-adds"]
+    assert naive["question"]["multiply-adds"] > read  # to the end, with the vocabulary
+    assert all(part["multiply-adds"] > 0 < part["seconds"] for part in (*ours.values(), *naive.values()))
     rows = figures["prediction"]["questions"]
     assert rows["3"]["naive seconds"] == pytest.approx(3 * figures["prediction"]["naive seconds"])
     assert list(figures["sizes"]) == ["64", "96"]
@@ -79,6 +84,12 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     assert set(figures["training"]["pairs per second"]) == {"naive", "1", "6"}
     assert all(p.grad is None for p in debug_model.parameters())
     assert not debug_model.training
+
+
+def test_multiply_adds_of_a_known_work(debug_model: SegEarth) -> None:
+    """A linear layer costs inputs times outputs a row."""
+    rows, layer = torch.zeros(3, 5), torch.nn.Linear(5, 7).requires_grad_(False)
+    assert count_flops(debug_model, lambda: layer(rows)) == pytest.approx(3 * 5 * 7 / 1e9)
 
 
 def test_a_shape_alone_needs_no_hub() -> None:
