@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import Batch, EncodedText, Question
 from segearth.utils.files import write_text
-from segearth.utils.memory import release_memory
+from segearth.utils.memory import give_back_freed_memory, keep_freed_memory
 from segearth.zoo.lookup import model_config
 
 logger = logging.getLogger(__name__)
@@ -66,14 +68,18 @@ def run_benchmark(
     Returns:
         All figures: seconds, bytes and ratios.
     """
+    give_back_freed_memory()
     torch.manual_seed(config.seed)
     bench = _Bench(model, config)
+    memory = bench.memory()
+    keep_freed_memory()
     figures: dict[str, Any] = {
         "model": name,
         "size": config.size,
         "dtype": str(model.dtype).removeprefix("torch."),
         "machine": machine(model.device),
         "agreement": bench.agreement(),
+        "peak bytes": memory,
         "parts": bench.parts(),
         "prediction": bench.prediction(),
     }
@@ -179,7 +185,7 @@ class _Bench:
         """Seconds for some questions about one image; the naive way asks one at a time, so its time is a multiple."""
         counts = self.config.questions
         works: dict[str, Callable[[], Any]] = {"naive": self._naive}
-        works |= {str(count): lambda count=count: self._answer(count) for count in counts}  # type: ignore[misc]
+        works |= {str(count): partial(self._answer, count) for count in counts}
         seconds = alternate(works, self.config.repeats, self.device)
         naive, first = seconds["naive"], seconds[str(counts[0])]
         rows = {}
@@ -193,30 +199,48 @@ class _Bench:
                 "questions per second": count / ours,
                 "a further question's share of the first": further,
             }
-        ways: dict[str, Callable[[], Any]] = {"ours": lambda: self._answer(1), "naive": self._naive}
-        memory = {name: peak_memory(way, self.device) for name, way in ways.items()}
-        return {"naive seconds": naive, "questions": rows, "peak bytes": memory}
+        return {"naive seconds": naive, "questions": rows}
+
+    def sizes(self) -> dict[str, dict[str, float]]:
+        """Seconds for taking in larger and larger images."""
+        rows = {}
+        for side in self.config.sizes:
+            seconds = alternate({"": partial(self._take_in, side)}, self.config.repeats, self.device)[""]
+            rows[str(side)] = {"seconds": seconds, "seconds per megapixel": seconds / side**2 * 1e6}
+        return rows
 
     @torch.no_grad()
-    def sizes(self) -> dict[str, dict[str, float | None]]:
-        """Seconds and bytes for taking in larger and larger images."""
-        rows: dict[str, dict[str, float | None]] = {}
-        for side in self.config.sizes:
-            image = torch.zeros(1, 3, side, side, device=self.device, dtype=self.model.dtype)
-
-            def encode(image: Tensor = image) -> Any:
-                return self.model.encode_image(image)
-
-            seconds = alternate({"": encode}, self.config.repeats, self.device)[""]
-            per_pixel = seconds / side**2 * 1e6
-            rows[str(side)] = {
-                "seconds": seconds, "seconds per megapixel": per_pixel, "peak bytes": peak_memory(encode, self.device)
-            }  # fmt: skip
-        return rows
+    def _take_in(self, side: int) -> Any:
+        return self.model.encode_image(torch.zeros(1, 3, side, side, device=self.device, dtype=self.model.dtype))
 
     def training(self) -> dict[str, Any]:
         """Forward and backward of one image with one and with six questions, against one naive pair a time."""
-        self.model.train()
+        with self._steps() as works:
+            seconds = alternate(works, self.config.repeats, self.device)
+        return {
+            "seconds": seconds,
+            "pairs per second": {"naive": 1 / seconds["naive"], "1": 1 / seconds["1"], "6": 6 / seconds["6"]},
+            "step ratio": seconds["naive"] / seconds["1"],
+            "pairs ratio": 6 * seconds["naive"] / seconds["6"],
+        }
+
+    def memory(self) -> dict[str, dict[str, int | None]]:
+        """Bytes that are needed at the peak, beyond weights and, in a training step, gradients."""
+        first: dict[str, Callable[[], Any]] = {"ours": partial(self._answer, 1), "naive": self._naive}
+        for work in first.values():
+            work()  # what is made once and kept is not counted
+        figures = {
+            "first question": {name: peak_memory(work, self.device) for name, work in first.items()},
+            "sizes": {str(side): peak_memory(partial(self._take_in, side), self.device) for side in self.config.sizes},
+        }
+        if self.config.training:
+            with self._steps() as works:
+                figures["training step"] = {name: peak_memory(work, self.device) for name, work in works.items()}
+        return figures
+
+    @contextmanager
+    def _steps(self) -> Iterator[dict[str, Callable[[], None]]]:
+        """Training steps, of the naive way and of one and of six questions; gradients are held from the start."""
         side = self.config.size
         targets = torch.rand(6, side // 8, side // 8).round()
         masks = torch.nn.functional.interpolate(targets[None], size=(side, side))[0].to(self.device)
@@ -236,22 +260,11 @@ class _Bench:
             output, queries = naive_answer(self.model, self.image, given.text)
             criterion(output, queries, given, self.model.language_model).total.backward()
 
-        works: dict[str, Callable[[], Any]] = {"naive": naive_step, "1": lambda: step(1), "6": lambda: step(6)}
-        step(1)  # gradients are allocated here, and held from now on
-        memory = {name: peak_memory(work, self.device) for name, work in works.items()}
-        seconds = alternate(works, self.config.repeats, self.device)
+        self.model.train()
+        step(1)
+        yield {"naive": naive_step, "1": partial(step, 1), "6": partial(step, 6)}
         self.model.zero_grad()
         self.model.eval()
-        release_memory()
-        ratio = memory["1"] / memory["naive"] if memory["1"] and memory["naive"] else None
-        return {
-            "seconds": seconds,
-            "pairs per second": {"naive": 1 / seconds["naive"], "1": 1 / seconds["1"], "6": 6 / seconds["6"]},
-            "step ratio": seconds["naive"] / seconds["1"],
-            "pairs ratio": 6 * seconds["naive"] / seconds["6"],
-            "peak bytes above weights and gradients": memory,
-            "memory ratio": ratio,
-        }
 
 
 def as_markdown(figures: dict[str, Any]) -> str:
@@ -274,11 +287,10 @@ def as_markdown(figures: dict[str, Any]) -> str:
             f"| {count} | {row['seconds']:.2f} | {row['naive seconds']:.1f} | {row['ratio']:.2f} | "
             f"{row['questions per second']:.3f} | {'' if share is None else f'{share:.1%}'} |"
         )
-    lines += ["", _memory("prediction, one question", figures["prediction"]["peak bytes"])]
     if "sizes" in figures:
         lines += ["", "| image side | seconds | seconds a megapixel | GiB |", "|---:|---:|---:|---:|"]
         for side, row in figures["sizes"].items():
-            peak = "?" if row["peak bytes"] is None else f"{row['peak bytes'] / 2**30:.2f}"
+            peak = _gib(figures["peak bytes"]["sizes"][side])
             lines.append(f"| {side} | {row['seconds']:.2f} | {row['seconds per megapixel']:.2f} | {peak} |")
     if "training" in figures:
         training = figures["training"]
@@ -288,8 +300,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
         for key, label in names.items():
             seconds, pairs = training["seconds"][key], training["pairs per second"][key]
             lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]:.2f} |")
-        lines += ["", _memory("training step", training["peak bytes above weights and gradients"])]
-    lines += ["", *_sampling(figures)]
+    lines += ["", *_memory(figures["peak bytes"]), "", *_sampling(figures)]
     return "\n".join(lines) + "\n"
 
 
@@ -318,6 +329,18 @@ def _multiply_adds(parts: dict[str, dict[str, float]]) -> str:
     return f"{sum(part['multiply-adds'] for part in parts.values()):.2f}"
 
 
-def _memory(label: str, peaks: dict[str, int | None]) -> str:
-    said = ", ".join(f"{name} {'?' if value is None else f'{value / 2**30:.2f} GiB'}" for name, value in peaks.items())
-    return f"Memory beyond what is held before, {label}: {said}."
+def _memory(peaks: dict[str, dict[str, int | None]]) -> list[str]:
+    first, steps = peaks["first question"], peaks.get("training step", {})
+    rows = {"a first question": (first["ours"], first["naive"])}
+    if steps:
+        rows["a training step, one question"] = steps["1"], steps["naive"]
+        rows["a training step, six questions"] = steps["6"], steps["naive"]
+    lines = ["| memory beyond weights and gradients, at its peak | GiB | naive | of it |", "|---|---:|---:|---:|"]
+    for name, (ours, naive) in rows.items():
+        share = f"{ours / naive:.0%}" if ours and naive else ""
+        lines.append(f"| {name} | {_gib(ours)} | {_gib(naive)} | {share} |")
+    return lines
+
+
+def _gib(count: int | None) -> str:
+    return "?" if count is None else f"{count / 2**30:.2f}"

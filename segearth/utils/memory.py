@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt, in glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt, in glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -24,6 +24,16 @@ def keep_freed_memory() -> None:
     if mallopt := _of_glibc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)  # never
+
+
+def give_back_freed_memory() -> None:
+    """Lets large tensors leave this process when they are freed, so that its resident memory is what is in use.
+
+    Left alone the C library keeps more of them the longer it runs. :func:`keep_freed_memory` ends this, but not the
+    other way round: what was once kept has holes, which later tensors fill.
+    """
+    if mallopt := _of_glibc("mallopt"):
+        mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def release_memory() -> None:

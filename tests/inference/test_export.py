@@ -15,8 +15,10 @@ from segearth.cli import app
 from segearth.data.transform import ImageTransform
 from segearth.errors import CheckpointError, ConfigError, MissingExtraError
 from segearth.inference.export import describe, export_onnx, feature_names
+from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import MaskOutput, Question
+from segearth.zoo.lookup import model_config
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'segearth[onnx]'")
@@ -31,12 +33,16 @@ def exported(debug_model: SegEarth, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def sessions(exported: Path) -> dict[str, Any]:
+    return opened(exported)
+
+
+def opened(folder: Path) -> dict[str, Any]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return {
-        name: onnxruntime.InferenceSession(exported / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+        name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
         for name in ("encoder", "decoder")
     }
 
@@ -79,6 +85,19 @@ def test_onnxruntime_gives_the_models_logits(
     assert np.abs(masks - logits).max() <= 1e-4 * np.abs(logits).max()
     assert np.abs(presence - expected.presence_logits.numpy()).max() <= 1e-4
     assert np.abs(logits[(masks > 0) != (logits > 0)]).max(initial=0) < 1e-3
+
+
+def test_shifted_windows_are_in_the_graph(tmp_path: Path) -> None:
+    """Of maps that fill their windows, that do not, and that are smaller than one."""
+    config = model_config("segearth_debug")
+    config.vision_encoder.depths = [2, 2, 2, 2]
+    torch.manual_seed(1)
+    model = build_model(config, load_weights=False).eval()
+    masks, _ = in_onnxruntime(
+        opened(export_onnx(model, tmp_path / "onnx", (128, 96))), model, frame(model, "fields"), QUESTIONS
+    )
+    logits = in_torch(model, frame(model, "fields"), QUESTIONS).mask_logits.numpy()
+    assert np.abs(masks - logits).max() <= 1e-4 * np.abs(logits).max()
 
 
 def test_the_graphs_depend_on_image_and_question(debug_model: SegEarth, sessions: dict[str, Any]) -> None:

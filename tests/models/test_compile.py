@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segearth.models.segearth import SegEarth
+
+
+@pytest.mark.parametrize("part", ["vision_encoder", "pixel_decoder", "token_compressor"])
+def test_a_part_of_the_image_side_compiles_whole(debug_model: SegEarth, part: str) -> None:
+    """As one graph, which must give what the part itself gives; code generation is PyTorch's matter, not tried here."""
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = debug_model.vision_encoder(images)
+    given = {"vision_encoder": images, "pixel_decoder": maps, "token_compressor": maps[-1]}[part]
+    module = getattr(debug_model, part)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    results = []
+    for way in (module, compiled):
+        module.zero_grad()
+        out = tensors(way(given))
+        sum(t.square().sum() for t in out).backward()
+        results.append(out + [p.grad for p in module.parameters() if p.grad is not None])
+    module.zero_grad()
+    assert len(results[0]) == len(results[1]) > 1
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def tensors(result: torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]) -> list[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [tensor for part in result for tensor in tensors(part)]
