@@ -59,6 +59,8 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measures a model where it is and in the precision it has.
 
+    Memory comes first; from then on the process keeps what it frees (see ``segearth.utils.memory``).
+
     Args:
         model: On the device to measure.
         name: Named in the report.

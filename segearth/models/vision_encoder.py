@@ -2,9 +2,8 @@
 
 :class:`SwinEncoder` is written here because it must equal the Swin of Mask2Former at every size: blocks pad to whole
 windows *before* they roll, and a window never shrinks on small maps. timm's Swin rolls first and drops the shift
-where a
-map is no larger than a window, so equal weights give other features at most sizes. :class:`TimmEncoder` takes
-any hierarchical backbone of timm by name.
+where a map is no larger than a window, so equal weights give other features at most sizes. :class:`TimmEncoder`
+takes any hierarchical backbone of timm by name.
 
 Shapes: ``B`` images, ``H W`` cells of the stage, ``C`` channels, ``M`` heads, ``T`` window side.
 """
