@@ -26,7 +26,7 @@ def test_a_part_of_the_image_side_compiles_whole(debug_model: SegEarth, part: st
     for way in (module, compiled):
         module.zero_grad()
         out = tensors(way(given))
-        sum(t.square().mean() for t in out).backward()
+        sum(t.pow(3).mean() for t in out).backward()  # a square would hardly depend on what a norm puts out
         results.append(out + [p.grad for p in module.parameters() if p.grad is not None])
     assert len(results[0]) == len(results[1]) > 1
     for ours, theirs in zip(*results, strict=True):
