@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,8 +17,8 @@ PEAK = "VmHWM:"
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def alternate(works: Mapping[Name, Callable[[], Any]], repeats: int, device: torch.device) -> dict[Name, float]:
-    """Runs each work in turn, ``repeats`` rounds after a round that does not count, and takes medians.
+def alternate(works: Mapping[Name, Callable[[], Any]], repeats: int, device: torch.device) -> dict[Name, list[float]]:
+    """Runs each work in turn, ``repeats`` rounds after a round that does not count.
 
     Machines slow down and speed up; what is measured in turn slows down and speeds up together.
 
@@ -29,7 +28,7 @@ def alternate(works: Mapping[Name, Callable[[], Any]], repeats: int, device: tor
         device: Where the work is done.
 
     Returns:
-        Median seconds by name.
+        Seconds of each counted round by name.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
@@ -40,7 +39,7 @@ def alternate(works: Mapping[Name, Callable[[], Any]], repeats: int, device: tor
                 torch.cuda.synchronize(device)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
 def peak_memory(work: Callable[[], Any], device: torch.device) -> int | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -180,7 +181,7 @@ class _Bench:
         seconds = alternate(works, self.config.repeats, self.device)
         figures: dict[str, dict[str, dict[str, float]]] = {"ours": {}, "naive": {}}
         for (way, name), work in works.items():
-            figures[way][name] = {"seconds": seconds[way, name], "multiply-adds": count_flops(model, work)}
+            figures[way][name] = {"seconds": median(seconds[way, name]), "multiply-adds": count_flops(model, work)}
         return figures
 
     def prediction(self) -> dict[str, Any]:
@@ -189,25 +190,26 @@ class _Bench:
         works: dict[str, Callable[[], Any]] = {"naive": self._naive}
         works |= {str(count): partial(self._answer, count) for count in counts}
         seconds = alternate(works, self.config.repeats, self.device)
-        naive, first = seconds["naive"], seconds[str(counts[0])]
+        naive, first = median(seconds["naive"]), median(seconds[str(counts[0])])
         rows = {}
         for count in counts:
-            ours = seconds[str(count)]
+            rounds = seconds[str(count)]
+            ours = median(rounds)
             further = (ours - first) / (count - counts[0]) / first if count > counts[0] else None
             rows[str(count)] = {
                 "seconds": ours,
                 "naive seconds": naive * count,
-                "ratio": naive * count / ours,
+                "ratio": _ratio(seconds["naive"], rounds, count),
                 "questions per second": count / ours,
                 "a further question's share of the first": further,
             }
-        return {"naive seconds": naive, "questions": rows}
+        return {"naive seconds": naive, "questions": rows, "rounds": seconds}
 
     def sizes(self) -> dict[str, dict[str, float]]:
         """Seconds for taking in larger and larger images."""
         rows = {}
         for side in self.config.sizes:
-            seconds = alternate({"": partial(self._take_in, side)}, self.config.repeats, self.device)[""]
+            seconds = median(alternate({"": partial(self._take_in, side)}, self.config.repeats, self.device)[""])
             rows[str(side)] = {"seconds": seconds, "seconds per megapixel": seconds / side**2 * 1e6}
         return rows
 
@@ -218,12 +220,14 @@ class _Bench:
     def training(self) -> dict[str, Any]:
         """Forward and backward of one image with one and with six questions, against one naive pair a time."""
         with self._steps() as works:
-            seconds = alternate(works, self.config.repeats, self.device)
+            rounds = alternate(works, self.config.repeats, self.device)
+        seconds = {name: median(values) for name, values in rounds.items()}
         return {
             "seconds": seconds,
             "pairs per second": {"naive": 1 / seconds["naive"], "1": 1 / seconds["1"], "6": 6 / seconds["6"]},
-            "step ratio": seconds["naive"] / seconds["1"],
-            "pairs ratio": 6 * seconds["naive"] / seconds["6"],
+            "step ratio": _ratio(rounds["naive"], rounds["1"]),
+            "pairs ratio": _ratio(rounds["naive"], rounds["6"], 6),
+            "rounds": rounds,
         }
 
     def memory(self) -> dict[str, dict[str, int | None]]:
@@ -269,6 +273,12 @@ class _Bench:
         self.model.eval()
 
 
+def _ratio(naive: list[float], ours: list[float], times: int = 1) -> dict[str, float]:
+    """How many times faster than ``times`` naive works: in each round, since a machine slows down between rounds."""
+    ratios = [times * long / short for long, short in zip(naive, ours, strict=True)]
+    return {"median": median(ratios), "least": min(ratios), "most": max(ratios)}
+
+
 def as_markdown(figures: dict[str, Any]) -> str:
     """Returns the figures as tables."""
     box, parts = figures["machine"], figures["parts"]
@@ -280,13 +290,13 @@ def as_markdown(figures: dict[str, Any]) -> str:
         *(_part(name, *(parts[way].get(name) for way in ("ours", "naive"))) for name in parts["ours"]),
         "| multiply-adds in all | | | " + " | ".join(_multiply_adds(parts[way]) for way in ("ours", "naive")) + " |",
         "",
-        "| questions on one image | seconds | naive | ratio | questions/s | a further question, of the first |",
+        "| questions on one image | seconds | naive | ratio (rounds) | questions/s | a further question, of first |",
         "|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for count, row in figures["prediction"]["questions"].items():
         share = row["a further question's share of the first"]
         lines.append(
-            f"| {count} | {row['seconds']:.2f} | {row['naive seconds']:.1f} | {row['ratio']:.2f} | "
+            f"| {count} | {row['seconds']:.2f} | {row['naive seconds']:.1f} | {_times(row['ratio'])} | "
             f"{row['questions per second']:.3f} | {'' if share is None else f'{share:.1%}'} |"
         )
     if "sizes" in figures:
@@ -296,12 +306,12 @@ def as_markdown(figures: dict[str, Any]) -> str:
             lines.append(f"| {side} | {row['seconds']:.2f} | {row['seconds per megapixel']:.2f} | {peak} |")
     if "training" in figures:
         training = figures["training"]
-        lines += ["", "| training step | seconds | pairs/s | against naive |", "|---|---:|---:|---:|"]
-        ratios = {"naive": 1.0, "1": training["step ratio"], "6": training["pairs ratio"]}
+        lines += ["", "| training step | seconds | pairs/s | ratio (rounds) |", "|---|---:|---:|---:|"]
+        ratios = {"naive": "", "1": _times(training["step ratio"]), "6": _times(training["pairs ratio"])}
         names = {"naive": "naive, one question", "1": "one question", "6": "six questions of one image"}
         for key, label in names.items():
             seconds, pairs = training["seconds"][key], training["pairs per second"][key]
-            lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]:.2f} |")
+            lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]} |")
     lines += ["", *_memory(figures["peak bytes"]), "", *_sampling(figures)]
     return "\n".join(lines) + "\n"
 
@@ -325,6 +335,10 @@ def _part(name: str, ours: dict[str, float] | None, naive: dict[str, float] | No
     digits = {"seconds": 3, "multiply-adds": 2}
     figures = [f"{way[key]:.{digits[key]}f}" if way else "" for key in digits for way in (ours, naive)]
     return f"| {name} | {' | '.join(figures)} |"
+
+
+def _times(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['least']:.2f}-{ratio['most']:.2f})"
 
 
 def _multiply_adds(parts: dict[str, dict[str, float]]) -> str:
