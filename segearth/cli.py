@@ -178,6 +178,7 @@ def bench(
     training: Annotated[bool, typer.Option(help="Also measure training steps.")] = True,
     sizes: Annotated[str, typer.Option(help="Also take in images of these sides, such as 512,1024,2048.")] = "",
     shape_only: Annotated[bool, typer.Option(help="Random weights, packaged tokenizer: no hub is asked.")] = False,
+    onnx: Annotated[bool, typer.Option(help="Also run the ONNX graphs in onnxruntime.")] = False,
     repeats: Annotated[int, typer.Option(help="Counted rounds; medians are taken.")] = 3,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
@@ -193,7 +194,9 @@ def bench(
     opened = build_shape(model) if shape_only else open_model(model)
     set_precision(opened.to(device or _best_device()), precision)
     counts, sides = ([int(number) for number in text.split(",") if number] for text in (questions, sizes))
-    config = BenchmarkConfig(size=size, questions=counts, training=training, sizes=sides, repeats=repeats)
+    config = BenchmarkConfig(
+        size=size, questions=counts, training=training, sizes=sides, onnx=onnx, repeats=repeats
+    )
     typer.echo(as_markdown(run_benchmark(opened, model, config, out)))
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from segearth.benchmark.flops import count_flops
+from segearth.benchmark.graphs import measure_onnx
 from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer, naive_parts
 from segearth.benchmark.sampling import measure_sampling
@@ -43,6 +44,7 @@ class BenchmarkConfig:
         questions: How many are asked of one image, in turn.
         training: Also measure training steps, with one and with six questions an image.
         sizes: Also encode square images of these sides.
+        onnx: Also run the ONNX graphs in onnxruntime (float32 on a CPU).
         repeats: Counted rounds; medians are taken.
         seed: Decides image and targets.
     """
@@ -51,6 +53,7 @@ class BenchmarkConfig:
     questions: list[int] = field(default_factory=lambda: [1, 8, 32, 128])
     training: bool = True
     sizes: list[int] = field(default_factory=list)
+    onnx: bool = False
     repeats: int = 3
     seed: int = 0
 
@@ -91,6 +94,8 @@ def run_benchmark(
     if config.training:
         figures["training"] = bench.training()
     figures["deformable attention"] = measure_sampling(model, bench.image, config.repeats)
+    if config.onnx:
+        figures["onnx"] = measure_onnx(model, bench.image, bench.questions(5), config.repeats)
     if output_dir is not None:
         write_text(output_dir / "benchmark.json", json.dumps(figures, indent=2) + "\n")
         write_text(output_dir / "benchmark.md", as_markdown(figures))
@@ -126,7 +131,7 @@ class _Bench:
         self.model, self.config, self.device = model.eval(), config, model.device
         self.image = torch.randn(1, 3, config.size, config.size).to(model.device, model.dtype)
 
-    def _questions(self, count: int) -> list[Question]:
+    def questions(self, count: int) -> list[Question]:
         return [Question(f"{WORDS[i % len(WORDS)]} {i}", answer="There it is.") for i in range(count)]
 
     def _text(self, questions: list[Question], **options: bool) -> EncodedText:
@@ -143,12 +148,12 @@ class _Bench:
         return self.model.decode_masks(features, queries).mask_logits
 
     def _chunks(self, count: int) -> list[list[Question]]:
-        questions = self._questions(count)
+        questions = self.questions(count)
         return [questions[start : start + TOGETHER] for start in range(0, count, TOGETHER)]
 
     @torch.no_grad()
     def _naive(self) -> Tensor:
-        output, _ = naive_answer(self.model, self.image, self._text(self._questions(1), whole=True))
+        output, _ = naive_answer(self.model, self.image, self._text(self.questions(1), whole=True))
         return output.mask_logits
 
     def agreement(self) -> float:
@@ -162,7 +167,7 @@ class _Bench:
         model = self.model
         maps = model.vision_encoder(self.image)
         features = model.encode_image(self.image)
-        text, index = self._text(self._questions(1)), torch.zeros(1, dtype=torch.long)
+        text, index = self._text(self.questions(1)), torch.zeros(1, dtype=torch.long)
         queries = model.encode_text(features, text, index)
         mask_features, memory = model.pixel_decoder(maps)
         ours: dict[str, Callable[[], Any]] = {
@@ -176,7 +181,7 @@ class _Bench:
             "question": lambda: model.encode_text(features, text, index),
             "mask": lambda: model.decode_masks(features, queries),
         }  # fmt: skip
-        naive = naive_parts(model, self.image, self._text(self._questions(1), whole=True))
+        naive = naive_parts(model, self.image, self._text(self.questions(1), whole=True))
         works = {(way, name): work for way, all_ in (("ours", ours), ("naive", naive)) for name, work in all_.items()}
         seconds = alternate(works, self.config.repeats, self.device)
         figures: dict[str, dict[str, dict[str, float]]] = {"ours": {}, "naive": {}}
@@ -253,7 +258,7 @@ class _Bench:
         criterion = Criterion(LossConfig())
 
         def batch(count: int, whole: bool) -> Batch:
-            text = self._text(self._questions(count), with_answers=True, whole=whole)
+            text = self._text(self.questions(count), with_answers=True, whole=whole)
             return Batch(self.image, text, torch.zeros(count, dtype=torch.long), masks[:count], None, [])
 
         def step(count: int) -> None:
@@ -313,6 +318,8 @@ def as_markdown(figures: dict[str, Any]) -> str:
             seconds, pairs = training["seconds"][key], training["pairs per second"][key]
             lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]} |")
     lines += ["", *_memory(figures["peak bytes"]), "", *_sampling(figures)]
+    if "onnx" in figures:
+        lines += ["", *_onnx(figures["onnx"])]
     return "\n".join(lines) + "\n"
 
 
@@ -329,6 +336,14 @@ def _sampling(figures: dict[str, Any]) -> list[str]:
         of_first = f"{seconds['forward'] / first[way]:.0%}" if first[way] else ""
         lines.append(f"| {way} | {seconds['forward']:.2f} | {of_first} | {seconds['both']:.2f} | {of_step} |")
     return lines
+
+
+def _onnx(figures: dict[str, Any]) -> list[str]:
+    lines = ["| ONNX graph | PyTorch, s | onnxruntime, s | ratio |", "|---|---:|---:|---:|"]
+    for part, seconds in figures["parts"].items():
+        torch_s, runtime_s = seconds["torch"], seconds["onnxruntime"]
+        lines.append(f"| {part} | {torch_s:.4f} | {runtime_s:.4f} | {torch_s / runtime_s:.2f} |")
+    return [*lines, "", f"Mask logits of both differ by {figures['difference']:.1e} of the largest."]
 
 
 def _part(name: str, ours: dict[str, float] | None, naive: dict[str, float] | None) -> str:

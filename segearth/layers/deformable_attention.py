@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
@@ -72,17 +73,15 @@ def multi_scale_sample_definition(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
     """What ``multi_scale_sample`` computes, written with ``grid_sample``: slower, of larger memory, and plain."""
-    batch, length, heads, _, points, _ = locations.shape
-    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, B*M, L, points, 2)
-    weights = weights.permute(3, 0, 2, 1, 4).reshape(len(shapes), batch * heads, 1, length, points)
+    grids = rearrange(2 * locations - 1, "b n m l p xy -> l (b m) n p xy")
+    weights = rearrange(weights, "b n m l p -> l (b m) 1 n p")
     out = value.new_zeros(())
     for level, part in enumerate(value.split([h * w for h, w in shapes], dim=1)):
-        h, w = shapes[level]
-        cells = part.permute(0, 2, 3, 1).reshape(batch * heads, -1, h, w)
+        cells = rearrange(part, "b (h w) m d -> (b m) d h w", h=shapes[level][0])
         # Locations stay in fp32: eight bits of mantissa cannot address a 128-cell row.
         sampled = F.grid_sample(cells.float(), grids[level].float(), mode="bilinear", align_corners=False)
-        out = out + (sampled * weights[level].float()).sum(-1)  # (B*M, D, L)
-    return out.view(batch, -1, length).transpose(1, 2).to(value.dtype)
+        out = out + (sampled * weights[level].float()).sum(-1)
+    return rearrange(out, "(b m) d n -> b n (m d)", b=len(value)).to(value.dtype)
 
 
 class DeformableAttention(nn.Module):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -83,14 +84,13 @@ class _Blocks:
     """The inputs with the head in front of the query, cut into (some heads, one level)."""
 
     def __init__(self, shapes: list[tuple[int, int]], value: Tensor, locations: Tensor, weights: Tensor) -> None:
-        batch, self.length, heads, levels, self.points, _ = locations.shape
+        self.length, self.points = locations.shape[1], locations.shape[4]
         dtype = torch.promote_types(value.dtype, torch.float32)
         self.shapes = shapes
         self.value = heads_first(value).to(dtype)  # (B*M, S, D)
         # Locations stay in fp32: eight bits of mantissa cannot address a 128-cell row.
-        locations = locations.to(dtype).permute(3, 0, 2, 1, 4, 5)
-        self.locations = locations.reshape(levels, batch * heads, -1, 2).contiguous()
-        self.weights = weights.to(dtype).permute(3, 0, 2, 1, 4).reshape(levels, batch * heads, -1).contiguous()
+        self.locations = rearrange(locations.to(dtype), "b n m l p xy -> l (b m) (n p) xy").contiguous()
+        self.weights = rearrange(weights.to(dtype), "b n m l p -> l (b m) (n p)").contiguous()
 
     def __iter__(self) -> Iterator[tuple[slice, int, slice]]:
         count = self.value.shape[0]
@@ -104,7 +104,7 @@ class _Blocks:
 
 def heads_first(rows: Tensor) -> Tensor:
     """``(B, N, M, D)`` to ``(B * M, N, D)``."""
-    return rows.transpose(1, 2).reshape(-1, rows.shape[1], rows.shape[3]).contiguous()
+    return rearrange(rows, "b n m d -> (b m) n d").contiguous()
 
 
 class SampleOnCPU(torch.autograd.Function):
@@ -125,17 +125,17 @@ class SampleOnCPU(torch.autograd.Function):
             at.weights(blocks.weights[level, group], bilinear.movedim(-1, 0))
             rows, bilinear = rows.view(-1, points * 4), bilinear.view(-1, points * 4)
             out[group].flatten(0, 1).add_(F.embedding_bag(rows, table, mode="sum", per_sample_weights=bilinear))
-        return out.view(batch, heads, length, -1).transpose(1, 2).reshape(batch, length, -1).to(value.dtype)
+        return rearrange(out, "(b m) n d -> b n (m d)", b=batch).to(value.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of value, locations and weights."""
         value, locations, weights = ctx.saved_tensors
-        batch, length, heads, levels, points, _ = locations.shape
+        batch, _, heads, _, points, _ = locations.shape
         of_value, of_locations, of_weights, _ = ctx.needs_input_grad
         blocks = _Blocks(ctx.shapes, value, locations, weights)
-        grads = heads_first(grad.view(batch, length, heads, -1)).to(blocks.value.dtype)
+        grads = heads_first(rearrange(grad, "b n (m d) -> b n m d", m=heads)).to(blocks.value.dtype)
         d_value = torch.empty_like(blocks.value) if of_value else None
         d_locations, d_weights = torch.empty_like(blocks.locations), torch.empty_like(blocks.weights)
         for group, level, cells in blocks:
@@ -151,9 +151,9 @@ class SampleOnCPU(torch.autograd.Function):
             if d_value is not None:
                 d_value[group, cells] = _scatter(at, attention, sums, h * w)
         if d_value is not None:
-            d_value = d_value.view(batch, heads, -1, value.shape[3]).transpose(1, 2).to(value.dtype)
-        d_locations = d_locations.view(levels, batch, heads, length, points, 2).permute(1, 3, 2, 0, 4, 5)
-        d_weights = d_weights.view(levels, batch, heads, length, points).permute(1, 3, 2, 0, 4)
+            d_value = rearrange(d_value, "(b m) s d -> b s m d", b=batch).to(value.dtype)
+        d_locations = rearrange(d_locations, "l (b m) (n p) xy -> b n m l p xy", b=batch, p=points)
+        d_weights = rearrange(d_weights, "l (b m) (n p) -> b n m l p", b=batch, p=points)
         return d_value, d_locations.to(locations.dtype), d_weights.to(weights.dtype), None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from segearth.models.packing import pack
@@ -69,11 +70,11 @@ class PerceiverLayer(nn.Module):
         own_score = (q * own_key).sum(-1, keepdim=True)
         weights = torch.cat([scores, own_score], -1).softmax(-1)
         attended = torch.einsum("bqmr,brmd->bqmd", weights[..., :-1], values) + weights[..., -1:] * own_value
-        latent = latent + self.to_out(attended.flatten(2))
+        latent = latent + self.to_out(rearrange(attended, "b q m d -> b q (m d)"))
         return latent + self.fc2(F.gelu(self.fc1(self.ff_norm(latent))))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1))
+        return rearrange(x, "b n (m d) -> b n m d", m=self.num_heads)
 
 
 class DescriptionProjector(nn.Module):
@@ -109,7 +110,7 @@ class DescriptionProjector(nn.Module):
 
     def remember(self, res5: Tensor) -> list[KeysValues]:
         """Projects ``(B, C5, h, w)`` once an image, for every layer."""
-        media = self.image_proj(res5.flatten(2).transpose(1, 2))
+        media = self.image_proj(rearrange(res5, "b d h w -> b (h w) d"))
         return [layer.remember(media) for layer in self._perceiver()]
 
     def forward(self, pooled: Tensor, media: list[KeysValues], image_index: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
@@ -69,12 +70,12 @@ class MaskDecoderLayer(nn.Module):
         attended = F.scaled_dot_product_attention(
             self._heads(self.cross_q(query)), keys, values, attn_mask=visible.unsqueeze(1)
         )
-        query = self.cross_norm(query + self.cross_out(attended.transpose(1, 2).flatten(2)))
+        query = self.cross_norm(query + self.cross_out(rearrange(attended, "b m q d -> b q (m d)")))
         query = self.self_norm(query + self.self_out(self.self_v(query)))
         return self.ffn_norm(query + self.ffn2(F.relu(self.ffn1(query))))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return rearrange(x, "b n (m d) -> b m n d", m=self.num_heads)
 
 
 class MaskDecoder(nn.Module):
@@ -136,7 +137,7 @@ class MaskDecoder(nn.Module):
         levels = []
         level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=memory[0].device))
         for i, (project, level) in enumerate(zip(self.memory_proj, memory, strict=True)):
-            cells = project(level).flatten(2).transpose(1, 2) + level_embed[i]
+            cells = rearrange(project(level), "b d h w -> b (h w) d") + level_embed[i]
             position = sine_position(level.shape[2], level.shape[3], self.dim, level.device)
             levels.append((cells, cells + position.to(cells.dtype)))
         return [layer.keys_values(*levels[i % NUM_LEVELS]) for i, layer in enumerate(self._layers())]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -104,7 +105,7 @@ class PixelDecoder(nn.Module):
         res2, *coarse = maps
         projected = [proj(level) for proj, level in zip(self.input_proj, reversed(coarse), strict=True)]
         shapes = [(level.shape[2], level.shape[3]) for level in projected]
-        x = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], 1)  # (B, S, C)
+        x = torch.cat([rearrange(level, "b d h w -> b (h w) d") for level in projected], 1)
         level_embed = self.level_embed(torch.arange(NUM_LEVELS, device=x.device))
         position = torch.cat(
             [sine_position(h, w, self.dim, x.device) + level_embed[i] for i, (h, w) in enumerate(shapes)]
@@ -117,7 +118,7 @@ class PixelDecoder(nn.Module):
                 x = layer(x, position, reference, shapes)
         sizes = [h * w for h, w in shapes]
         memory = [
-            part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(x.split(sizes, 1), shapes, strict=True)
+            rearrange(part, "b (h w) d -> b d h w", h=h) for part, (h, _) in zip(x.split(sizes, 1), shapes, strict=True)
         ]
         if torch.is_grad_enabled():
             # The largest maps of all are quickly computed again. Recomputation stops before the 3 x 3 convolution: its

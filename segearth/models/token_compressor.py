@@ -6,6 +6,7 @@ Shapes: ``B`` images, ``C5`` channels of res5, ``D`` width of the language model
 from __future__ import annotations
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from segearth.errors import ConfigError
@@ -45,7 +46,7 @@ class ConvCompressor(nn.Module):
         """Maps ``(B, C5, h, w)`` to ``(B, S, D)``, row by row."""
         tokens = self.layers(res5)
         position = sine_position(tokens.shape[2], tokens.shape[3], self.dim, tokens.device)
-        return tokens.flatten(2).transpose(1, 2) + position.to(tokens.dtype)
+        return rearrange(tokens, "b d h w -> b (h w) d") + position.to(tokens.dtype)
 
 
 class SparseConvCompressor(nn.Module):
@@ -77,7 +78,7 @@ class SparseConvCompressor(nn.Module):
         """Maps ``(B, C5, h, w)`` to ``(B, S, D)``, row by row."""
         x = norm_at_any_size(self.norm1, self.proj1(res5))
         x = norm_at_any_size(self.norm2, self.proj2(x))
-        return self.fc(x).flatten(2).transpose(1, 2)
+        return rearrange(self.fc(x), "b d h w -> b (h w) d")
 
 
 def norm_at_any_size(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -97,10 +98,10 @@ class WindowAttention(nn.Module):
 
     def _attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
         """Maps ``(B, rows, columns, T², 3, M, C/M)`` under a bias ``(M, T², T²)`` to ``(B, rows, columns, T², C)``."""
-        batch, rows, columns, area = qkv.shape[:4]
-        q, k, v = qkv.flatten(0, 2).permute(2, 0, 3, 1, 4)  # each (B*rows*columns, M, T², C/M)
+        batch, rows = qkv.shape[:2]
+        q, k, v = rearrange(qkv.flatten(0, 2), "w t n m d -> n w m t d")
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
-        return out.transpose(1, 2).reshape(batch, rows, columns, area, -1)
+        return rearrange(out, "(b r c) m t d -> b r c t (m d)", b=batch, r=rows)
 
 
 class SwinBlock(nn.Module):
@@ -122,16 +123,15 @@ class SwinBlock(nn.Module):
         return x + self.drop_path(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
 
     def _attend(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
-        batch, height, width, dim = x.shape
+        height, width = x.shape[1:3]
         side = self.window_size
         if height % side or width % side:  # a padding of nothing would copy
             x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
-        rows, columns = x.shape[1] // side, x.shape[2] // side
-        windows = x.view(batch, rows, side, columns, side, dim).transpose(2, 3).flatten(3, 4)
+        windows = rearrange(x, "b (r y) (c x) d -> b r c (y x) d", y=side, x=side)
         windows = self.attn(windows, shift_mask if self.shift else None)
-        x = windows.view(batch, rows, columns, side, side, dim).transpose(2, 3).reshape(batch, *x.shape[1:])
+        x = rearrange(windows, "b r c (y x) d -> b (r y) (c x) d", y=side)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
         return x[:, :height, :width]
@@ -188,7 +188,7 @@ class SwinEncoder(VisionEncoder):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Encodes images; see :class:`VisionEncoder`. Sides that are not multiples of 4 are padded right and bottom."""
         images = F.pad(images, (0, -images.shape[-1] % 4, 0, -images.shape[-2] % 4))
-        x = self.patch_norm(self.patch_embed(images).permute(0, 2, 3, 1))  # (B, H/4, W/4, C)
+        x = self.patch_norm(rearrange(self.patch_embed(images), "b d h w -> b h w d"))
         mask = shift_mask(self.window_size, x.device)
         outputs = []
         for i, (blocks, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
@@ -200,7 +200,7 @@ class SwinEncoder(VisionEncoder):
                     x = checkpoint(block, x, mask, use_reentrant=False)
                 else:
                     x = block(x, mask)
-            outputs.append(norm(x).permute(0, 3, 1, 2))
+            outputs.append(rearrange(norm(x), "b h w d -> b d h w"))
         return outputs
 
 
@@ -249,12 +249,13 @@ class TimmEncoder(VisionEncoder):
             from segearth.errors import UnknownNameError
 
             raise UnknownNameError("timm backbone", name, timm.list_models())
-        options: dict[str, Any] = {"strict_img_size": False, "dynamic_img_pad": True} if name.startswith("swin") else {}
+        options: dict[str, Any] = {"strict_img_size": False} if name.startswith("swin") else {}
         self.backbone = timm.create_model(
             name, pretrained=pretrained, features_only=True, out_indices=(-4, -3, -2, -1), **options
         )
         facts: Any = self.backbone.feature_info
         self.channels = tuple(facts.channels())
+        self.channels_last = "NHWC" in str(getattr(self.backbone, "output_fmt", ""))  # as timm's Swins answer
         strides = tuple(facts.reduction())
         if strides != self.strides:
             raise ConfigError(f"timm backbone {name} has strides {strides}, not {self.strides}; choose another")
@@ -263,10 +264,7 @@ class TimmEncoder(VisionEncoder):
         """Encodes images; see :class:`VisionEncoder`. Sides are padded right and bottom to multiples of 32."""
         images = F.pad(images, (0, -images.shape[-1] % 32, 0, -images.shape[-2] % 32))
         maps = self.backbone(images)
-        # timm's transformers answer channels-last.
-        return [
-            m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(maps, self.channels, strict=True)
-        ]
+        return [rearrange(level, "b h w d -> b d h w") for level in maps] if self.channels_last else maps
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from segearth.benchmark.flops import count_flops
+from segearth.benchmark.graphs import measure_onnx
 from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer
 from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
@@ -87,6 +88,16 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     assert set(figures["training"]["pairs per second"]) == {"naive", "1", "6"}
     assert all(p.grad is None for p in debug_model.parameters())
     assert not debug_model.training
+
+
+def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'segearth[onnx]'")
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    figures = measure_onnx(debug_model, image, [Question("the largest ship"), Question("roads")], 1)
+    assert list(figures["parts"]) == ["encoder", "decoder, N = 1", "decoder, N = 2"]
+    assert all(seconds > 0 for part in figures["parts"].values() for seconds in part.values())
+    assert 0 < figures["difference"] <= 1e-4
 
 
 def test_multiply_adds_of_a_known_work(debug_model: SegEarth) -> None:

@@ -17,6 +17,7 @@ from segearth.losses.criterion import Criterion
 from segearth.models.build import build_model
 from segearth.models.mask_decoder import MaskDecoder, attention_mask
 from segearth.models.segearth import SegEarth
+from segearth.models.vision_encoder import TimmEncoder
 from segearth.structures import Batch, Question
 from segearth.zoo.lookup import model_config
 
@@ -136,6 +137,15 @@ def test_a_timm_backbone_by_name() -> None:
     spec["vision_encoder"]["timm_name"] = "resnet10"
     with pytest.raises(UnknownNameError, match="resnet10t"):
         build_model(model_config(spec))
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"])
+def test_a_timm_swin_whose_maps_are_as_high_as_they_have_channels(name: str) -> None:
+    """Its maps are channels last: at 384 px res2 is (96, W, 96)."""
+    encoder = TimmEncoder(name).eval()
+    with torch.no_grad():
+        maps = encoder(torch.zeros(1, 3, 384, 64))
+    assert [tuple(level.shape[1:]) for level in maps] == [(96, 96, 16), (192, 48, 8), (384, 24, 4), (768, 12, 2)]
 
 
 def test_any_frame_size(debug_model: SegEarth) -> None:
