@@ -44,7 +44,8 @@ def set_precision(model: SegEarth, precision: str) -> SegEarth:
     if precision in ("int8", "int4"):
         _require_torchao()
     halved = precision == "bf16" or (precision != "fp32" and model.device.type != "cpu")
-    _set_dtype(model.eval(), torch.bfloat16 if halved else torch.float32)
+    with model.language_model.exact_buffers():
+        model.eval().to(torch.bfloat16 if halved else torch.float32)
     if precision in ("int8", "int4"):
         _quantise(model, precision)
     return model
@@ -53,18 +54,6 @@ def set_precision(model: SegEarth, precision: str) -> SegEarth:
 def is_quantised(model: nn.Module) -> bool:
     """Whether some weights are held as integers."""
     return any(type(p.data).__module__.startswith("torchao.") for p in model.parameters())
-
-
-def _set_dtype(model: SegEarth, dtype: torch.dtype) -> None:
-    # Rotary frequencies stay as they are: rounded to bf16, they would turn far tokens by wrong angles.
-    kept = [
-        (module, name, buffer)
-        for module in model.language_model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    model.to(dtype)
-    for module, name, buffer in kept:
-        setattr(module, name, buffer)
 
 
 def _quantise(model: SegEarth, precision: str) -> None:

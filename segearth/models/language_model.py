@@ -6,7 +6,8 @@ Shapes: ``N`` prompts, ``L`` tokens, ``D`` width, ``V`` vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,6 +67,14 @@ class LanguageModel(nn.Module):
     def max_positions(self) -> int | None:
         """Longest sequence the model was built for; ``None`` where it has no limit."""
         return getattr(self.causal_lm.config, "max_position_embeddings", None)
+
+    @contextmanager
+    def exact_buffers(self) -> Iterator[None]:
+        """While weights are cast, keeps buffers as they are: rotary frequencies in bf16 turn far tokens wrongly."""
+        kept = [(module, name, b) for module in self.modules() for name, b in module.named_buffers(recurse=False)]
+        yield
+        for module, name, buffer in kept:
+            setattr(module, name, buffer.to(getattr(module, name).device))
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields of :class:`LanguageModelConfig` that build this architecture from nothing."""

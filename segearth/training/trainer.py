@@ -164,13 +164,14 @@ class Trainer:
         train = self.config.train
         optimizer = build_optimizer(self.model, train)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, train))
-        engine, *_ = deepspeed.initialize(
-            model=self.model,
-            optimizer=optimizer,
-            lr_scheduler=schedule,
-            model_parameters=[p for p in self.model.parameters() if p.requires_grad],
-            config=deepspeed_settings(train, self.process.world_size, self.bf16),
-        )
+        with self.model.language_model.exact_buffers():
+            engine, *_ = deepspeed.initialize(
+                model=self.model,
+                optimizer=optimizer,
+                lr_scheduler=schedule,
+                model_parameters=[p for p in self.model.parameters() if p.requires_grad],
+                config=deepspeed_settings(train, self.process.world_size, self.bf16),
+            )
         return engine
 
     def _wants_bf16(self) -> bool:

@@ -72,6 +72,8 @@ def test_bf16_and_averaged_weights(tmp_path: Path) -> None:
     trainer = Trainer(experiment(tmp_path, max_steps=2, precision="bf16"))
     trainer.run()
     assert trainer.model.dtype == torch.bfloat16
+    frequencies = [b for name, b in trainer.model.language_model.named_buffers() if "inv_freq" in name]
+    assert frequencies and not any(torch.equal(b, b.bfloat16().float()) for b in frequencies)  # not rounded
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
