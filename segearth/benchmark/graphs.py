@@ -29,12 +29,26 @@ from segearth.models.segearth import SegEarth
 from segearth.structures import Question
 
 
+def check_onnx(model: SegEarth) -> None:
+    """Says before anything is measured whether :func:`measure_onnx` can run.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        ConfigError: The model is not in float32 on a CPU.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "onnx")
+    if model.device.type != "cpu" or model.dtype != torch.float32:
+        raise ConfigError(f"ONNX graphs are measured in float32 on a CPU, not in {model.dtype} on {model.device}")
+
+
 @torch.no_grad()
 def measure_onnx(model: SegEarth, image: Tensor, questions: Sequence[Question], repeats: int) -> dict[str, Any]:
     """Exports a model to a temporary folder and runs both graphs, with as many threads as PyTorch has.
 
     Args:
-        model: In float32 on a CPU.
+        model: As :func:`check_onnx` wants it.
         image: ``(1, 3, H, W)``, sides multiples of 32.
         questions: What the decoder is given: the first alone, then all of them.
         repeats: Counted rounds; medians are taken.
@@ -42,15 +56,7 @@ def measure_onnx(model: SegEarth, image: Tensor, questions: Sequence[Question], 
     Returns:
         ``"parts"``: for ``"encoder"`` and ``"decoder, N = ..."`` the seconds in ``"torch"`` and ``"onnxruntime"``;
         ``"difference"``: the largest of all mask logits, over the largest logit.
-
-    Raises:
-        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
-        ConfigError: The model is not in float32 on a CPU.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingExtraError("onnxruntime", "onnx")
-    if model.device.type != "cpu" or model.dtype != torch.float32:
-        raise ConfigError(f"ONNX graphs are measured in float32 on a CPU, not in {model.dtype} on {model.device}")
     encoder, decoder = ImageEncoderGraph(model), MaskDecoderGraph(model)
     with tempfile.TemporaryDirectory() as parent:
         folder = export_onnx(model, Path(parent) / "onnx", (image.shape[2], image.shape[3]))

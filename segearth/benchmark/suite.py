@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segearth.benchmark.flops import count_flops
-from segearth.benchmark.graphs import measure_onnx
+from segearth.benchmark.graphs import check_onnx, measure_onnx
 from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer, naive_parts
 from segearth.benchmark.sampling import measure_sampling
@@ -73,7 +73,13 @@ def run_benchmark(
 
     Returns:
         All figures: seconds, bytes and ratios.
+
+    Raises:
+        MissingExtraError: ``config.onnx`` without onnx, onnxscript or onnxruntime.
+        ConfigError: ``config.onnx`` and the model is not in float32 on a CPU.
     """
+    if config.onnx:
+        check_onnx(model)
     give_back_freed_memory()
     torch.manual_seed(config.seed)
     bench = _Bench(model, config)

@@ -73,6 +73,7 @@ def multi_scale_sample_definition(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
     """What ``multi_scale_sample`` computes, written with ``grid_sample``: slower, of larger memory, and plain."""
+    # In the patterns n is queries, m heads, l levels, p points, d a head's channels.
     grids = rearrange(2 * locations - 1, "b n m l p xy -> l (b m) n p xy")
     weights = rearrange(weights, "b n m l p -> l (b m) 1 n p")
     out = value.new_zeros(())

@@ -12,8 +12,10 @@ from segearth.benchmark.graphs import measure_onnx
 from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer
 from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
+from segearth.errors import ConfigError
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
+from segearth.zoo.lookup import load_model
 
 CPU = torch.device("cpu")
 
@@ -98,6 +100,13 @@ def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
     assert list(figures["parts"]) == ["encoder", "decoder, N = 1", "decoder, N = 2"]
     assert all(seconds > 0 for part in figures["parts"].values() for seconds in part.values())
     assert 0 < figures["difference"] <= 1e-4
+
+
+def test_onnx_of_bf16_is_refused_before_anything_is_measured() -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'segearth[onnx]'")
+    model = load_model("segearth_debug").bfloat16()
+    with pytest.raises(ConfigError, match="float32 on a CPU"):
+        run_benchmark(model, "segearth_debug", BenchmarkConfig(onnx=True))
 
 
 def test_multiply_adds_of_a_known_work(debug_model: SegEarth) -> None:
