@@ -184,8 +184,8 @@ def evaluate(
 ) -> EvaluationResult:
     """Scores a predictor on one split, through its public methods only.
 
-    Rank ``r`` takes the images ``i`` with ``i % world_size == r``. Where ``torch.distributed`` is initialised, the
-    parts are gathered and every rank returns the whole; where it is not, each rank returns its own part.
+    Rank ``r`` takes the images ``i`` with ``i % world_size == r``. Where ``torch.distributed`` has a group of that
+    many, the parts are gathered and every rank returns the whole; elsewhere each rank returns its own part.
 
     Args:
         predictor: ``set_image`` is called once an image, ``predict`` once with all its questions (and once more for the
@@ -356,12 +356,14 @@ def _worst_first(record: SampleRecord) -> tuple[float, int, str]:
 
 
 def _gather(part: Any, world_size: int) -> list[Any]:
-    """Returns the parts of all ranks, or the own one alone where no process group was started."""
+    """Returns the parts of all ranks, or the own one alone where no process group of that size was started."""
     if world_size == 1:
         return [part]
     import torch.distributed as distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
+        return [part]
+    if distributed.get_world_size() != world_size:  # a group for something else
         return [part]
     parts: list[Any] = [None] * world_size
     distributed.all_gather_object(parts, part)
