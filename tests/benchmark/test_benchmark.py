@@ -92,9 +92,13 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     assert not debug_model.training
 
 
-def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
+def need_onnx() -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'segearth[onnx]'")
+
+
+def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
+    need_onnx()
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     figures = measure_onnx(debug_model, image, [Question("the largest ship"), Question("roads")], 1)
     assert list(figures["parts"]) == ["encoder", "decoder, N = 1", "decoder, N = 2"]
@@ -103,7 +107,7 @@ def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
 
 
 def test_onnx_of_bf16_is_refused_before_anything_is_measured() -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'segearth[onnx]'")
+    need_onnx()
     model = load_model("segearth_debug").bfloat16()
     with pytest.raises(ConfigError, match="float32 on a CPU"):
         run_benchmark(model, "segearth_debug", BenchmarkConfig(onnx=True))
