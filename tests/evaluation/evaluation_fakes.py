@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from segearth.data.base import SegmentationDataset
+from segearth.evaluation.evaluator import EvaluationResult, Example, Extremes
+from segearth.evaluation.metrics import SampleRecord
+from segearth.evaluation.protocols import PROTOCOLS
 from segearth.structures import Question, Sample, Segmentation
 
 COLOURS = {"red roof": 200, "grey road": 120, "green field": 60}
@@ -41,6 +44,18 @@ class Patches(SegmentationDataset):
         return Sample(f"image{index}", image, questions, meta={"source": "even" if index % 2 else "odd"})
 
 
+class Reading(Patches):
+    """Notes which images were read."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
 class PerfectPredictor:
     """Reads the answer off the image; counts its calls."""
 
@@ -69,3 +84,52 @@ class ShiftedPredictor(PerfectPredictor):
         answer = super()._answer(question)
         answer.mask = np.roll(answer.mask, 2, axis=(0, 1))
         return answer
+
+
+def counted(id, intersection, union, target, predicted, image_id="", question="roofs", **facts):
+    """A record made of its numbers."""
+    facts = {"task": "referring", "kind": "", "source": "", **facts}
+    return SampleRecord(id, image_id or id, question, **facts, intersection=intersection, union=union,
+                        target_area=target, predicted_area=predicted)  # fmt: skip
+
+
+def worked_result(controls=True):
+    """Four samples about three images, worked by hand in the documentation: I/U is 8/10, 2/4, 1 (both empty) and 0/3.
+
+    Of the controls, "everything" is right on the first sample alone (10/10, 3/10, 0/10, 0/10), "nothing" on what is
+    absent (0/10, 0/3, 1, 1).
+    """
+    class_, absent = {"kind": "class", "source": "naip"}, {"kind": "absent", "source": "sentinel"}
+    model = {"presence": 0.75, "score": 0.9}
+    records = [
+        counted("a", 8, 10, 10, 8, image_id="image0", question="the roofs", **class_, **model),
+        counted("b", 2, 4, 3, 3, image_id="image0", question="the roads", **class_, **model),
+        counted("c", 0, 0, 0, 0, image_id="image1", question="ships", **absent, **model),
+        counted("d", 0, 3, 0, 3, image_id="image2", question="cars", **absent, **model),
+    ]
+    names, images = "abcd", [r.image_id for r in records]
+    everything = [(10, 10, 10, 10), (3, 10, 3, 10), (0, 10, 0, 10), (0, 10, 0, 10)]
+    nothing = [(0, 10, 10, 0), (0, 3, 3, 0), (0, 0, 0, 0), (0, 0, 0, 0)]
+    answers = {"everything": everything, "nothing": nothing} if controls else {}
+    return EvaluationResult(
+        dataset="patches",
+        split="test",
+        protocol=PROTOCOLS["native"],
+        seed=5,
+        records=records,
+        controls={
+            name: [counted(i, *counts, image_id=image) for i, image, counts in zip(names, images, rows, strict=True)]
+            for name, rows in answers.items()
+        },
+        control_rules={name: f"the rule of {name}" for name in answers},
+        extremes=Extremes(2, [pictured(records[0])], [pictured(records[3])]),
+        seconds=1.5,
+        without_mask=2,
+    )
+
+
+def pictured(record):
+    """A grey image whose target is its left half, whose prediction is its upper half."""
+    target, prediction = np.zeros((2, 90, 90), bool)
+    target[:, :45], prediction[:45] = True, True
+    return Example(record, np.full((90, 90, 3), 100, np.uint8), target, prediction)

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from evaluation_fakes import Patches, PerfectPredictor
+from evaluation_fakes import COLOURS, Patches, PerfectPredictor, Reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +52,38 @@ def test_derangement_prefers_other_texts():
     assert dealt != derange(groups, texts, seed=2)
 
 
+def test_equal_texts_are_exchanged_after_the_deal():
+    """Laid end to end and turned by one place, each of these images would be asked its own wording again."""
+    groups = ["a", "b", "c", "d", "e", "f"]
+    texts = ["roof", "roof", "road", "road", "tree", "tree"]
+    for seed in range(20):
+        dealt = derange(groups, texts, seed)
+        assert sorted(dealt) == list(range(6))
+        assert all(place != item and texts[place] != texts[item] for place, item in enumerate(dealt))
+
+
+def test_an_image_with_more_than_half_of_the_questions_gets_those_of_others_several_times():
+    groups, texts = ["a", "a", "a", "b", "c"], ["roof", "road", "tree", "roof", "road"]
+    for seed in range(20):
+        dealt = derange(groups, texts, seed)
+        assert all(groups[place] != groups[item] and texts[place] != texts[item] for place, item in enumerate(dealt))
+    assert dealt[0] == 4  # the only question of another image and of another wording
+    assert dealt[1] == 3
+
+
+def test_half_of_all_questions_can_still_be_dealt_once_each():
+    dealt = derange(["a", "a", "b", "c"], ["q", "r", "s", "t"])
+    assert sorted(dealt) == [0, 1, 2, 3]
+    assert set(dealt[:2]) == {2, 3}
+
+
+def test_a_wording_shared_by_all_is_dealt_all_the_same():
+    assert derange(["a", "b"], ["roof", "roof"]) == [1, 0]
+    dealt = derange(["a", "a", "a", "b"], ["roof"] * 4)
+    assert dealt[:3] == [3, 3, 3]
+    assert dealt[3] in (0, 1, 2)
+
+
 def test_one_image_cannot_be_deranged():
     with pytest.raises(DatasetError, match="two images"):
         derange(["a", "a"], ["x", "y"])
@@ -70,6 +102,67 @@ def test_shuffled_questions_ask_the_model_but_not_the_true_question():
     assert sorted(asked) == sorted(q.text for sample in dataset for q in sample.questions)
 
 
+def test_a_dealt_question_keeps_its_task_and_leaves_its_target_behind():
+    dataset, predictor = Patches(4), PerfectPredictor()
+    for sample in dataset:
+        for question in sample.questions:
+            question.task = "reasoning" if question.text == "red roof" else "referring"
+    control = ShuffledQuestions.draw(dataset, NATIVE)
+    assert all(q.mask is None for q in control.asked.values())
+    predictor.set_image(dataset[0].image)
+    control.masks(predictor, dataset[0], scored_questions(dataset[0], NATIVE))
+    assert predictor.tasks == ["reasoning" if text == "red roof" else "referring" for text in predictor.asked[0]]
+
+
+def test_each_question_of_the_split_is_answered_by_what_was_dealt_to_it():
+    """Masks come back in the order of the questions they stand for, not in the order of those that were asked."""
+    sample, predictor = Patches(2)[1], PerfectPredictor()
+    questions = scored_questions(sample, NATIVE)
+    dealt = ["grey road", "green field", "red roof"]
+    control = ShuffledQuestions({i: Question(text) for i, text in zip(questions, dealt, strict=True)})
+    predictor.set_image(sample.image)
+    masks = control.masks(predictor, sample, questions)
+    for mask, text in zip(masks, dealt, strict=True):
+        assert np.array_equal(mask, sample.image[..., 0] == COLOURS[text])
+
+
+def test_the_seed_decides_who_is_asked_what():
+    deals = [ShuffledQuestions.draw(Patches(8), NATIVE, seed).asked for seed in (0, 0, 1)]
+    texts = [{i: q.text for i, q in deal.items()} for deal in deals]
+    assert texts[0] == texts[1] != texts[2]
+    built = build_controls(Patches(8), None, NATIVE, seed=1, progress=False)[-1]
+    assert {i: q.text for i, q in built.asked.items()} == texts[2]
+    by_default = build_controls(Patches(8), None, NATIVE, progress=False)[-1]
+    assert {i: q.text for i, q in by_default.asked.items()} == texts[0]
+
+
+def test_only_questions_that_count_are_dealt():
+    dataset = Patches(4)
+    dataset[0].questions[1].mask = None
+    assert "0-grey road" not in ShuffledQuestions.draw(dataset, NATIVE).asked
+    firsts = ShuffledQuestions.draw(dataset, PROTOCOLS["segearth_r1"]).asked
+    assert sorted(firsts) == [f"{i}-red roof" for i in range(4)]
+
+
+@pytest.mark.parametrize(("limit", "images"), [(None, 6), (2, 2), (4, 4), (99, 6)])
+def test_controls_read_only_the_images_that_are_evaluated(limit, images):
+    """Questions of an image beyond the limit must not be dealt to one before it, nor may it be read for them."""
+    dataset = Reading(6)
+    controls = build_controls(dataset, None, NATIVE, limit=limit, progress=False)
+    asked = controls[-1].asked
+    assert {i.split("-")[0] for i in asked} == {str(i) for i in range(images)}
+    assert dataset.read == list(range(images))
+
+
+def test_controls_come_in_a_fixed_order_and_say_what_they_do():
+    controls = build_controls(Patches(3), Patches(3, "train"), NATIVE, progress=False)
+    assert [c.name for c in controls] == ["everything", "nothing", "mean_mask", "shuffled_questions"]
+    assert controls[0].rule == "every pixel is predicted"
+    assert controls[1].rule == "no pixel is predicted"
+    assert "128x128 frame" in controls[2].rule
+    assert "questions of other images" in controls[3].rule
+
+
 def test_mean_mask_of_equal_targets_is_that_target():
     control = MeanMask.fit(dataset_of([half(64, 64), half(100, 50), half(33, 70, 16 / 33)]), NATIVE, progress=False)
     sample = dataset_of([half(48, 80)])[0]
@@ -85,6 +178,61 @@ def test_mean_mask_takes_the_cut_with_the_best_giou():
     assert control.mask.mean() == 0.5
     assert control.threshold <= 2 / 3
     assert f"{control.threshold:.2f}" in control.rule
+
+
+def test_mean_mask_of_mostly_absent_things_is_empty():
+    """One upper half, three absences: the half, cut at 1/4 or below, is right once in four; nothing is right thrice."""
+    targets = [half(128, 128)] + [half(128, 128, 0)] * 3
+    control = MeanMask.fit(dataset_of(targets), NATIVE, progress=False)
+    assert not control.mask.any()
+    assert control.threshold == pytest.approx(0.3)
+
+
+def test_mean_mask_takes_a_cell_whose_mean_is_the_threshold_itself():
+    """Half of the targets cover the cells: a cut at 0.5 keeps them, the next one does not; the lowest cut wins ties."""
+    fitted = [MeanMask.fit(dataset_of([half(128, 128), half(128, 128, share)]), NATIVE, progress=False)
+              for share in (0, 1)]  # fmt: skip
+    assert fitted[0].mask.mean() == 0.5  # (1 + 0) / 2 as for nothing at all, (0 + 1) / 2: the lower cut is taken
+    assert fitted[0].threshold == 0.05
+    assert fitted[1].mask.mean() == 1.0  # everything: (1/2 + 1) / 2; the half: (1 + 1/2) / 2
+    assert fitted[1].threshold == 0.05
+
+
+def test_mean_mask_weighs_every_target_however_many_there_are():
+    """Targets are compared in blocks; 260 upper halves, then 300 lower ones: only over all of them are the lower best.
+    Both halves together score 1/2 on each, the lower half 300/560 in all."""
+    upper, lower = half(16, 16), ~half(16, 16)
+    control = MeanMask.fit(dataset_of([upper] * 260 + [lower] * 300), NATIVE, progress=False)
+    assert np.array_equal(control.mask, ~half(128, 128))
+    assert control.threshold == pytest.approx(0.5)  # 260 of 560 are 0.464
+
+
+def test_mean_mask_scores_the_covered_share_of_a_cell():
+    """A target that covers a third of each cell in the upper half: the best mask is that half, with 1/3 of it right."""
+    mask = np.zeros((384, 384), bool)
+    mask[:192:3] = True
+    control = MeanMask.fit(dataset_of([mask]), NATIVE, progress=False)
+    assert np.array_equal(control.mask, half(128, 128))
+    assert control.threshold == 0.05
+
+
+def test_mean_mask_is_laid_over_each_image_upright():
+    corner = np.zeros((128, 128), bool)
+    corner[:32, :64] = True  # a quarter of the rows, half of the columns
+    sample = dataset_of([half(40, 100)])[0]
+    (mask,) = MeanMask(corner, 0.5).masks(None, sample, {"q": sample.questions[0]})
+    expected = np.zeros((40, 100), bool)
+    expected[:10, :50] = True
+    assert np.array_equal(mask, expected)
+
+
+def test_mean_mask_learns_from_the_questions_that_count():
+    dataset = dataset_of([half(64, 64), half(64, 64, 0.25)])
+    for sample in dataset:
+        sample.questions.append(Question("second", ~sample.questions[0].mask, id=f"{sample.image_id} second"))
+    dataset[1].questions[0].mask = None
+    published = MeanMask.fit(dataset, PROTOCOLS["segearth_r1"], progress=False)
+    assert np.array_equal(published.mask, half(128, 128))  # of image 1 the first question has no mask: none is taken
 
 
 def test_mean_mask_counts_small_targets_of_large_images():

@@ -4,17 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_fakes import Patches, PerfectPredictor, ShiftedPredictor
+from evaluation_fakes import Patches, PerfectPredictor, Reading, ShiftedPredictor, counted, worked_result
 
 from segearth.config import load_experiment
 from segearth.errors import DatasetError, UnknownNameError
-from segearth.evaluation.evaluator import EXAMPLE_SIZE, evaluate
-from segearth.evaluation.metrics import merge_records
-from segearth.evaluation.protocols import get_protocol
+from segearth.evaluation.controls import ConstantMask
+from segearth.evaluation.evaluator import EXAMPLE_SIZE, Extremes, evaluate
+from segearth.evaluation.metrics import bootstrap_interval, merge_records
 from segearth.evaluation.run import evaluate_experiment
 from segearth.structures import Question, Sample, Segmentation
 
@@ -80,15 +81,203 @@ def test_records_are_ordered_and_carry_the_facts():
     assert (first.image_id, first.source, first.presence, first.score) == ("image0", "odd", 0.75, 0.9)
 
 
+class Drawn(PerfectPredictor):
+    """Answers each wording with a mask given beforehand, whatever the image."""
+
+    def __init__(self, **masks):
+        super().__init__()
+        self.masks = masks
+
+    def _answer(self, question):
+        return Segmentation(question, self.masks[question], 0.5, True, 0.5)
+
+
+def rows(start, stop):
+    mask = np.zeros((10, 4), bool)
+    mask[start:stop] = True
+    return mask
+
+
+def striped(**targets):
+    """One image of ten rows of four pixels, with a question for each target."""
+    dataset = Patches(0)
+    questions = [Question(text, target, id=text, kind=text) for text, target in targets.items()]
+    dataset.samples = [Sample("image", np.zeros((10, 4, 3), np.uint8), questions)]
+    return dataset
+
+
+def test_every_mask_is_scored_and_shown_beside_its_own_target():
+    dataset = striped(roofs=rows(0, 4), roads=rows(5, 7), ships=rows(0, 0))
+    result = run(Drawn(roofs=rows(0, 3), roads=rows(6, 10), ships=rows(9, 10)), dataset)
+    counts = {r.id: (r.intersection, r.union, r.target_area, r.predicted_area) for r in result.records}
+    assert counts == {"roofs": (12, 16, 16, 12), "roads": (4, 20, 8, 16), "ships": (0, 4, 0, 4)}
+    assert all(r.id == r.question == r.kind for r in result.records)
+    (best,), (worst,) = result.extremes.best, result.extremes.worst
+    assert (best.record.id, worst.record.id) == ("roofs", "ships")
+    assert np.array_equal(best.target, rows(0, 4)) and np.array_equal(best.prediction, rows(0, 3))
+    assert np.array_equal(worst.target, rows(0, 0)) and np.array_equal(worst.prediction, rows(9, 10))
+
+
+def test_controls_are_scored_against_the_same_targets():
+    dataset = striped(roofs=rows(0, 4), ships=rows(0, 0))
+    result = run(Drawn(roofs=rows(0, 4), ships=rows(0, 0)), dataset, controls=True)
+    counts = {
+        name: {r.id: (r.intersection, r.union) for r in records} for name, records in result.controls.items()
+    }
+    assert counts == {
+        "everything": {"roofs": (16, 40), "ships": (0, 40)},
+        "nothing": {"roofs": (0, 16), "ships": (0, 0)},
+    }
+    control, own = result.controls["nothing"][0], result.records[0]
+    assert (control.presence, control.score) == (None, None)  # no model was asked
+    assert replace(control, predicted_area=16, intersection=16, presence=0.5, score=0.5) == own
+
+
+def test_controls_are_scored_in_the_protocols_frame():
+    """10 x 4 pixels become 1024 x 409 of 1024 x 1024: a control's padding is no more predicted than a model's."""
+    dataset = striped(roofs=rows(0, 10))
+    result = run(Drawn(roofs=rows(0, 10)), dataset, controls=True, protocol="segearth_r1")
+    (record,) = result.controls["everything"]
+    assert (record.intersection, record.union) == (1024 * 409, 1024 * 409)
+
+
+def test_an_answers_own_frame_is_what_the_published_protocol_compares():
+    """Padding that the model calls target counts against it; an absence has an empty frame and is right."""
+    frame = np.zeros((1024, 1024), bool)
+    frame[:, : 1024 - 307] = True  # the picture's 409 columns and the 308 to the left of them
+
+    class Letterboxed(Drawn):
+        def _answer(self, question):
+            answer = super()._answer(question)
+            answer.frame_mask = frame if answer.mask.any() else np.zeros_like(frame)
+            return answer
+
+    target = striped(roofs=rows(0, 10))
+    (record,) = run(Letterboxed(roofs=rows(0, 10)), target, protocol="segearth_r1").records
+    assert (record.intersection, record.union) == (1024 * 409, 1024 * (1024 - 307))
+    (record,) = run(Letterboxed(roofs=rows(0, 0)), striped(roofs=rows(0, 0)), protocol="segearth_r1").records
+    assert record.iou == 1.0
+
+
+def test_intervals_are_those_of_images_at_95_percent():
+    result = worked_result()
+    images = ["image0", "image0", "image1", "image2"]
+    assert result.giou_interval == bootstrap_interval([0.8, 0.5, 1, 0], images, level=0.95, seed=5)
+    gains = [0.8 - 0, 0.5 - 0, 1 - 1, 0 - 1]  # beside "nothing", the best control
+    assert result.margin_interval == bootstrap_interval(gains, images, level=0.95, seed=5)
+    assert (result.best_control, result.margin) == ("nothing", pytest.approx(0.575 - 0.5))
+    alone = worked_result(controls=False)
+    assert (alone.best_control, alone.margin, alone.margin_interval) == (None, None, None)
+
+
+def test_speed_counts_images_and_questions():
+    result = worked_result()
+    assert (result.images_per_second, result.questions_per_second) == (3 / 1.5, 4 / 1.5)
+    result.seconds = 0.0
+    assert result.images_per_second == result.questions_per_second == float("inf")
+
+
+def test_time_counts_the_predictor_alone(monkeypatch):
+    clock = iter(range(0, 10_000, 10))
+
+    class Slow(PerfectPredictor):
+        def predict(self, questions, **options):
+            for _ in range(7 if self.set_images == 1 else 0):  # the first image takes 70 s longer
+                next(clock)
+            return super().predict(questions, **options)
+
+    monkeypatch.setattr("segearth.evaluation.evaluator.time.perf_counter", lambda: next(clock))
+    result = run(Slow(), Patches(3), controls=True)
+    assert result.seconds == 80 + 10 + 10
+
+
+def test_what_another_process_did_is_joined(monkeypatch):
+    """Its records and passed-over questions are added; the time is that of the slower of the two."""
+
+    def gather(part, world_size):
+        assert world_size == 2
+        others = [counted("~last", 1, 2, 1, 2)]
+        return [part, replace(part, records=others, controls={"nothing": others}, seconds=500.0, without_mask=3)]
+
+    monkeypatch.setattr("segearth.evaluation.evaluator._gather", gather)
+    monkeypatch.setattr("segearth.evaluation.evaluator.build_controls", lambda *_, **__: [ConstantMask(False)])
+    result = run(PerfectPredictor(), Patches(1), world_size=2, controls=True)
+    assert [r.id for r in result.records] == ["0-green field", "0-grey road", "0-red roof", "~last"]
+    assert [r.id for r in result.controls["nothing"]] == ["0-green field", "0-grey road", "0-red roof", "~last"]
+    assert result.control_rules == {"nothing": "no pixel is predicted"}
+    assert (result.seconds, result.without_mask) == (500.0, 3)
+
+
+def offered(size, *numbers):
+    """Offers one image for each list of (I, U); returns the ids kept as best and as worst."""
+    kept = Extremes(size)
+    image, mask = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool)
+    for i, counts in enumerate(numbers):
+        records = [counted(f"{i}{chr(97 + j)}", *pair, 1, 1, image_id=str(i)) for j, pair in enumerate(counts)]
+        kept.offer(Sample(str(i), image), [(record, mask, mask) for record in records])
+    return [e.record.id for e in kept.best], [e.record.id for e in kept.worst]
+
+
+def test_best_and_worst_are_one_an_image_and_in_order():
+    best, worst = offered(2, [(1, 4), (3, 4)], [(4, 4), (2, 4)], [(0, 4)], [(7, 8), (6, 8)])
+    assert best == ["1a", "3a"]  # 1 and 7/8; 3/4 of image 0 is third
+    assert worst == ["2a", "0a"]  # 0 and 1/4
+
+
+def test_of_equal_answers_the_larger_is_shown_then_the_first_by_id():
+    best, worst = offered(2, [(2, 4)], [(4, 8)], [(2, 4)])
+    assert best == worst == ["1a", "0a"]
+
+
+def test_a_rightly_empty_answer_is_not_shown():
+    assert offered(3, [(0, 0)], [(0, 0), (1, 4)]) == (["1b"], ["1b"])
+    assert offered(0, [(1, 4)]) == ([], [])
+
+
+def test_pictures_keep_their_aspect_and_thin_objects():
+    image, line = np.zeros((96, 1536, 3), np.uint8), np.zeros((96, 1536), bool)
+    image[..., 1], line[40] = 200, True  # one pixel of four a cell is a quarter
+    kept = Extremes(1)
+    kept.offer(Sample("wide", image), [(counted("a", 1, 2, 1, 1), line, ~line)])
+    (example,) = kept.best
+    assert example.image.shape == (24, EXAMPLE_SIZE, 3)
+    assert (example.image == [0, 200, 0]).all()
+    assert example.prediction[10].all() and example.prediction.sum() == EXAMPLE_SIZE
+    assert example.target.all()
+    small = Extremes(1)
+    small.offer(Sample("small", image[:8, :6]), [(counted("a", 1, 2, 1, 1), line[:8, :6], ~line[:8, :6])])
+    assert small.best[0].image.shape == (8, 6, 3)  # never enlarged
+
+
 def test_limit_counts_images():
     assert run(PerfectPredictor(), Patches(5), limit=2).metrics.images == 2
+    assert run(PerfectPredictor(), Patches(5), limit=9).metrics.images == 5
 
 
-def test_questions_without_a_mask_are_passed_over():
+def test_the_limit_and_the_seed_reach_the_controls():
+    dataset = Reading(8)
+    limited = run(PerfectPredictor(), dataset, controls=True, limit=3, seed=4)
+    assert set(dataset.read) == {0, 1, 2}
+    assert {len(records) for records in limited.controls.values()} == {9}
+    assert limited.seed == 4
+    deals = [run(PerfectPredictor(), Patches(8), controls=True, seed=seed).controls for seed in (0, 0, 1)]
+    assert deals[0] == deals[1]
+    assert deals[0]["shuffled_questions"] != deals[2]["shuffled_questions"]
+
+
+def test_images_of_which_nothing_is_asked_are_not_encoded():
+    dataset, predictor = Patches(3), PerfectPredictor()
+    dataset[1].questions = []
+    assert {r.image_id for r in run(predictor, dataset).records} == {"image0", "image2"}
+    assert predictor.set_images == 2
+
+
+def test_questions_without_a_mask_are_passed_over(caplog):
     dataset = Patches(2)
     dataset[0].questions[0].mask = None
     result = run(PerfectPredictor(), dataset)
     assert (len(result.records), result.without_mask) == (5, 1)
+    assert "1 questions without a mask were passed over" in caplog.text
 
 
 def test_questions_without_an_id_get_one():
@@ -140,6 +329,16 @@ def test_pictures_of_large_images_are_kept_small():
     assert example.target.mean() == pytest.approx((image[..., 0] == 200).mean(), abs=0.02)
 
 
+def test_parts_are_not_gathered_from_a_group_of_another_size(monkeypatch):
+    """A process group of one, started for something else, holds no other part; each rank then keeps its own."""
+    import torch.distributed as distributed
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 1)
+    result = run(PerfectPredictor(), Patches(4), rank=1, world_size=2)
+    assert {r.image_id for r in result.records} == {"image1", "image3"}
+
+
 WORKER = """
 import json, sys
 import torch.distributed as dist
@@ -168,19 +367,6 @@ def test_two_processes_gather_every_sample_once(tmp_path):
     expected = [[r.id, r.iou] for r in run(ShiftedPredictor(), Patches(5)).records]
     for rank in range(2):
         assert json.loads((tmp_path / f"out{rank}").read_text()) == expected
-
-
-def test_a_letterboxed_answer_is_compared_as_the_model_thresholded_it():
-    """Resizing the finished mask into the frame would move its contour; the frame's own mask is taken where there is
-    one of the protocol's size."""
-    frame = np.zeros((1024, 1024), bool)
-    frame[:3, :5] = True
-    answer = Segmentation("roofs", np.ones((32, 48), bool), 1.0, True, 1.0, frame_mask=frame)
-    published = get_protocol("segearth_r1")
-    assert published.predicted(answer) is frame
-    assert get_protocol("native").predicted(answer) is answer.mask
-    answer.frame_mask = np.zeros((512, 512), bool)
-    assert published.predicted(answer).sum() == 1024 * 682
 
 
 @pytest.mark.parametrize(("asked", "used"), [("auto", "segearth_r1"), ("native", "native")])

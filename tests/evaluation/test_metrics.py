@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from evaluation_fakes import counted
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from segearth.errors import DatasetError
 from segearth.evaluation import metrics
@@ -20,7 +21,8 @@ from segearth.evaluation.metrics import (
     merge_records,
 )
 
-MASKS = arrays(bool, (4, 5))
+# One bit a pixel: much faster to draw than an array of booleans.
+MASKS = st.integers(0, 2**20 - 1).map(lambda bits: (bits >> np.arange(20) & 1).astype(bool).reshape(4, 5))
 
 
 def record(id, prediction, target, image_id="", **facts):
@@ -52,6 +54,64 @@ def test_hand_worked_numbers():
     assert (result.samples, result.images, result.empty_targets) == (4, 4, 2)
 
 
+def test_every_question_weighs_the_same_however_many_an_image_has():
+    """Three questions of one image at 1/2 and one of another at 1: 2.5/4, where a mean of the images' means is 3/4."""
+    records = [counted(f"a{i}", 1, 2, 1, 2, image_id="a") for i in range(3)] + [counted("b", 9, 9, 9, 9)]
+    result = compute_metrics(records)
+    assert result.giou == pytest.approx(2.5 / 4)
+    assert result.ciou == pytest.approx((3 * 1 + 9) / (3 * 2 + 9))
+    assert (result.samples, result.images, result.empty_targets) == (4, 2, 0)
+    assert result.t_acc == 1.0
+    assert compute_metrics(records + records[:1]).giou == pytest.approx(3 / 5)
+
+
+def test_pixels_outside_both_masks_count_nowhere():
+    """A large image that both leave alone is not a good answer: 1 pixel right of 4 drawn, 9,996 rightly left out."""
+    prediction, target = np.zeros((2, 100, 100), bool)
+    prediction[0, :3], target[0, 2:4] = True, True
+    assert count_pixels(prediction, target) == {
+        "intersection": 1, "union": 4, "target_area": 2, "predicted_area": 3,
+    }  # fmt: skip
+    result = compute_metrics([record("a", prediction, target)])
+    assert result.giou == result.ciou == 0.25
+
+
+def test_any_value_but_zero_is_mask():
+    prediction = np.array([[255, 0, 2, 0]], np.uint8)
+    target = np.array([[1, 255, 0, 0]], np.uint8)
+    assert count_pixels(prediction, target) == {
+        "intersection": 1, "union": 3, "target_area": 2, "predicted_area": 2,
+    }  # fmt: skip
+    assert mask_iou(prediction, target) == pytest.approx(1 / 3)
+
+
+def test_every_threshold_is_passed_only_above_it():
+    """Ten samples of I/U = 0.1, 0.2 … 1: above 0.5 lie five of them, above 0.9 one."""
+    records = [counted(f"{tenths:02}", tenths, 10, 10, tenths) for tenths in range(1, 11)]
+    assert compute_metrics(records).precision == {0.5: 0.5, 0.6: 0.4, 0.7: 0.3, 0.8: 0.2, 0.9: 0.1}
+
+
+def test_accuracies_of_the_two_sorts_of_targets():
+    """Of three empty targets one is answered rightly; of four others three get some mask, wherever it lies."""
+    absent = [counted("a", 0, 0, 0, 0), counted("b", 0, 5, 0, 5), counted("c", 0, 1, 0, 1)]
+    present = [counted("d", 0, 6, 4, 2), counted("e", 4, 4, 4, 4), counted("f", 1, 8, 4, 5), counted("g", 0, 4, 4, 0)]
+    result = compute_metrics(absent + present)
+    assert result.n_acc == pytest.approx(1 / 3)
+    assert result.t_acc == pytest.approx(3 / 4)
+    assert result.empty_targets == 3
+    assert result.giou == pytest.approx((1 + 1 + 1 / 8) / 7)
+    assert result.ciou == pytest.approx(5 / 28)
+
+
+def test_what_a_record_says_of_itself():
+    empty, missed, found = counted("a", 0, 0, 0, 0), counted("b", 0, 4, 4, 0), counted("c", 3, 5, 4, 4)
+    assert [r.iou for r in (empty, missed, found)] == [1.0, 0.0, 0.6]
+    assert [r.target for r in (empty, missed, found)] == ["absent", "present", "present"]
+    assert [r.target_empty for r in (empty, missed, found)] == [True, False, False]
+    assert [r.predicted_empty for r in (empty, missed, found)] == [True, True, False]
+    assert (found.presence, found.score) == (None, None)
+
+
 def test_shares_without_denominator_are_none():
     present, absent = hand_worked()[:2], hand_worked()[2:]
     assert compute_metrics(present).n_acc is None
@@ -80,6 +140,23 @@ def test_breakdown_by_kind_and_target():
     assert by_kind["class"].giou == pytest.approx(0.65)
     assert breakdown(hand_worked(), "target")["absent"].giou == 0.5
     assert list(breakdown(hand_worked(), "source")) == ["(none)"]
+
+
+def test_a_group_is_scored_by_its_own_samples_alone():
+    records = [
+        counted("a", 3, 4, 4, 3, source="naip", task="reasoning"),
+        counted("b", 1, 4, 2, 3, source="naip"),
+        counted("c", 5, 5, 5, 5, source="sentinel"),
+        counted("d", 0, 2, 0, 2),
+    ]
+    by_source = breakdown(records, "source")
+    assert list(by_source) == ["(none)", "naip", "sentinel"]
+    assert [m.samples for m in by_source.values()] == [1, 2, 1]
+    assert [m.giou for m in by_source.values()] == [0.0, 0.5, 1.0]
+    assert [m.ciou for m in by_source.values()] == [0.0, 0.5, 1.0]
+    assert [m.n_acc for m in by_source.values()] == [0.0, None, None]
+    assert {name: m.samples for name, m in breakdown(records, "task").items()} == {"reasoning": 1, "referring": 3}
+    assert {name: m.samples for name, m in breakdown(iter(records), "target").items()} == {"absent": 1, "present": 3}
 
 
 def test_repeated_id_is_an_error():
@@ -115,6 +192,66 @@ def test_precision_falls_with_the_threshold(pairs):
     assert shares == sorted(shares, reverse=True)
 
 
+RECORDS = st.lists(st.tuples(MASKS, MASKS, st.integers(0, 3)), min_size=1, max_size=8).map(
+    lambda rows: [record(f"{i:03}", p, t, image_id=f"image{image}") for i, (p, t, image) in enumerate(rows)]
+)
+
+
+def numbers(metrics):
+    """Every number in a row, ``None`` as -1, so that two can be compared with a tolerance."""
+    shares = [metrics.giou, metrics.ciou, *metrics.precision.values(), metrics.n_acc, metrics.t_acc]
+    return [-1 if share is None else share for share in shares]
+
+
+@given(RECORDS, st.randoms())
+def test_the_order_of_samples_changes_nothing(records, random):
+    shuffled = random.sample(records, len(records))
+    assert numbers(compute_metrics(shuffled)) == pytest.approx(numbers(compute_metrics(records)), abs=1e-12)
+    intervals = [
+        bootstrap_interval([r.iou for r in rows], [r.image_id for r in rows], draws=50) for rows in (records, shuffled)
+    ]
+    assert intervals[0] == pytest.approx(intervals[1], abs=1e-12)
+
+
+@given(RECORDS)
+def test_the_same_images_a_second_time_change_counts_alone(records):
+    again = [replace(r, id=f"{r.id} again", image_id=f"{r.image_id} again") for r in records]
+    once, twice = compute_metrics(records), compute_metrics(records + again)
+    assert numbers(twice) == pytest.approx(numbers(once), abs=1e-12)
+    assert (twice.samples, twice.images) == (2 * once.samples, 2 * once.images)
+    assert twice.empty_targets == 2 * once.empty_targets
+
+
+@given(RECORDS)
+def test_the_groups_of_a_breakdown_make_up_the_whole(records):
+    whole, groups = compute_metrics(records), breakdown(records, "image_id").values()
+    assert sum(group.samples * group.giou for group in groups) / whole.samples == pytest.approx(whole.giou)
+    assert sum(group.images for group in groups) == whole.images
+    assert min(group.ciou for group in groups) <= whole.ciou + 1e-12
+
+
+@given(MASKS, MASKS)
+def test_counts_are_those_of_sets_of_pixels(a, b):
+    predicted, target = (set(zip(*np.nonzero(mask), strict=True)) for mask in (a, b))
+    assert count_pixels(a, b) == {
+        "intersection": len(predicted & target),
+        "union": len(predicted | target),
+        "target_area": len(target),
+        "predicted_area": len(predicted),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5)), min_size=1, max_size=30), st.integers(0, 3))
+def test_an_interval_holds_the_mean_and_widens_with_the_level(rows, seed):
+    values, images = [value for value, _ in rows], [str(image) for _, image in rows]
+    ends = [bootstrap_interval(values, images, level=level, draws=300, seed=seed) for level in (0.5, 0.9, 0.99)]
+    assert ends[2][0] - 1e-12 <= np.mean(values) <= ends[2][1] + 1e-12
+    assert ends[2][0] <= ends[1][0] <= ends[0][0] <= ends[0][1] <= ends[1][1] <= ends[2][1]
+    assert min(values) - 1e-12 <= ends[2][0]
+    assert ends[2][1] <= max(values) + 1e-12
+
+
 def test_bootstrap_is_seeded_and_holds_the_mean():
     values = np.random.default_rng(1).random(60)
     clusters = [str(i // 3) for i in range(60)]
@@ -122,6 +259,29 @@ def test_bootstrap_is_seeded_and_holds_the_mean():
     assert low < values.mean() < high
     assert (low, high) == bootstrap_interval(values, clusters, seed=3)
     assert (low, high) != bootstrap_interval(values, clusters, seed=4)
+    assert bootstrap_interval(values, clusters) == bootstrap_interval(values, clusters, level=0.95, draws=2000, seed=0)
+
+
+def test_an_interval_holds_95_of_100_draws():
+    """Half of 400 images at 1, half at 0: a draw's mean has a standard deviation of 0.5 / 20, and 95 % of a normal
+    distribution lie within 1.96 of them. 90 % would lie within 1.64, 99 % within 2.58."""
+    values, images = [0.0, 1.0] * 200, [str(i) for i in range(400)]
+    ends = np.array([bootstrap_interval(values, images, seed=seed) for seed in range(8)])
+    assert ends.mean(0) == pytest.approx([0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025], abs=0.002)
+    tighter = np.array([bootstrap_interval(values, images, level=0.9, seed=seed) for seed in range(8)])
+    assert tighter.mean(0) == pytest.approx([0.5 - 1.645 * 0.025, 0.5 + 1.645 * 0.025], abs=0.002)
+
+
+def test_a_drawn_image_brings_each_of_its_questions():
+    """One question at 0 about image a, three at 1 about image b. A draw of two images is aa, ab, ba or bb: 0, 3/4, 3/4
+    or 1. Its middle is 3/4; a mean of the images' means would have its middle at 1/2."""
+    values, images = [0.0, 1.0, 1.0, 1.0], ["a", "b", "b", "b"]
+    assert bootstrap_interval(values, images, level=0.01) == (0.75, 0.75)
+    assert bootstrap_interval(values, images) == (0.0, 1.0)
+
+
+def test_one_image_has_no_interval():
+    assert bootstrap_interval([0.0, 0.5], ["a", "a"]) == (0.25, 0.25)
 
 
 def test_bootstrap_draws_images_not_questions():
