@@ -27,8 +27,14 @@ PARTIAL = ".partial"
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Returns the newest whole checkpoint under ``folder/checkpoints``, or ``None``."""
-    whole = [p for p in (folder / "checkpoints").glob("step-*") if (p / COMPLETE).is_file()]
-    return max(whole, default=None)
+    whole = _whole_checkpoints(folder / "checkpoints")
+    return whole[-1] if whole else None
+
+
+def _whole_checkpoints(root: Path) -> list[Path]:
+    """Oldest first. A folder under its temporary name is never whole, even where only the renaming was cut off."""
+    whole = [p for p in root.glob("step-*") if p.suffix != PARTIAL and (p / COMPLETE).is_file()]
+    return sorted(whole, key=checkpoint_step)  # by name, step 1000000 would come before step 999999
 
 
 def checkpoint_step(path: Path) -> int:
@@ -57,7 +63,8 @@ def save_checkpoint(
     partial = root / (final.name + PARTIAL)
     try:
         if process.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in root.glob(f"step-*{PARTIAL}"):  # of a run that was killed; their space may be needed now
+                shutil.rmtree(leftover, ignore_errors=True)
             root.mkdir(parents=True, exist_ok=True)
         wait_for_all()
         engine.save_checkpoint(str(root), tag=partial.name, save_latest=False)
@@ -67,8 +74,7 @@ def save_checkpoint(
             write_text(partial / COMPLETE, json.dumps({"step": step, "world_size": process.world_size}) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
-            for old in sorted(p for p in root.glob("step-*") if p != final)[: -(keep - 1) or None]:
-                shutil.rmtree(old)
+            _remove_old(root, keep)
         wait_for_all()
     except (OSError, RuntimeError) as error:
         if process.is_main:
@@ -79,6 +85,14 @@ def save_checkpoint(
             "untouched: free some space and run the same command again to go on from there"
         ) from error
     return final
+
+
+def _remove_old(root: Path, keep: int) -> None:
+    """Leaves the ``keep`` newest whole checkpoints; what is not whole was cut off, and counts as none."""
+    kept = _whole_checkpoints(root)[-keep:]
+    for path in root.glob("step-*"):
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def load_checkpoint(engine: Any, path: Path, process: Process) -> dict[str, torch.Tensor] | None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.optim.lr_scheduler import LambdaLR
 
-from segearth.config import ExperimentConfig, to_dict
+from segearth.config import ExperimentConfig
 from segearth.data.loading import Collator, StepSampler, TrainingView, build_loader
 from segearth.data.registry import build_dataset
 from segearth.data.transform import ImageTransform
@@ -33,14 +32,14 @@ from segearth.training.optimisation import (
     freeze_parameters,
     learning_rate_factor,
 )
+from segearth.training.resume import as_yaml, check_same_run
+from segearth.training.window import LOSS_NAMES, Window
 from segearth.utils.files import write_text
 from segearth.utils.logging import Eta, MetricsLog
 from segearth.utils.seeds import seed_everything
 from segearth.zoo.lookup import build_described
 
 logger = logging.getLogger(__name__)
-MOST_WAIT = 5.0  # percent of the time that a device may wait for data
-LOSS_NAMES = ("total", "bce", "dice", "presence", "text")
 
 
 class Trainer:
@@ -98,7 +97,7 @@ class Trainer:
             process.rank, process.world_size, train.seed,
         )  # fmt: skip
         batches = iter(build_loader(self.view, self.collator, sampler, self.config.data.num_workers))
-        eta, window = Eta(train.max_steps, first), _Window(process.device)
+        eta, window = Eta(train.max_steps, first), Window(process.device)
         for step in range(first, train.max_steps):
             self._step(step, batches, window)
             done = step + 1
@@ -121,8 +120,9 @@ class Trainer:
                         board.add_scalar(f"train/{name}", value, step)
             if done % train.save_every == 0 or last:
                 keep = max(1, train.keep_checkpoints)
-                ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, process)
-                ckpt.export_model(self.model, self.average, self.folder, process)
+                with window.paused():
+                    ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, process)
+                    ckpt.export_model(self.model, self.average, self.folder, process)
         if log is not None:
             log.close()
             window.log_wait()
@@ -130,7 +130,7 @@ class Trainer:
             board.close()
         return self.folder
 
-    def _step(self, step: int, batches: Any, window: _Window) -> None:
+    def _step(self, step: int, batches: Any, window: Window) -> None:
         """One optimiser step: ``accumulation`` micro-batches forward and backward, then the update."""
         torch.manual_seed(hash((self.config.train.seed, step, self.process.rank)) % 2**63)
         self.model.train()
@@ -197,13 +197,9 @@ class Trainer:
 
     def _resume(self) -> int:
         path = self.folder / "config.yaml"
-        text = _as_yaml(self.config)
         newest = ckpt.latest_checkpoint(self.folder)
-        if newest is not None and path.is_file() and path.read_text(encoding="utf-8") != text:
-            raise ConfigError(
-                f"{self.folder} holds a run of another configuration ({_differences(path, self.config)}); "
-                "give train.output_dir=… a new folder, or delete this one"
-            )
+        if newest is not None and path.is_file() and (changed := check_same_run(path, self.config)):
+            logger.info("going on with %s", ", ".join(changed))
         step = 0
         if newest is not None:
             self.average = ckpt.load_checkpoint(self.engine, newest, self.process)
@@ -211,7 +207,7 @@ class Trainer:
             logger.info("resuming from %s", newest)
         wait_for_all()
         if self.process.is_main:
-            write_text(path, text)
+            write_text(path, as_yaml(self.config))
         return step
 
     def _describe(self, first: int) -> None:
@@ -250,57 +246,3 @@ class Trainer:
 
             raise MissingExtraError("tensorboard", "train") from error
         return SummaryWriter(str(self.folder / "tensorboard"))
-
-
-class _Window:
-    """Losses since the last log line, kept on the device so that a step never waits for them."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.ids: list[str] = []
-        self.total = self.total_waited = 0.0  # seconds since the start
-        self._clear()
-
-    def _clear(self) -> None:
-        self.sums = torch.zeros(len(LOSS_NAMES), device=self.device)
-        self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
-
-    def add(self, losses: Any, accumulation: int, ids: list[str]) -> None:
-        self.sums += torch.stack([getattr(losses, name).detach().float() for name in LOSS_NAMES]) / accumulation
-        self.ids = ids
-
-    def flush(self, world_size: int) -> dict[str, float]:
-        if world_size > 1:
-            dist.all_reduce(self.sums)
-        means = (self.sums / world_size / self.steps).tolist()
-        elapsed = time.perf_counter() - self.start
-        self.total, self.total_waited = self.total + elapsed, self.total_waited + self.waited
-        facts = {name: round(value, 5) for name, value in zip(LOSS_NAMES, means, strict=True)}
-        facts |= {"steps_per_second": self.steps / elapsed, "data_wait": round(self.waited / elapsed, 4)}
-        self._clear()
-        return facts
-
-    def log_wait(self) -> None:
-        share = 100 * self.total_waited / max(self.total, 1e-9)
-        hint = "; raise data.num_workers" if share > MOST_WAIT else ""
-        logger.info("waited for data %.1f %% of %.0f s%s", share, self.total, hint)
-
-
-def _as_yaml(config: ExperimentConfig) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
-
-
-def _differences(path: Path, config: ExperimentConfig) -> str:
-    from omegaconf import OmegaConf
-
-    def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-        if not isinstance(tree, dict):
-            return {prefix: tree}
-        parts = [flat(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items()]
-        return {key: value for part in parts for key, value in part.items()}
-
-    then, now = flat(OmegaConf.to_container(OmegaConf.load(path))), flat(to_dict(config))
-    changed = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
-    return ", ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in changed[:4])

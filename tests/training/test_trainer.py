@@ -16,6 +16,7 @@ from segearth.errors import CheckpointError, ConfigError, TrainingError
 from segearth.models.segearth import SegEarth
 
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
+from segearth.training.checkpoint import latest_checkpoint
 from segearth.training.trainer import Trainer
 from segearth.utils.torchvision_mend import mend_torchvision
 
@@ -126,6 +127,25 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path, monkey
     assert len(weights(tmp_path)) > 0
     Trainer(experiment(tmp_path)).run()  # space was freed: the same command goes on
     assert [p.name for p in (tmp_path / "checkpoints").glob("step-*")] == ["step-000006"]
+
+
+def test_leftovers_of_a_kill_are_no_checkpoints_and_are_cleaned(tmp_path: Path) -> None:
+    root = tmp_path / "checkpoints"
+    for name in ("step-000004.partial", "step-000099.partial"):
+        (root / name).mkdir(parents=True)
+        (root / name / "complete.json").write_text(json.dumps({"step": 99, "world_size": 1}))  # killed before renaming
+    (root / "step-000001").mkdir()  # never whole
+    Trainer(experiment(tmp_path, keep_checkpoints=2)).run()
+    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == ["step-000003", "step-000006"]
+    assert latest_checkpoint(tmp_path) == root / "step-000006"
+
+
+def test_the_newest_checkpoint_is_that_of_the_most_steps(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "complete.json").write_text(json.dumps({"step": step, "world_size": 1}))
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-1000000"
 
 
 def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:
