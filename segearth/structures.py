@@ -33,6 +33,9 @@ class Question:
         task: ``"referring"`` (the thing is named) or ``"reasoning"`` (the need is named); it picks the prompt.
         kind: Finer label for reports, such as ``"class"``, ``"position"`` or ``"absent"``; empty where unknown.
         id: Unique within the data set's split; names the sample in per-sample records.
+        present: Whether what is asked for is in the image; ``None`` when there is no ground truth. Left out, it is read
+            off ``mask``, once: a copy with a smaller mask keeps it, so that what shrinks to nothing is not called
+            absent.
     """
 
     text: str
@@ -41,6 +44,11 @@ class Question:
     task: Task = "referring"
     kind: str = ""
     id: str = ""
+    present: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.present is None and self.mask is not None:
+            self.present = bool(self.mask.any())
 
 
 @dataclass(slots=True)
@@ -97,18 +105,24 @@ class Batch:
         images: ``(B, 3, H, W)`` float, normalised as the model's card says.
         text: The ``N`` encoded prompts.
         image_index: ``(N,)`` long, ascending; which image each question belongs to. It stays on the host.
-        masks: ``(N, H, W)`` float in {0, 1}, in the model's frame.
+        masks: ``(N, H, W)`` float in [0, 1], in the model's frame: how much of each cell is target.
+        present: ``(N,)`` bool; whether what is asked for is in the image. A fact of the annotation: a mask this small
+            may not tell.
         valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is
         padded.
         question_ids: ``N`` ids, for messages.
+        placeholder: No image has a question. One that stands in makes every module run, as on the processes whose
+            batch has questions and which would wait for this one; its losses are zero.
     """
 
     images: torch.Tensor
     text: EncodedText
     image_index: torch.Tensor
     masks: torch.Tensor
+    present: torch.Tensor
     valid: torch.Tensor | None
     question_ids: list[str]
+    placeholder: bool = False
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns a copy with every tensor on ``device``."""
@@ -117,8 +131,10 @@ class Batch:
             self.text.to(device),
             self.image_index,
             self.masks.to(device, non_blocking=True),
+            self.present.to(device, non_blocking=True),
             None if self.valid is None else self.valid.to(device),
             self.question_ids,
+            self.placeholder,
         )
 
 

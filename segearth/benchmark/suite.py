@@ -265,7 +265,8 @@ class _Bench:
 
         def batch(count: int, whole: bool) -> Batch:
             text = self._text(self.questions(count), with_answers=True, whole=whole)
-            return Batch(self.image, text, torch.zeros(count, dtype=torch.long), masks[:count], None, [])
+            present = torch.ones(count, dtype=torch.bool, device=self.device)
+            return Batch(self.image, text, torch.zeros(count, dtype=torch.long), masks[:count], present, None, [])
 
         def step(count: int) -> None:
             given = batch(count, False)

@@ -163,9 +163,16 @@ class Collator:
         self.prompt_encoder, self.with_answers = prompt_encoder, with_answers
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Collates; the ``k``-th question of the batch belongs to ``image_index[k]``."""
+        """Collates; the ``k``-th question of the batch belongs to ``image_index[k]``.
+
+        A batch in which no image has a question is marked as a placeholder and asks one that does not count.
+        """
         questions = [q for example in examples for q in example.questions]
         index = [i for i, example in enumerate(examples) for _ in example.questions]
+        placeholder = not questions
+        if placeholder:
+            frame = tuple(examples[0].image.shape[1:])
+            questions, index = [Question("nothing", np.zeros(frame, bool), id="(no question)")], [0]
         masks = np.stack([q.mask for q in questions if q.mask is not None]).astype(np.float32)
         valid = [example.valid for example in examples if example.valid is not None]
         return Batch(
@@ -173,8 +180,10 @@ class Collator:
             text=self.prompt_encoder.encode(questions, self.with_answers),
             image_index=torch.tensor(index),
             masks=torch.from_numpy(masks),
+            present=torch.tensor([bool(q.present) for q in questions]),
             valid=torch.from_numpy(np.stack(valid)) if valid else None,
             question_ids=[q.id or q.text for q in questions],
+            placeholder=placeholder,
         )
 
 

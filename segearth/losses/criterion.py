@@ -54,16 +54,17 @@ class Criterion:
         Args:
             output: Mask logits at every depth, and presence logits.
             queries: Holds the hidden states for the text loss.
-            batch: Targets.
+            batch: Targets. Where it is a placeholder, all losses are zero.
             language_model: Turns labelled hidden states into token logits.
         """
         config = self.config
         bce, dice = self.mask_losses([*output.auxiliary, output.mask_logits], batch)
-        present = batch.masks.flatten(1).amax(1)
-        presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), (present > 0.5).float())
+        presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), batch.present.float())
         text = bce.new_zeros(())
         if config.text and queries.hidden_states is not None:
             text = text_loss(queries.hidden_states, batch.text, language_model)
+        if batch.placeholder:  # zeros with the graph of any other batch, so that processes stay in step
+            bce, dice, presence, text = (loss * 0.0 for loss in (bce, dice, presence, text))
         total = config.bce * bce + config.dice * dice + config.presence * presence + config.text * text
         return Losses(total, bce, dice, presence, text)
 

@@ -193,7 +193,8 @@ def _batch(model: SegEarth, inputs: dict[str, Tensor], task: Task) -> Batch:
     questions = recorded_questions(model.prompt_encoder.tokenizer, inputs, task)
     images = inputs["in.images"]
     text = model.prompt_encoder.encode(questions, with_answers=True)
-    return Batch(images, text, IMAGES, inputs["in.masks"][:, 0].float(), None, ["0", "1"])
+    masks = inputs["in.masks"][:, 0].float()
+    return Batch(images, text, IMAGES, masks, masks.flatten(1).any(1), None, ["0", "1"])
 
 
 def _gradients(model: SegEarth) -> dict[str, Any]:

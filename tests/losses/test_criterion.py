@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from segearth.config import LossConfig
 from segearth.losses.criterion import Criterion, point_bce, point_dice, text_loss
-from segearth.structures import Batch, EncodedText
+from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
 
 
 def batch_of(masks: torch.Tensor, valid: torch.Tensor | None = None) -> Batch:
     nothing = torch.zeros(len(masks), 1, dtype=torch.long)
     text = EncodedText(nothing, [1] * len(masks), nothing.bool(), nothing - 100, torch.zeros(0, 2, dtype=torch.long))
-    return Batch(torch.zeros(1, 3, 4, 4), text, torch.zeros(len(masks), dtype=torch.long), masks, valid, [])
+    index = torch.zeros(len(masks), dtype=torch.long)
+    return Batch(torch.zeros(1, 3, 4, 4), text, index, masks, masks.flatten(1).any(1), valid, [])
 
 
 def test_bce_by_hand() -> None:
@@ -47,6 +48,18 @@ def test_empty_targets_give_finite_gradients() -> None:
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad.abs().sum() > 0
+
+
+def test_presence_is_a_fact_of_the_annotation() -> None:
+    """Targets too small for their frame: there is a ship, though its mask is all background by now."""
+    logits = torch.tensor([2.0, -3.0, 0.5])
+    batch = batch_of(torch.zeros(3, 8, 8))
+    batch.present = torch.tensor([True, False, True])
+    queries = QueryEmbeddings(torch.zeros(3, 4), batch.image_index)
+    output = MaskOutput(torch.zeros(3, 4, 4), logits)
+    losses = Criterion(LossConfig(num_points=4))(output, queries, batch, Head())  # type: ignore[arg-type]
+    by_hand = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-3)) + math.log1p(math.exp(-0.5))) / 3
+    assert losses.presence.item() == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_padding_is_not_supervised() -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from segearth.config import LossConfig
 from segearth.data.loading import Collator, Example
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
-from segearth.losses.criterion import Criterion
+from segearth.losses.criterion import Criterion, Losses
 from segearth.models.build import build_model
 from segearth.models.mask_decoder import MaskDecoder, attention_mask
 from segearth.models.segearth import SegEarth
@@ -64,6 +64,25 @@ def test_words_after_the_description_cannot_change_the_mask(debug_model: SegEart
     without, _ = logits_of(debug_model, asked)
     with_answers, _ = logits_of(debug_model, asked, answers=True)
     assert close(without, with_answers)
+
+
+def test_a_batch_without_a_question_costs_nothing_and_touches_what_others_touch(debug_model: SegEarth) -> None:
+    """Processes sum the gradients of all parameters; one that touched fewer would leave the others waiting."""
+
+    def gradients(asked: list[list[Question]]) -> tuple[Losses, dict[str, torch.Tensor]]:
+        debug_model.zero_grad(set_to_none=True)
+        batch = make_batch(debug_model, asked)
+        losses = Criterion(LossConfig(num_points=16))(*debug_model(batch), batch, debug_model.language_model)
+        losses.total.backward()
+        return losses, {name: p.grad for name, p in debug_model.named_parameters() if p.grad is not None}
+
+    ordinary, touched = gradients([[question("ships")], []])
+    assert ordinary.total > 0
+    empty, zeros = gradients([[], []])
+    debug_model.zero_grad(set_to_none=True)
+    assert [getattr(empty, name).item() for name in ("total", "bce", "dice", "presence", "text")] == [0.0] * 5
+    assert zeros.keys() == touched.keys()
+    assert not any(gradient.any() for gradient in zeros.values())  # NaN counts as any
 
 
 def test_the_image_is_seen_once_however_many_questions(debug_model: SegEarth) -> None:
