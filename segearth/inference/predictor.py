@@ -12,7 +12,7 @@ import torch
 from segearth.data.transform import ImageTransform
 from segearth.errors import ImageError, SegEarthError
 from segearth.structures import ImageFeatures, Question, Segmentation, Task
-from segearth.utils.files import read_image
+from segearth.utils.files import read_image, rgb_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,16 +50,20 @@ class Predictor:
     def set_image(self, image: str | Path | np.ndarray | Image) -> None:
         """Encodes an image; its features serve every following question.
 
+        If anything goes wrong, no image is set, so that a caller who goes on asking is not answered about the image
+        before.
+
         Args:
             image: A file, an array, or a PIL image. Arrays are ``uint8`` RGB ``(H, W, 3)`` or grey ``(H, W)``.
 
         Raises:
             ImageError: It is missing, damaged, not 8-bit, or smaller than 8 px a side.
         """
+        self._features = None
         array = as_rgb(image)
-        self._size = (array.shape[0], array.shape[1])
         tensor = self.transform.apply(array)[None].to(self.model.device)
-        self._features = self.model.encode_image(tensor)
+        features = self.model.encode_image(tensor)
+        self._features, self._size = features, (array.shape[0], array.shape[1])
 
     def predict(
         self,
@@ -95,7 +99,7 @@ class Predictor:
     @torch.inference_mode()
     def _answer(self, questions: list[Question], in_words: bool) -> list[Segmentation]:
         if self._features is None:
-            raise SegEarthError("no image yet; call set_image first")
+            raise SegEarthError("no image is set (a set_image that fails leaves none); call set_image first")
         results: list[Segmentation] = []
         for start in range(0, len(questions), QUESTIONS_AT_ONCE):
             results += self._answer_some(self._features, questions[start : start + QUESTIONS_AT_ONCE], in_words)
@@ -139,14 +143,15 @@ def as_rgb(image: Any) -> np.ndarray:
     """Returns a file, array or PIL image as ``uint8`` RGB ``(H, W, 3)``.
 
     Raises:
-        ImageError: It is missing, damaged, of another type or shape, or smaller than 8 px a side.
+        ImageError: It is missing, damaged, of more than 8 bits a sample, of another type or shape, or smaller than 8 px
+            a side.
     """
     if isinstance(image, (str, Path)):
         array = read_image(image)
     elif isinstance(image, np.ndarray):
         array = image
     elif hasattr(image, "convert"):
-        array = np.asarray(image.convert("RGB"))
+        array = rgb_of(image, getattr(image, "filename", "") or "PIL image")
     else:
         raise ImageError(f"cannot read an image from {type(image).__name__}; give a path, an array or a PIL image")
     if array.dtype != np.uint8:

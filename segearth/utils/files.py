@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segearth.errors import CheckpointError, ImageError
+from segearth.utils.image_headers import deep_samples, unreadable_tiff
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,11 +108,20 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether ``path`` is a file; ``False`` also for names that no file can have, at which ``Path.is_file`` raises."""
+    try:
+        return Path(path).is_file()
+    except OSError:  # too long
+        return False
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Reads an image file as RGB, honouring its EXIF orientation.
 
     Args:
-        path: JPEG, PNG, TIFF or anything else Pillow opens. Grey becomes RGB, alpha is dropped.
+        path: JPEG, PNG, TIFF or anything else Pillow opens. Grey becomes RGB, alpha is dropped, and of an animation
+            the first frame is taken.
 
     Returns:
         ``uint8`` array of shape ``(H, W, 3)``.
@@ -119,14 +129,29 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageError: The file is missing, damaged, not 8-bit, or of more pixels than Pillow opens.
     """
+    path = _existing(path, "image")
+    with _decoding(path) as image:
+        return rgb_of(image, path)
+
+
+def rgb_of(image: Image.Image, name: object) -> np.ndarray:
+    """Returns a Pillow image as RGB; files and images in memory go through this one check.
+
+    Args:
+        image: Its EXIF orientation is honoured.
+        name: Named in errors.
+
+    Returns:
+        ``uint8`` array of shape ``(H, W, 3)``.
+
+    Raises:
+        ImageError: It has more than 8 bits a sample, or cannot be decoded.
+    """
     from PIL import ImageOps
 
-    path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"no image file {path}")
-    with _decoding(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ImageError(f"{path}: mode {image.mode} is not 8-bit; stretch it to 8 bits a channel first")
+    with _named_errors(name):
+        if deep := deep_samples(image):
+            raise ImageError(f"{name}: {deep}")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
@@ -134,7 +159,7 @@ def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:
     """Reads a mask file; a value above ``threshold`` in any channel is target.
 
     Args:
-        path: A one- or three-channel image of any bit depth.
+        path: A grey image of any bit depth, or a coloured one of 8 bits.
         threshold: 0 takes every non-zero value. 127 halves the grey edges of 8-bit masks that were resampled; masks
             written as 0 and 1 have no greys and are read as they are.
 
@@ -142,12 +167,13 @@ def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:
         Boolean array of shape ``(H, W)``.
 
     Raises:
-        ImageError: The file is missing, damaged, or of more pixels than Pillow opens.
+        ImageError: The file is missing, damaged, of more pixels than Pillow opens, or coloured with more than 8 bits a
+            channel, of which Pillow would drop the low ones: a 1 would become background.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"no mask file {path}")
+    path = _existing(path, "mask")
     with _decoding(path) as image:
+        if image.mode[0] not in "IF" and (deep := deep_samples(image)):
+            raise ImageError(f"{path}: {deep.split(';')[0]}; save the mask as a grey PNG of 0 and 255")
         # A palette holds colours, not classes: its indices are what was drawn.
         array = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
     levels = array if array.ndim == 2 else array[..., :3].max(axis=-1)
@@ -161,21 +187,45 @@ def configs_dir() -> Path:
     return beside if (beside / "experiment").is_dir() else package / "configs"
 
 
+def _existing(path: str | Path, what: str) -> Path:
+    if is_file(path):
+        return Path(path)
+    with contextlib.suppress(OSError):
+        if Path(path).is_dir():
+            raise ImageError(f"{path} is a folder; name the {what} file itself")
+    raise ImageError(f"no {what} file {path}")
+
+
 @contextlib.contextmanager
 def _decoding(path: Path) -> Iterator[Image.Image]:
-    """Opens an image; whatever goes wrong while the block decodes it becomes an ``ImageError``."""
+    """Opens an image file; whatever goes wrong while the block decodes it becomes an ``ImageError``."""
+    from PIL import Image, UnidentifiedImageError
+
+    with _named_errors(path):
+        try:
+            opened = Image.open(path)
+        except UnidentifiedImageError:
+            if tiff := unreadable_tiff(path):
+                raise ImageError(f"{path}: {tiff}") from None
+            raise
+        with opened as image:
+            yield image
+
+
+@contextlib.contextmanager
+def _named_errors(name: object) -> Iterator[None]:
+    """Whatever Pillow raises in the block becomes an ``ImageError`` with the image's name and a remedy."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            yield image
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ImageError(f"{path}: more than the {limit} pixels that Pillow opens; cut it into tiles") from error
+        raise ImageError(f"{name}: more than the {limit} pixels that Pillow opens; cut it into tiles") from error
     except Exception as error:  # on a damaged file its decoders raise almost anything
-        raise ImageError(f"{path}: damaged or not an image ({error}); open it in a viewer or fetch it again") from error
+        raise ImageError(f"{name}: damaged or not an image ({error}); open it in a viewer or fetch it again") from error
 
 
 def _umask() -> int:

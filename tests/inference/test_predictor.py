@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segearth.errors import ImageError, QuestionError, SegEarthError
-from segearth.inference.predictor import Predictor
+from segearth.inference.predictor import Predictor, as_rgb
 from segearth.models.segearth import SegEarth
 
 
@@ -103,6 +103,46 @@ def test_questions_that_cannot_be_asked(predictor: Predictor, picture: np.ndarra
     predictor.set_image(picture)
     with pytest.raises(QuestionError, match=message):
         predictor.predict(question)
+
+
+@pytest.mark.parametrize("fault", ["image", "encoder"])
+def test_a_failed_set_image_leaves_no_image(
+    debug_model: SegEarth, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    predictor = Predictor(debug_model)
+    predictor.set_image(picture)
+
+    def out_of_memory(images: object) -> None:
+        raise RuntimeError("out of memory")
+
+    if fault == "encoder":
+        monkeypatch.setattr(debug_model, "encode_image", out_of_memory)
+    with pytest.raises((ImageError, RuntimeError), match=r"no image file|out of memory"):
+        predictor.set_image("nowhere.png" if fault == "image" else picture[:50, :40])
+    with pytest.raises(SegEarthError, match=r"no image is set .*call set_image first"):
+        predictor.predict("roads")
+    monkeypatch.undo()
+    predictor.set_image(picture[:50, :40])
+    assert predictor.predict("roads").mask.shape == (50, 40)
+
+
+def test_pil_images_are_turned_as_files_are(predictor: Predictor, picture: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera turned: shown a quarter turn clockwise
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    predictor.set_image(tmp_path / "a.png")
+    expected = predictor.predict("roads").mask
+    assert expected.shape == picture.shape[1::-1]
+    with Image.open(tmp_path / "a.png") as image:
+        predictor.set_image(image)
+    assert np.array_equal(predictor.predict("roads").mask, expected)
+    assert np.array_equal(as_rgb(tmp_path / "a.png"), np.rot90(picture, -1))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pil_images_of_more_than_8_bits_are_refused(predictor: Predictor, mode: str) -> None:
+    with pytest.raises(ImageError, match=f"PIL image: mode {mode} is not 8-bit; stretch it to 8 bits first"):
+        predictor.set_image(Image.new(mode, (64, 64)))
 
 
 def test_words_that_look_like_special_tokens_are_words(predictor: Predictor, picture: np.ndarray) -> None:

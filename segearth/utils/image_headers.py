@@ -1,0 +1,122 @@
+"""What an image's header says of its samples. Pillow keeps the high byte of deeper ones and does not say so."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_DEEP_MODES = ("I", "F")  # Pillow's whole numbers of 16 and 32 bits, and its floats
+_JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # start of a codestream; the depth of its first component lies 42 bytes on
+_AVIF_CONFIG = b"av1C"  # box whose third byte has a flag for more than 8 bits
+_HEAD = 1 << 16  # bytes of a file in which these lie
+_SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "untyped", 5: "complex", 6: "complex float"}
+_PHOTOMETRICS = {0: "MINISWHITE", 1: "MINISBLACK", 2: "RGB", 3: "PALETTE", 5: "CMYK", 6: "YCBCR", 8: "CIELAB"}
+
+_STRETCH = "stretch it to 8 bits first, such as with: gdal_translate -ot Byte -scale MIN MAX 0 255 {bands}IN OUT.tif"
+_CHOOSE = "choose three bands first, such as with: gdal_translate -b 1 -b 2 -b 3 {colours}IN OUT.tif"
+_COLOURS = "-co PHOTOMETRIC=RGB "
+
+
+def deep_samples(image: Image.Image) -> str | None:
+    """Tells why an image's samples are not unsigned numbers of 8 bits or fewer, before Pillow cuts them down.
+
+    Args:
+        image: As ``PIL.Image.open`` gives it. Once it is loaded, only TIFFs still say how deep they were; other images
+            are asked through the file they name, if it is still there.
+
+    Returns:
+        What the samples are and what to run, or ``None`` where nothing speaks against 8 bits.
+    """
+    found = _depth(image)
+    name = getattr(image, "filename", "")
+    if found is None and name and not getattr(image, "tile", None):
+        found = _depth_in_file(name)
+    return found and f"{found}; {_STRETCH.format(bands='')}"
+
+
+def unreadable_tiff(path: Path) -> str | None:
+    """Names what a whole TIFF holds that Pillow takes for no image: many bands, floats, samples of many bits.
+
+    Returns:
+        What it holds and what to run, or ``None`` if ``path`` is no TIFF, a damaged one, or one of one to four bands of
+        8 bits, where something else must be the matter.
+    """
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    with contextlib.suppress(Exception), path.open("rb") as file:  # on damaged files it raises almost anything
+        header = file.read(8)
+        if header[:4] == b"MM\0+":
+            return "a BigTIFF of big-endian numbers; rewrite it with: gdal_translate -co ENDIANNESS=LITTLE IN OUT.tif"
+        if header[:4] not in (b"II*\0", b"MM\0*", b"II+\0"):
+            return None
+        header += file.read(8) if header[2] == ord("+") else b""
+        tags = ImageFileDirectory_v2(header)
+        file.seek(tags.next)
+        tags.load(file)
+        bands, photometric = int(tags.get(277, 1)), int(tags.get(262, -1))
+        bits, kind = _tiff_samples(tags)
+        if not (tags.get(256) and tags.get(257)):
+            return None
+        space = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")
+        what = f"a TIFF of {bands} band{'s' * (bands > 1)} of {bits} bits ({kind}), stored as {space}"
+        colours = "" if bands < 3 else _COLOURS
+        if bits > 8 or kind != "unsigned":
+            return f"{what}; {_STRETCH.format(bands=f'-b 1 -b 2 -b 3 {_COLOURS}' if bands > 3 else colours)}"
+        return f"{what}; {_CHOOSE.format(colours=colours)}" if bands > 1 else None
+    return None
+
+
+def _depth(image: Image.Image) -> str | None:
+    if image.mode.startswith(_DEEP_MODES):
+        return f"mode {image.mode} is not 8-bit"
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:
+        bits, kind = _tiff_samples(tags)
+        if bits > 8 or kind != "unsigned":
+            return f"its samples are {kind} numbers of {bits} bits, not unsigned ones of 8"
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        texts = [text for text in arguments if isinstance(text, str)]
+        largest = arguments[-1] if tile[0] in ("ppm", "ppm_plain") else 255
+        if any(";16" in text and not text.startswith("BGR") for text in texts) or largest > 255:
+            return "its samples have 16 bits, not 8"
+    bits = _coded_bits(image)
+    return f"its samples have {bits} bits, not 8" if bits > 8 else None
+
+
+def _depth_in_file(name: Any) -> str | None:
+    from PIL import Image
+
+    with contextlib.suppress(OSError), Image.open(name) as image:
+        return _depth(image)
+    return None
+
+
+def _tiff_samples(tags: Any) -> tuple[int, str]:
+    """Bits a sample and their kind; tags hold one value a band, or one for all."""
+    bits, formats = tags.get(258, (1,)), tags.get(339, (1,))
+    deepest = max(bits) if isinstance(bits, tuple) else int(bits)
+    kinds = formats if isinstance(formats, tuple) else (formats,)
+    kind = next((k for k in kinds if k not in (1, 4)), 1)
+    return deepest, _SAMPLE_FORMATS.get(kind, f"format {kind}")
+
+
+def _coded_bits(image: Image.Image) -> int:
+    """Bits a sample of a JPEG 2000 or AVIF file that is still open; 8 for any other."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG2000", "AVIF") or file is None:
+        return 8
+    place = file.tell()
+    file.seek(0)
+    head = file.read(_HEAD)
+    file.seek(place)
+    if image.format == "AVIF":
+        start = head.find(_AVIF_CONFIG)
+        return 10 if start >= 0 and head[start + 6 : start + 7] and head[start + 6] & 0x40 else 8
+    start = head.find(_JPEG2000_SIZE)
+    depth = head[start + 42 : start + 43] if start >= 0 else b""
+    return (depth[0] & 0x7F) + 1 if depth else 8  # the highest bit says signed
