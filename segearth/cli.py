@@ -66,9 +66,10 @@ def predict(
     from segearth.inference.visualize import overlay as draw
     from segearth.inference.visualize import save_mask, save_picture
     from segearth.utils.files import read_image
+    from segearth.utils.processes import own_device
 
     picture = read_image(image)
-    predictor = Predictor(set_precision(open_model(model).to(device or _best_device()), precision))
+    predictor = Predictor(set_precision(open_model(model).to(device or own_device()), precision))
     predictor.set_image(picture)
     result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
     save_mask(out, result.mask)
@@ -115,15 +116,18 @@ def evaluate(
     from segearth.evaluation.run import evaluate_experiment
     from segearth.inference.precision import set_precision
     from segearth.utils.logging import configure_logging
+    from segearth.utils.processes import join_processes
 
     experiment = load_experiment(experiment_path(config), overrides or [])
     source = model or experiment.train.output_dir
-    rank, world_size = join_ranks()
-    configure_logging(rank == 0)
+    process = join_processes()
+    configure_logging(process.is_main)
     folder = out or Path(experiment.train.output_dir) / f"eval_{split}"
-    opened = set_precision(open_model(source).to(_best_device()), precision)
-    result = evaluate_experiment(experiment, opened, source, split, folder, rank, world_size, _best_device())
-    if rank == 0:
+    opened = set_precision(open_model(source).to(process.device), precision)
+    result = evaluate_experiment(
+        experiment, opened, source, split, folder, process.rank, process.world_size, str(process.device)
+    )
+    if process.is_main:
         typer.echo(result)
         typer.echo(f"report: {folder / 'report.md'}")
 
@@ -188,11 +192,12 @@ def bench(
     from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
     from segearth.errors import UnknownNameError
     from segearth.inference.precision import set_precision
+    from segearth.utils.processes import own_device
 
     if precision not in ("fp32", "bf16"):  # whole numbers cannot be trained
         raise UnknownNameError("precision", precision, ["fp32", "bf16"])
     opened = build_shape(model) if shape_only else open_model(model)
-    set_precision(opened.to(device or _best_device()), precision)
+    set_precision(opened.to(device or own_device()), precision)
     counts, sides = ([int(number) for number in text.split(",") if number] for text in (questions, sizes))
     config = BenchmarkConfig(
         size=size, questions=counts, training=training, sizes=sides, onnx=onnx, repeats=repeats
@@ -291,27 +296,6 @@ def experiment_path(name: str) -> Path:
 
     path = Path(name)
     return path if path.suffix in (".yaml", ".yml") else configs_dir() / "experiment" / f"{name}.yaml"
-
-
-def join_ranks() -> tuple[int, int]:
-    """Joins the process group if a launcher started several processes; returns rank and number of processes."""
-    import os
-
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1
-    import torch
-    import torch.distributed as dist
-
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
-
-
-def _best_device() -> str:
-    import os
-
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +26,7 @@ from segearth.evaluation.metrics import (
 )
 from segearth.evaluation.protocols import EvaluationProtocol, QuestionPredictor, get_protocol, scored_questions
 from segearth.structures import Question, Sample, Segmentation
+from segearth.utils.processes import gather_objects
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def evaluate(
         _score_image(predictor, sample, rules, rows, part)
     if indices:
         logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
-    parts = _gather(part, world_size)
+    parts = gather_objects(part, world_size)
     whole = _Part.join(parts)
     if whole.without_mask:
         logger.warning("%d questions without a mask were passed over", whole.without_mask)
@@ -353,18 +353,3 @@ def _best_first(record: SampleRecord) -> tuple[float, int, str]:
 
 def _worst_first(record: SampleRecord) -> tuple[float, int, str]:
     return record.iou, -record.union, record.id
-
-
-def _gather(part: Any, world_size: int) -> list[Any]:
-    """Returns the parts of all ranks, or the own one alone where no process group of that size was started."""
-    if world_size == 1:
-        return [part]
-    import torch.distributed as distributed
-
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [part]
-    if distributed.get_world_size() != world_size:  # a group for something else
-        return [part]
-    parts: list[Any] = [None] * world_size
-    distributed.all_gather_object(parts, part)
-    return parts

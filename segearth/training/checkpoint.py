@@ -16,9 +16,9 @@ import torch
 
 from segearth.errors import CheckpointError
 from segearth.models.segearth import SegEarth
-from segearth.training.distributed import Process, wait_for_all
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
+from segearth.utils.processes import Process, wait_for_all
 
 logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"  # written last: a folder without it was cut off

@@ -1,37 +1,21 @@
-"""Processes and devices: one process alone, several by torchrun or by DeepSpeed's launcher."""
+"""What DeepSpeed needs before the processes of a training run are joined."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 
 from segearth.errors import MissingExtraError
-
-ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-
-
-@dataclass(frozen=True)
-class Process:
-    """This process among its peers."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and shows progress."""
-        return self.rank == 0
+from segearth.utils.processes import Process, join_processes
 
 
 def start_process() -> Process:
-    """Joins the process group that the launcher describes, or makes one of a single process.
+    """Joins the processes of a training run, or makes a group of this one alone.
 
     Raises:
         MissingExtraError: deepspeed is not installed.
+        ConfigError: More processes were started on this machine than it has GPUs.
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -43,27 +27,4 @@ def start_process() -> Process:
         raise MissingExtraError("deepspeed", "train") from error
     # Its shared-memory reduction would be compiled on first use, which takes minutes and needs a compiler; gloo serves.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if "RANK" not in os.environ:
-        os.environ.update({key: os.environ.get(key, value) for key, value in ALONE.items()})
-        os.environ.setdefault("MASTER_PORT", str(_free_port()))
-    cuda = torch.cuda.is_available()
-    if not dist.is_initialized():
-        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    return Process(dist.get_rank(), dist.get_world_size(), device)
-
-
-def wait_for_all() -> None:
-    """Barrier; nothing where there is a single process."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.barrier()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return join_processes(training=True)  # DeepSpeed takes the group that is there

@@ -23,7 +23,7 @@ from segearth.losses.criterion import Criterion
 from segearth.models.segearth import SegEarth
 from segearth.structures import Batch
 from segearth.training import checkpoint as ckpt
-from segearth.training.distributed import Process, start_process, wait_for_all
+from segearth.training.distributed import start_process
 from segearth.training.optimisation import (
     accumulation_steps,
     add_lora,
@@ -36,6 +36,7 @@ from segearth.training.resume import as_yaml, check_same_run
 from segearth.training.window import LOSS_NAMES, Window
 from segearth.utils.files import write_text
 from segearth.utils.logging import Eta, MetricsLog
+from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.seeds import seed_everything
 from segearth.zoo.lookup import build_described
 
