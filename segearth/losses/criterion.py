@@ -126,10 +126,11 @@ def text_loss(hidden_states: Tensor, text: EncodedText, language_model: Language
         language_model: Owner of the output head.
 
     Returns:
-        Mean over labelled tokens; zero if there are none.
+        Mean over labelled tokens; zero if there are none. The output head is asked all the same: where one process has
+        answers and another none, both must gather its weights and reduce its gradient, or they wait for ever.
     """
     rows, columns = text.labelled.unbind(1)
     if not len(rows):
-        return hidden_states.sum() * 0.0  # keeps every rank's graph alike
+        return language_model.token_logits(hidden_states[:1, 0]).float().sum() * 0.0
     logits = language_model.token_logits(hidden_states[rows, columns - 1])
     return F.cross_entropy(logits.float(), text.labels[rows, columns])
