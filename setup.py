@@ -16,6 +16,7 @@ EXTRAS = {
     "demo": ["gradio>=5,<7"],
     "rl": ["trl>=1.16,<1.17", "datasets>=4"],
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.13"],
+    "mutation": ["mutmut>=3.8,<4"],  # needs pytest and hypothesis of dev
 }
 
 setup(

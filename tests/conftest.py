@@ -8,9 +8,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a hub that cannot be reached is 
 import numpy as np
 import pytest
 import torch
+from hypothesis import Phase, settings
 
 from segearth.models.segearth import SegEarth
 from segearth.zoo.lookup import load_model
+
+# For tools/mutation.py: that a property fails is enough to know, its smallest counterexample would take minutes to
+# find; and a mutant noticed today is noticed tomorrow.
+settings.register_profile("mutation", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
 
 
 @pytest.fixture(autouse=True, scope="session")
