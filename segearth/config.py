@@ -23,6 +23,7 @@ class VisionEncoderConfig:
 
     kind: str = "swin"
     timm_name: str | None = None  # for kind timm, e.g. "convnext_tiny"
+    pretrained: bool = True  # for kind timm: start from timm's weights, where it has some; false: at random
     embed_dim: int = 128
     depths: list[int] = field(default_factory=lambda: [2, 2, 18, 2])
     num_heads: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
@@ -197,7 +198,7 @@ class TrainConfig:
     precision: str = "auto"  # auto | fp32 | bf16; auto: bf16 where the device is fast at it
     deepspeed: str = "zero2"  # zero0 | zero2 | zero3 | zero3_offload, or a path to a DeepSpeed JSON
     activation_checkpointing: bool = False
-    freeze: list[str] = field(default_factory=list)  # parameter-name prefixes kept fixed
+    freeze: list[str] = field(default_factory=list)  # modules or parameters by name, as if their config said frozen
     lora: LoraConfig = field(default_factory=LoraConfig)
     ema_decay: float = 0.0  # 0: off; the averaged weights are what is saved for use
     save_every: int = 500

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a hub that cannot be reached is asked for a minute before it is given up
 
@@ -33,3 +34,22 @@ def debug_model() -> SegEarth:
 @pytest.fixture
 def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (96, 120, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def saved_bytes() -> Callable[[Callable[[], Any]], tuple[Any, int]]:
+    """A function that runs another and also returns how many bytes, weights aside, that keeps for the backward pass."""
+
+    def count(function: Callable[[], Any]) -> tuple[Any, int]:
+        kept: list[torch.Tensor] = []
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept.append(tensor)  # held until counted: a freed address could be given to the next tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            result = function()
+        storages = {t.untyped_storage().data_ptr(): t for t in kept if not isinstance(t, torch.nn.Parameter)}
+        return result, sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
+
+    return count

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing itself from Python 3.11 on
 
 
 class MLP(nn.Sequential):
@@ -53,8 +57,31 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
+class Freezable(nn.Module):
+    """A module that can be frozen, and so can any module inside it; what is frozen stays in eval mode.
+
+    Attributes:
+        frozen: When set, parameters get no gradient and random layers draw nothing, whatever mode is set.
+    """
+
+    frozen: bool = False
+
+    def freeze(self) -> None:
+        """Stops training of every parameter and of every random layer, for good."""
+        set_frozen(self)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all but what is frozen."""
+        super().train(mode)
+        for module in self.modules():
+            if getattr(module, "frozen", False):
+                nn.Module.train(module, False)
+        return self
+
+
 def set_frozen(module: nn.Module) -> None:
-    """Stops gradients of every parameter and puts the module in eval mode."""
+    """Stops gradients of every parameter and keeps the module in eval mode inside a :class:`Freezable`."""
+    module.frozen = True  # type: ignore[assignment]
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)

@@ -58,6 +58,7 @@ def build_vision_encoder(config: VisionEncoderConfig, load_weights: bool = True)
     Raises:
         ConfigError: ``kind: timm`` without ``timm_name``.
         UnknownNameError: An unknown kind or timm name.
+        CheckpointError: The weights of a timm backbone cannot be fetched.
     """
     encoder: VisionEncoder
     if config.kind == "swin":
@@ -65,7 +66,7 @@ def build_vision_encoder(config: VisionEncoderConfig, load_weights: bool = True)
     elif config.kind == "timm":
         if not config.timm_name:
             raise ConfigError("vision_encoder: kind timm needs timm_name, such as convnext_tiny")
-        encoder = TimmEncoder(config.timm_name, pretrained=config.frozen and load_weights)
+        encoder = TimmEncoder(config.timm_name, pretrained=config.pretrained and load_weights)
     else:
         raise UnknownNameError("vision encoder kind", config.kind, ["swin", "timm"])
     if config.frozen:

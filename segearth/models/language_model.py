@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
-from segearth.layers.blocks import set_frozen
+from segearth.layers.blocks import Freezable
 from segearth.models.packing import token_layout
 from segearth.structures import PromptMemory
 from segearth.utils.torchvision_mend import mend_torchvision
@@ -23,35 +23,39 @@ if TYPE_CHECKING:
     from segearth.config import LanguageModelConfig
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Freezable):
     """Wraps any causal language model that takes ``inputs_embeds``.
 
     Attributes:
         causal_lm: The transformers model.
+        pretrained: Whether building it loaded weights, so that it may be frozen.
         dim: Width ``D`` of its embeddings.
         packs: Whether the questions of an image can share a row, for which the model must take positions and a mask
             for every pair of tokens. Those that cannot (ALiBi, recurrent ones) read one row a question.
     """
 
-    def __init__(self, causal_lm: Any, frozen: bool = False) -> None:
+    def __init__(self, causal_lm: Any, frozen: bool = False, pretrained: bool = False) -> None:
         """Wraps a model.
 
         Args:
             causal_lm: A ``transformers`` ``…ForCausalLM``.
             frozen: Keep its weights fixed and its dropout off.
+            pretrained: Whether it has loaded weights.
         """
         super().__init__()
         self.causal_lm = causal_lm
-        self.frozen = frozen
+        self.pretrained = pretrained
         self.dim = int(causal_lm.get_input_embeddings().embedding_dim)
         parameters = inspect.signature(causal_lm.base_model.forward).parameters
         self.packs = {"position_ids", "past_key_values", "attention_mask"} <= parameters.keys()
         if frozen:
-            set_frozen(self)
+            self.freeze()
 
-    def train(self, mode: bool = True) -> LanguageModel:
-        """Sets the mode; a frozen model stays in eval mode."""
-        return super().train(mode and not self.frozen)
+    def blocks(self) -> list[nn.Module]:
+        """The layers that activation checkpointing runs again in the backward pass."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        return [module for module in self.causal_lm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
     @property
     def vocab_size(self) -> int:
@@ -216,7 +220,7 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
     if not config.head_bias:
         model.get_output_embeddings().register_parameter("bias", None)
     _fuse_gelu(model)
-    return LanguageModel(model, config.frozen)
+    return LanguageModel(model, config.frozen, pretrained=bool(config.pretrained) and load_weights)
 
 
 def _fuse_gelu(causal_lm: nn.Module) -> None:

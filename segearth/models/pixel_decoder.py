@@ -46,8 +46,6 @@ class PixelDecoder(nn.Module):
         mask_dim: Channels of the mask features.
     """
 
-    checkpointing = False
-
     def __init__(
         self, in_channels: Sequence[int], dim: int = 256, num_layers: int = 6, num_heads: int = 8, num_points: int = 4,
         ffn_dim: int = 1024, mask_dim: int | None = None,
@@ -93,6 +91,10 @@ class PixelDecoder(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def blocks(self) -> list[nn.Module]:
+        """The layers that activation checkpointing runs again in the backward pass."""
+        return list(self.layers)
+
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Decodes.
 
@@ -112,10 +114,7 @@ class PixelDecoder(nn.Module):
         ).to(x.dtype)
         reference = torch.cat([cell_centres(h, w, x.device) for h, w in shapes])
         for layer in self.layers:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, position, reference, shapes, use_reentrant=False)
-            else:
-                x = layer(x, position, reference, shapes)
+            x = layer(x, position, reference, shapes)
         sizes = [h * w for h, w in shapes]
         memory = [
             rearrange(part, "b (h w) d -> b d h w", h=h) for part, (h, _) in zip(x.split(sizes, 1), shapes, strict=True)

@@ -17,7 +17,9 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from segearth.errors import CheckpointError
+from segearth.errors import CheckpointError, ConfigError
+from segearth.layers.blocks import Freezable
+from segearth.layers.checkpointing import set_recomputed
 from segearth.models.description_projector import pool_description
 from segearth.structures import Batch, EncodedText, ImageFeatures, MaskOutput, QueryEmbeddings, Question
 
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
     from segearth.text.encoding import PromptEncoder
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+RANDOM = "random_parts"  # in the metadata of the weights
 
 
 class SegEarth(
-    nn.Module,
+    Freezable,
     ModelHubMixin,
     library_name="segearth",
     license="apache-2.0",
@@ -44,6 +47,10 @@ class SegEarth(
     """Three verbs, in training, evaluation and use alike: encode the image, encode the questions, decode the masks.
 
     The description's embedding *is* the mask decoder's query: no bank of object queries, no class head, no matching.
+
+    Attributes:
+        config: What it was built from.
+        random_parts: Names of the parts whose weights were neither loaded nor trained; kept with the saved weights.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class SegEarth(
         self.mask_decoder = mask_decoder
         self.prompt_encoder = prompt_encoder
         self.config = config
+        self.random_parts = {name for name, part in self.named_children() if not getattr(part, "pretrained", False)}
 
     @property
     def device(self) -> torch.device:
@@ -152,14 +160,24 @@ class SegEarth(
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Trades time for memory: activations of encoder, language-model and pixel-decoder layers are computed again
-        in the backward pass."""
-        self.vision_encoder.checkpointing = enabled
-        self.pixel_decoder.checkpointing = enabled
-        lm = self.language_model.causal_lm
-        if enabled:
-            lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        else:
-            lm.gradient_checkpointing_disable()
+        in the backward pass.
+
+        Raises:
+            ConfigError: A part that gradients go through has no such layers.
+        """
+        parts: dict[str, Any] = {
+            "vision_encoder": self.vision_encoder,
+            "language_model": self.language_model,
+            "pixel_decoder": self.pixel_decoder,
+        }
+        if self.vision_encoder.frozen:  # no gradient goes through it, so it keeps nothing anyway
+            del parts["vision_encoder"]
+        for name, part in parts.items():
+            if not set_recomputed(part.blocks(), enabled) and enabled:
+                raise ConfigError(
+                    f"train.activation_checkpointing: this {name} ({type(part).__name__}) has no layers that could be "
+                    "computed again; set it to false, or take another one"
+                )
 
     def save_folder(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Writes ``config.json``, ``model.safetensors`` and the tokenizer's files.
@@ -184,7 +202,7 @@ class SegEarth(
             tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor  # the format shares no memory
             places.add(tensors[name].data_ptr())
         with atomic_path(folder / WEIGHTS_FILE) as temporary:
-            save_file(tensors, str(temporary), metadata={"format": "pt"})
+            save_file(tensors, str(temporary), metadata={"format": "pt", RANDOM: ",".join(sorted(self.random_parts))})
         self.prompt_encoder.tokenizer.save_pretrained(folder)
         described = to_dict(self.config)
         # The language model is described in full, so that a saved folder opens without the hub it once came from.
@@ -286,6 +304,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            random = (file.metadata() or {}).get(RANDOM, "")
         found = {next((name for name in tied if name in shapes), tied[0]) for tied in names.values()}
         _check_fit(shapes, {name: tuple(own[name].shape) for name in found}, path)
         with torch.no_grad():
@@ -293,6 +312,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 # Opened anew for each: what was read of a mapped file stays in memory until it is closed.
                 with safe_open(path, "pt") as file:
                     own[name].copy_(file.get_tensor(name))
+        if isinstance(model, SegEarth):
+            model.random_parts = set(random.split(",")) - {""}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch or save it again") from error
 

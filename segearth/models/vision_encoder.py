@@ -10,43 +10,40 @@ Shapes: ``B`` images, ``H W`` cells of the stage, ``C`` channels, ``M`` heads, `
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from segearth.errors import ConfigError
-from segearth.layers.blocks import DropPath, set_frozen
+from segearth.errors import CheckpointError, ConfigError, UnknownNameError
+from segearth.layers.blocks import DropPath, Freezable
+from segearth.layers.checkpointing import innermost_blocks
 
 if TYPE_CHECKING:
     from segearth.config import VisionEncoderConfig
 
+logger = logging.getLogger(__name__)
 
-class VisionEncoder(nn.Module):
+
+class VisionEncoder(Freezable):
     """Contract of every vision encoder.
 
     Attributes:
         channels: Channels of the four output maps, fine to coarse.
         strides: Their strides in pixels; always (4, 8, 16, 32).
-        frozen: When set, parameters get no gradient and the encoder stays in eval mode whatever the model's mode is.
+        pretrained: Whether building it loaded weights, so that it may be frozen.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...] = (4, 8, 16, 32)
-    frozen: bool = False
-    checkpointing: bool = False
+    pretrained: bool = False
 
-    def freeze(self) -> None:
-        """Stops training of every parameter and of every random layer, for good."""
-        self.frozen = True
-        set_frozen(self)
-
-    def train(self, mode: bool = True) -> VisionEncoder:
-        """Sets the mode; a frozen encoder stays in eval mode, so its DropPath draws nothing."""
-        return super().train(mode and not self.frozen)
+    def blocks(self) -> list[nn.Module]:
+        """The modules that activation checkpointing runs again in the backward pass."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Encodes ``(B, 3, H, W)`` normalised images to ``[(B, C_i, H / stride_i, W / stride_i)]``, fine to coarse."""
@@ -196,12 +193,13 @@ class SwinEncoder(VisionEncoder):
                 x = self.downsamples[i - 1](x)
             assert isinstance(blocks, nn.ModuleList)  # a ModuleList forgets what it holds
             for block in blocks:
-                if self.checkpointing and torch.is_grad_enabled() and not self.frozen:
-                    x = checkpoint(block, x, mask, use_reentrant=False)
-                else:
-                    x = block(x, mask)
+                x = block(x, mask)
             outputs.append(rearrange(norm(x), "b h w d -> b d h w"))
         return outputs
+
+    def blocks(self) -> list[nn.Module]:
+        """See :class:`VisionEncoder`."""
+        return innermost_blocks(self.stages)
 
 
 def shift_mask(window_size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -234,10 +232,12 @@ class TimmEncoder(VisionEncoder):
 
         Args:
             name: A timm model name, such as ``"convnext_tiny"`` or ``"swin_tiny_patch4_window7_224"``.
-            pretrained: Whether timm shall load its weights (from its hub or cache).
+            pretrained: Whether timm shall load its weights (from its hub or cache), if it has some.
 
         Raises:
-            ConfigError: timm does not know the name, or the backbone has other strides.
+            UnknownNameError: timm does not know the name.
+            CheckpointError: The weights cannot be fetched.
+            ConfigError: The backbone has other strides.
         """
         super().__init__()
         from segearth.utils.torchvision_mend import mend_torchvision
@@ -246,19 +246,38 @@ class TimmEncoder(VisionEncoder):
         import timm
 
         if not timm.is_model(name):
-            from segearth.errors import UnknownNameError
-
             raise UnknownNameError("timm backbone", name, timm.list_models())
-        options: dict[str, Any] = {"strict_img_size": False} if name.startswith("swin") else {}
-        self.backbone = timm.create_model(
-            name, pretrained=pretrained, features_only=True, out_indices=(-4, -3, -2, -1), **options
-        )
+        self.pretrained = pretrained and timm.is_model_pretrained(name)
+        if pretrained and not self.pretrained:
+            logger.warning("timm has no weights for %s: it starts at random", name)
+        self.backbone = self._create(name)
         facts: Any = self.backbone.feature_info
         self.channels = tuple(facts.channels())
         self.channels_last = "NHWC" in str(getattr(self.backbone, "output_fmt", ""))  # as timm's Swins answer
         strides = tuple(facts.reduction())
         if strides != self.strides:
             raise ConfigError(f"timm backbone {name} has strides {strides}, not {self.strides}; choose another")
+
+    def _create(self, name: str) -> nn.Module:
+        import timm
+
+        options: dict[str, Any] = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
+        if name.startswith("swin"):
+            options["strict_img_size"] = False
+        if not self.pretrained:
+            return timm.create_model(name, pretrained=False, **options)
+        try:
+            return timm.create_model(name, pretrained=True, **options)
+        except Exception as error:  # timm, its hub client and the network raise unrelated classes
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"timm cannot fetch the weights of {name}: {first}; run once where its hub can be reached, or set "
+                "vision_encoder.pretrained: false to start at random"
+            ) from error
+
+    def blocks(self) -> list[nn.Module]:
+        """See :class:`VisionEncoder`."""
+        return innermost_blocks(self.backbone)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Encodes images; see :class:`VisionEncoder`. Sides are padded right and bottom to multiples of 32."""

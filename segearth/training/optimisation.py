@@ -15,22 +15,6 @@ from segearth.errors import ConfigError, MissingExtraError, nearest_names
 from segearth.utils.files import configs_dir
 
 
-def freeze_parameters(model: nn.Module, prefixes: list[str]) -> None:
-    """Stops gradients of every parameter whose name starts with one of the prefixes.
-
-    Raises:
-        ConfigError: A prefix matches nothing.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in names):
-            tops = sorted({name.split(".")[0] for name in names})
-            raise ConfigError(f"train.freeze: no parameter starts with {prefix!r}{nearest_names(prefix, tops)}")
-    for name, parameter in model.named_parameters():
-        if name.startswith(tuple(prefixes)):
-            parameter.requires_grad_(False)
-
-
 def add_lora(causal_lm: nn.Module, config: LoraConfig) -> None:
     """Puts low-rank adapters (arXiv 2106.09685) into a language model in place and freezes its other weights.
 

@@ -24,12 +24,12 @@ from segearth.models.segearth import SegEarth
 from segearth.structures import Batch
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
+from segearth.training.freezing import check_frozen, freeze_parts
 from segearth.training.optimisation import (
     accumulation_steps,
     add_lora,
     build_optimizer,
     deepspeed_settings,
-    freeze_parameters,
     learning_rate_factor,
 )
 from segearth.training.resume import as_yaml, check_same_run
@@ -154,7 +154,8 @@ class Trainer:
         model = build_described(self.config.model)
         if train.lora.enabled:
             add_lora(model.language_model.causal_lm, train.lora)
-        freeze_parameters(model, train.freeze)
+        freeze_parts(model, train.freeze)
+        check_frozen(model, train.lora.enabled)
         if train.activation_checkpointing:
             model.set_checkpointing(True)
         return model

@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 TIMM = "timm:"
 SHARD_BYTES = 5 << 30
 # What the published form need not say: these change training, or where the tokenizer lies, but no answer.
-NOT_SAID = {"vision_encoder.drop_path_rate", "vision_encoder.frozen", "text.tokenizer", "text.max_question_tokens"}
+NOT_SAID = {
+    "vision_encoder.drop_path_rate", "vision_encoder.frozen", "vision_encoder.pretrained", "text.tokenizer",
+    "text.max_question_tokens",
+}  # fmt: skip
 
 
 @dataclass
@@ -205,6 +208,7 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
     unused = {name for names in translation.unused.values() for name in names}
     used = {name: tensor for name, tensor in source.state.items() if name not in unused}
     check_shapes(used, {name: tensor.shape for name, tensor in expected.items()}, source.name)
+    model.random_parts = set()
     model.save_folder(folder, translation.state)
     return [f"{source.name}: published SegEarth-R1", *translation.lines()]
 
@@ -247,6 +251,7 @@ def _convert_parts(sources: Sequence[_Source], folder: Path, model_name: str) ->
                 own[name].copy_(tensor)
         filled |= translation.state.keys()
         lines += [f"{source.name}: {source.kind}", *translation.lines()]
+    model.random_parts -= {_room(name) for name in filled}
     left = sorted({_room(name) for name in own if name not in filled})
     lines.append(f"{sum(name not in filled for name in own)} tensors as {model_name} starts, in {', '.join(left)}")
     model.save_folder(folder)

@@ -21,7 +21,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "qwen2": {"language_model": {"model_type": "qwen2", "config": {**SMALL, "tie_word_embeddings": True}}},
     "llama": {"language_model": {"model_type": "llama", "config": SMALL}},
     "gpt2": {"language_model": {"model_type": "gpt2", "config": GPT2}},
-    "timm": {"vision_encoder": {"kind": "timm", "timm_name": "resnet10t"}},
+    "timm": {"vision_encoder": {"kind": "timm", "timm_name": "resnet10t", "pretrained": False}},
 }
 
 

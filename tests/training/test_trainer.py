@@ -184,6 +184,8 @@ def test_accumulation_is_derived_and_checked(tmp_path: Path) -> None:
         ({"deepspeed": "zero5"}, "zero2"),
         ({"precision": "fp17"}, "auto, fp32 or bf16"),
         ({"freeze": ["vision_encodr"]}, "did you mean 'vision_encoder'"),
+        ({"freeze": ["vision_encoder"]}, "vision_encoder is frozen with random weights"),
+        ({"freeze": ["language_model"], "lora": {"enabled": True}}, "adapts a frozen language model"),
         ({"ema_decay": 0.9, "deepspeed": "zero3"}, "train.ema_decay"),
     ],
 )
