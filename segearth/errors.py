@@ -35,7 +35,15 @@ class QuestionError(SegEarthError, ValueError):
 
 
 class DatasetError(SegEarthError, ValueError):
-    """A data set that is incomplete or contradicts itself."""
+    """A data set that is incomplete or contradicts itself.
+
+    Attributes:
+        problems: One line for each thing that is wrong, where there are several; else empty.
+    """
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
 
 
 class CheckpointError(SegEarthError, ValueError):

@@ -90,6 +90,15 @@ class SegmentationDataset(ABC):
             raise problem
         self.problems.append(str(problem).splitlines()[0])
 
+    def nothing_usable(self, what: str) -> DatasetError:
+        """Returns the error for a split of which nothing is left; it carries the problems that were noted.
+
+        Args:
+            what: Says where nothing was found.
+        """
+        wrong = f" ({len(self.problems)} wrong)" if self.problems else ""
+        return DatasetError(f"{what}{wrong}\nexpected:\n{self.tree.rstrip()}", self.problems)
+
     def note_missing(self, relative: str | Path) -> None:
         """Notes that ``root / relative``, which another entry needs, does not exist."""
         self.note(missing_entry(self.root, relative, self.tree, self.name))

@@ -58,7 +58,7 @@ ROOT/
             raise DatasetError(f"{self.file}: not a COCO instance file, a field is missing: {error}") from error
         if not self._records:
             remedy = f'; name it annotations_{split}.json, or give its images "split": "{split}"'
-            raise DatasetError(f"{self.file}: has no usable image of split {split!r}{remedy}")
+            raise self.nothing_usable(f"{self.file}: has no usable image of split {split!r}{remedy}")
 
     @classmethod
     def splits_in(cls, root: str | Path) -> tuple[str, ...]:
@@ -67,8 +67,12 @@ ROOT/
         single = Path(root) / "annotations.json"
         if own or not single.is_file():
             return own or cls.splits
-        images = read_json(single).get("images", [])
-        return tuple(split for split in cls.splits if any(image.get("split", "train") == split for image in images))
+        try:
+            images = read_json(single).get("images", [])
+            found = {image.get("split", "train") for image in images}
+        except (AttributeError, TypeError):  # no COCO file, which opening it will say
+            return cls.splits[:1]
+        return tuple(split for split in cls.splits if split in found)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -117,6 +121,9 @@ ROOT/
 
     def _index(self, content: dict[str, Any], folder: Path) -> None:
         self._categories = {entry["id"]: entry for entry in content["categories"]}
+        for entry in content["categories"]:
+            if not isinstance(entry["name"], str) or not entry["name"].strip():
+                raise DatasetError(f"{self.file}: category {entry['id']} needs a name")
         images = {entry["id"]: entry for entry in content["images"]}
         if len(images) < len(content["images"]):
             self.note(DatasetError(f"{self.file}: two images have the same id"))
@@ -130,18 +137,30 @@ ROOT/
             else:
                 self._records.append({"width": record["width"], "height": record["height"], **record})
         self._annotations: dict[int, list[dict[str, Any]]] = {}
-        for annotation in content["annotations"]:
-            problem = ""
-            if annotation["image_id"] not in images:
-                problem = f"names image {annotation['image_id']}, which is not listed"
-            elif annotation["category_id"] not in self._categories:
-                problem = f"names category {annotation['category_id']}, which is not listed"
-            elif not annotation.get("segmentation"):
-                problem = "has no segmentation; a box alone is no mask"
-            if problem:
-                self.note(DatasetError(f"{self.file}: annotation {annotation['id']} {problem}"))
+        for number, annotation in enumerate(content["annotations"], start=1):
+            if problem := _problem_of(annotation, images, self._categories):
+                name = annotation.get("id", f"number {number}") if isinstance(annotation, dict) else f"number {number}"
+                self.note(DatasetError(f"{self.file}: annotation {name} {problem}"))
             else:
                 self._annotations.setdefault(annotation["image_id"], []).append(annotation)
+
+
+def _problem_of(annotation: Any, images: dict[Any, Any], categories: dict[Any, Any]) -> str:
+    """Says what is wrong with an annotation, apart from its mask; nothing if all is well."""
+    if not isinstance(annotation, dict):
+        return "is no object"
+    if not str(annotation.get("id")).isdecimal():
+        return 'needs "id", a whole number'
+    for key, known, what in (("image_id", images, "image"), ("category_id", categories, "category")):
+        if not isinstance(annotation.get(key), (int, str)):
+            return f'needs "{key}", a number or a text'
+        if annotation[key] not in known:
+            return f"names {what} {annotation[key]}, which is not listed"
+    if not annotation.get("segmentation"):
+        return "has no segmentation; a box alone is no mask"
+    if not isinstance(annotation.get("attributes") or {}, dict):
+        return 'has "attributes" that are no object'
+    return ""
 
 
 def _candidates(root: Path, split: str) -> list[Path]:

@@ -47,7 +47,7 @@ ROOT/                      or a folder that holds it as rs_reason_seg/RSReasonSe
         known = sorted(self._images | self._labels | self._questions)
         self._ids = [image_id for image_id in known if self._whole(image_id)]
         if not self._ids:
-            raise DatasetError(f"{self.name}: {self.root / split} has no complete image\nexpected:\n{self.tree}")
+            raise self.nothing_usable(f"{self.name}: {self.root / split} has no complete image")
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from segearth.data.base import SegmentationDataset, check_mask
-from segearth.errors import DatasetError, nearest_names
+from segearth.errors import DatasetError, ImageError, nearest_names
 from segearth.structures import Question, Sample, Task
 from segearth.utils.coco_masks import decode_segmentation
-from segearth.utils.files import read_image, read_mask
+from segearth.utils.files import is_file, read_image, read_mask
 
 _REQUIRED = ("image", "question", "mask")
 _OPTIONAL = ("answer", "task", "kind", "id")
@@ -63,7 +63,7 @@ ROOT/                      or the path of one .jsonl file
         self._read()
         self._ids = list(self._images)
         if not self._ids:
-            raise DatasetError(f"{self.file}: holds no usable line\nexpected:\n{self.tree}")
+            raise self.nothing_usable(f"{self.file}: holds no usable line")
 
     @classmethod
     def splits_in(cls, root: str | Path) -> tuple[str, ...]:
@@ -85,10 +85,19 @@ ROOT/                      or the path of one .jsonl file
         image_id = self._ids[index]
         path = self.root / image_id
         image = read_image(path)
-        questions = [
-            Question(line.question, self._mask(line, image, path), line.answer, line.task, line.kind, line.id)
-            for line in self._images[image_id]
-        ]
+        questions, wrong = [], []
+        for line in self._images[image_id]:
+            try:
+                mask = self._mask(line, image, path)
+            except (DatasetError, ImageError) as error:
+                wrong.append(error)
+                continue
+            questions.append(Question(line.question, mask, line.answer, line.task, line.kind, line.id))
+        if len(wrong) > 1:  # one error for all, so that `data verify` can name each line
+            problems = [str(error).splitlines()[0] for error in wrong]
+            raise DatasetError("\n".join(problems), problems)
+        if wrong:
+            raise wrong[0]
         return Sample(image_id, image, questions, path)
 
     def _read(self) -> None:
@@ -115,7 +124,7 @@ ROOT/                      or the path of one .jsonl file
     def _parse(self, written: str, number: int) -> tuple[str, _Line]:
         try:
             record = json.loads(written)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter: brackets in brackets without end
             raise DatasetError(f"not valid JSON ({error})") from error
         if not isinstance(record, dict):
             raise DatasetError('expected an object, {"image": …, "question": …, "mask": …}')
@@ -134,7 +143,7 @@ ROOT/                      or the path of one .jsonl file
         if task not in get_args(Task):
             raise DatasetError(f'"task" is {task!r}; it must be one of {", ".join(get_args(Task))}')
         image = Path(record["image"]).as_posix()
-        if not (self.root / image).is_file():
+        if not is_file(self.root / image):
             raise DatasetError(f"no image file {self.root / image}")
         mask = self._parse_mask(record["mask"])
         kind = record.get("kind") or ("absent" if mask is None else "")
@@ -151,7 +160,7 @@ ROOT/                      or the path of one .jsonl file
         path = self.root / mask
         if path.suffix.lower() in (".jpg", ".jpeg"):
             raise DatasetError(f"mask {path} is a JPEG, which blurs its edges; save it as PNG")
-        if not path.is_file():
+        if not is_file(path):
             raise DatasetError(f"no mask file {path}")
         return path
 

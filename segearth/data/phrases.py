@@ -50,7 +50,7 @@ class PhraseListDataset(SegmentationDataset):
         self._phrases = {image_id: texts for image_id, texts in phrases.items() if self._whole(image_id)}
         self._ids = list(self._phrases)
         if not self._ids:
-            raise DatasetError(f"{self.name}: {self.root / list_name} lists no complete image\nexpected:\n{self.tree}")
+            raise self.nothing_usable(f"{self.name}: {self.root / list_name} lists no complete image")
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -59,7 +59,7 @@ ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{self.name}: {refs_path} or {instances_path} lacks a field: {error}") from error
         if not self._refs:
-            raise DatasetError(f"{self.name}: {refs_path} has no complete reference of split {split!r}")
+            raise self.nothing_usable(f"{self.name}: {refs_path} has no complete reference of split {split!r}")
         self._ids = list(self._refs)
 
     def __len__(self) -> int:

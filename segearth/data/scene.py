@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from segearth.errors import DatasetError
+from segearth.utils.coco_masks import decode_cropped
 
 Box = tuple[int, int, int, int]
 
@@ -303,20 +304,9 @@ def _turned(mask: np.ndarray, box: Box, size: tuple[int, int], turns: int, flip:
 
 
 def _decoded(annotation: Mapping[str, Any], width: int, height: int) -> tuple[np.ndarray, Box]:
-    from pycocotools import mask as coco
-
-    segmentation = annotation["segmentation"]
     try:
-        if isinstance(segmentation, list):
-            rle = coco.merge(coco.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            rle = coco.frPyObjects(segmentation, height, width)
-        else:
-            rle = segmentation
-        if list(rle["size"]) != [height, width]:
-            raise ValueError(f"its size is {rle['size']}, the image's {[height, width]} (height, width)")
-        x0, y0, w, h = (int(v) for v in coco.toBbox(rle))
-        bitmap = coco.decode(rle)[y0 : y0 + h, x0 : x0 + w]
-    except (KeyError, TypeError, ValueError) as error:
+        if not annotation.get("segmentation"):
+            raise DatasetError("it has none; a box alone is no mask")
+        return decode_cropped(annotation["segmentation"], height, width)
+    except DatasetError as error:
         raise DatasetError(f"annotation {annotation.get('id')}: segmentation cannot be read: {error}") from error
-    return np.ascontiguousarray(bitmap, dtype=np.uint8).view(bool), (x0, y0, x0 + w, y0 + h)

@@ -79,8 +79,8 @@ def verify(dataset: SegmentationDataset) -> VerifyReport:
         dataset: Open it with ``strict=False``, so that missing files are collected too; see :func:`verify_dataset`.
 
     Returns:
-        The report. Problems are what construction noted, samples that cannot be decoded (the first cause of each),
-        empty questions, masks of another size than their image or not boolean, and ids that occur twice.
+        The report. Problems are what construction noted, why samples cannot be decoded, empty questions, masks of
+        another size than their image or not boolean, and ids that occur twice.
     """
     from tqdm import tqdm
 
@@ -91,7 +91,7 @@ def verify(dataset: SegmentationDataset) -> VerifyReport:
         try:
             sample = dataset[index]
         except (SegEarthError, OSError) as error:
-            report.problems.append(str(error).splitlines()[0])
+            report.problems += getattr(error, "problems", []) or [f"{error}".partition("\n")[0]]
             continue
         image_ids[sample.image_id] += 1
         question_ids.update(question.id for question in sample.questions if question.id)
@@ -120,7 +120,7 @@ def verify_dataset(name: str, root: str | Path | None, splits: Iterable[str] | N
         try:
             reports.append(verify(build_dataset(name, root, split, **options)))
         except DatasetError as error:
-            reports.append(VerifyReport(name, split, problems=[str(error)]))
+            reports.append(VerifyReport(name, split, problems=[str(error), *error.problems]))
     return reports
 
 

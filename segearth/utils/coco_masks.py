@@ -1,4 +1,8 @@
-"""COCO segmentations (polygons and run lengths) as boolean masks."""
+"""COCO segmentations (polygons and run lengths) as boolean masks.
+
+pycocotools believes what it is given: it walks a polygon's outline step by step whatever its length, and leaves pixels
+that run lengths do not reach as the memory was. So everything is checked and cut to size here before it goes there.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,9 @@ import numpy as np
 
 from segearth.errors import DatasetError
 
+MAX_PIXELS = 1 << 28  # more than any image that Pillow opens
+MAX_OUTLINE = 1 << 23  # pixels around the polygons of one segmentation; pycocotools takes about 100 bytes for each
+
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
     """Decodes any form of a COCO ``segmentation`` field; its parts are united, so overlaps stay ``True``.
@@ -18,6 +25,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
     Args:
         segmentation: ``None`` or ``[]`` (nothing); one polygon ``[x0, y0, x1, y1, …]`` in pixels or a list of them; one
             run-length dict ``{"size": [h, w], "counts": …}`` (compressed string or list of runs) or a list of them.
+            What lies outside of the canvas is left out.
         height: Rows of the canvas for polygons.
         width: Columns of the canvas for polygons.
 
@@ -26,26 +34,39 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
         can compare it with the image's.
 
     Raises:
-        DatasetError: The field has none of these forms or contradicts itself.
+        DatasetError: The field has none of these forms, contradicts itself, or is absurdly large.
     """
-    if isinstance(segmentation, Mapping):
-        return _decode_runs(segmentation)
-    if segmentation is not None and not _is_list(segmentation):
-        raise DatasetError(f"segmentation is {type(segmentation).__name__}; expected polygons or run lengths")
-    parts = list(segmentation or [])
-    if not parts:
-        return np.zeros((height, width), bool)
-    if all(isinstance(part, Real) for part in parts):
-        return _decode_polygons([parts], height, width)
-    if all(isinstance(part, Mapping) for part in parts):
-        masks = [_decode_runs(part) for part in parts]
-        shapes = sorted({mask.shape for mask in masks})
-        if len(shapes) > 1:
-            raise DatasetError(f"run lengths of different sizes {shapes} in one segmentation")
-        return np.logical_or.reduce(masks)
-    if all(_is_list(part) for part in parts):
-        return _decode_polygons(parts, height, width)
-    raise DatasetError("segmentation mixes polygons and run lengths")
+    from pycocotools import mask as coco
+
+    runs = _as_runs(segmentation, height, width)
+    return np.zeros((height, width), bool) if runs is None else coco.decode(runs).astype(bool)
+
+
+def decode_cropped(segmentation: Any, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Decodes a ``segmentation`` field of an image of ``(height, width)`` and cuts the mask to what is set in it.
+
+    Args:
+        segmentation: As for :func:`decode_segmentation`.
+        height: The image's rows.
+        width: The image's columns.
+
+    Returns:
+        The boolean bitmap, and the pixel box ``(x0, y0, x1, y1)``, the end exclusive, where it lies. An empty mask has
+        an empty bitmap.
+
+    Raises:
+        DatasetError: As there, or run lengths of another size.
+    """
+    from pycocotools import mask as coco
+
+    runs = _as_runs(segmentation, height, width)
+    if runs is None:
+        return np.zeros((0, 0), bool), (0, 0, 0, 0)
+    if list(runs["size"]) != [height, width]:
+        raise DatasetError(f"its size is {list(runs['size'])}, the image's {[height, width]} (height, width)")
+    x0, y0, w, h = (int(side) for side in coco.toBbox(runs))
+    bitmap = coco.decode(runs)[y0 : y0 + h, x0 : x0 + w]
+    return np.ascontiguousarray(bitmap, dtype=np.uint8).view(bool), (x0, y0, x0 + w, y0 + h)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -56,38 +77,149 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in runs["size"]], "counts": runs["counts"].decode("ascii")}
 
 
+def _as_runs(segmentation: Any, height: int, width: int) -> Any:
+    """Checks any form of the field and returns it as pycocotools' run lengths; ``None`` where nothing is set."""
+    _check_size(height, width)
+    if isinstance(segmentation, Mapping):
+        return _checked_runs(segmentation)
+    if segmentation is not None and not _is_list(segmentation):
+        raise DatasetError(f"segmentation is {type(segmentation).__name__}; expected polygons or run lengths")
+    parts = list(segmentation or [])
+    if not parts:
+        return None
+    if all(isinstance(part, Real) for part in parts):
+        return _polygon_runs([parts], height, width)
+    if all(isinstance(part, Mapping) for part in parts):
+        from pycocotools import mask as coco
+
+        runs = [_checked_runs(part) for part in parts]
+        sizes = sorted({tuple(one["size"]) for one in runs})
+        if len(sizes) > 1:
+            raise DatasetError(f"run lengths of different sizes {sizes} in one segmentation")
+        return coco.merge(runs)
+    if all(_is_list(part) for part in parts):
+        return _polygon_runs(parts, height, width)
+    raise DatasetError("segmentation mixes polygons and run lengths")
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def _decode_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
+
+
+def _check_size(height: object, width: object) -> None:
+    if isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MAX_PIXELS and height > 0:
+        return
+    shown = f"{height!r}x{width!r}"[:80]
+    raise DatasetError(f"a size of {shown} pixels (height, width); expected two whole numbers, {MAX_PIXELS} in all")
+
+
+def _polygon_runs(polygons: Sequence[Sequence[float]], height: int, width: int) -> Any:
     from pycocotools import mask as coco
 
+    cut, outline = [], 0.0
     for polygon in polygons:
-        numbers = all(isinstance(value, Real) and math.isfinite(value) for value in polygon)
-        if len(polygon) < 6 or len(polygon) % 2 or not numbers:
-            raise DatasetError(f"a polygon needs three or more x, y pairs of finite numbers; got {list(polygon)[:8]}")
-    runs = coco.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
-    return coco.decode(coco.merge(runs)).astype(bool)
+        if len(polygon) < 6 or len(polygon) % 2 or not all(_is_number(value) for value in polygon):
+            shown = str(list(polygon)[:8])[:120]
+            raise DatasetError(f"a polygon needs three or more x, y pairs of finite numbers; got {shown}")
+        points = _clipped(np.asarray(polygon, np.float64).reshape(-1, 2), height, width)
+        outline += np.abs(points - np.roll(points, 1, axis=0)).max(axis=1, initial=0).sum()
+        if outline > MAX_OUTLINE:
+            raise DatasetError(f"polygons whose outline is longer than {MAX_OUTLINE} pixels; give run lengths instead")
+        if len(points) >= 3:
+            cut.append(points.ravel().tolist())
+    return coco.merge(coco.frPyObjects(cut, height, width)) if cut else None
 
 
-def _decode_runs(runs: Mapping[str, Any]) -> np.ndarray:
+def _clipped(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Cuts a polygon to the image and a margin around it, by Sutherland and Hodgman's algorithm, one side at a time.
+
+    A polygon that leaves the image by less than the margin stays as it is: a cut edge starts between the steps at which
+    pycocotools walks, which can move the mask's border by a pixel.
+
+    Args:
+        points: ``(N, 2)`` finite x, y.
+        height: The image's.
+        width: The image's.
+
+    Returns:
+        ``(M, 2)``; inside the image the same area, by the even-odd rule, as before.
+    """
+    margin = max(height, width)
+    limits = [(0, 1, -margin), (0, -1, -width - margin), (1, 1, -margin), (1, -1, -height - margin)]
+    for axis, sign, bound in limits:  # what has sign * coordinate >= bound is kept
+        inside = sign * points[:, axis] >= bound
+        if inside.all():
+            continue
+        ends, end_inside = np.roll(points, -1, axis=0), np.roll(inside, -1)
+        crosses = inside != end_inside
+        here, there = sign * points[crosses, axis] / 2, sign * ends[crosses, axis] / 2  # halves: no sum overflows
+        part = ((bound / 2 - here) / (there - here))[:, None]
+        border = ends.copy()
+        border[crosses] = points[crosses] * (1 - part) + ends[crosses] * part
+        border[:, axis] = sign * bound
+        points = np.stack([border, ends], axis=1)[np.stack([crosses, end_inside], axis=1)]
+    return points
+
+
+def _checked_runs(runs: Mapping[str, Any]) -> Any:
+    """Returns a run-length dict as pycocotools takes it, after counting that its runs fill its size exactly."""
     from pycocotools import mask as coco
 
-    try:
-        height, width = (int(side) for side in runs["size"])
-        counts = runs["counts"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError('run lengths need "size": [height, width] and "counts"') from error
-    if _is_list(counts) and all(isinstance(count, int) and count >= 0 for count in counts):
-        if sum(counts) != height * width:
-            raise DatasetError(f"run lengths add up to {sum(counts)}, not to {height * width} pixels")
-        values = np.arange(len(counts)) % 2 == 1
-        return np.repeat(values, counts).reshape(width, height).T  # COCO runs go down the columns
-    if not isinstance(counts, (str, bytes)):
+    size: Any = runs.get("size")
+    counts: Any = runs.get("counts")
+    if not (_is_list(size) and len(size) == 2 and all(isinstance(side, int) for side in size)) or counts is None:
+        raise DatasetError('run lengths need "size": [height, width] and "counts"')
+    height, width = size
+    _check_size(height, width)
+    if isinstance(counts, (str, bytes)):
+        try:
+            raw = counts.encode("ascii") if isinstance(counts, str) else counts
+            total = _total_of_compressed(raw, height * width)
+        except ValueError as error:
+            raise DatasetError(f"compressed run lengths do not fit {height}x{width} pixels ({error})") from error
+        if total != height * width:
+            raise DatasetError(f"compressed run lengths do not fit {height}x{width} pixels (they add up to {total})")
+        return {"size": [height, width], "counts": raw}
+    if not (_is_list(counts) and all(isinstance(count, int) and count >= 0 for count in counts)):
         raise DatasetError('"counts" must be a string or a list of integers from 0 up')
-    raw = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    try:
-        return coco.decode({"size": [height, width], "counts": raw}).astype(bool)
-    except ValueError as error:
-        raise DatasetError(f"compressed run lengths do not fit {height}x{width} pixels ({error})") from error
+    if sum(counts) != height * width:
+        raise DatasetError(f"run lengths add up to {sum(counts)}, not to {height * width} pixels")
+    return coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
+
+
+def _total_of_compressed(raw: bytes, pixels: int) -> int:
+    """Adds up compressed run lengths.
+
+    Each is written in characters of six bits from ``"0"`` up, the low five bits of the number first; the sixth bit says
+    that more follow, the fifth of the last is the sign. From the fourth on they are differences to the run before last.
+
+    Raises:
+        ValueError: It is no such text, or a run is negative or longer than ``pixels``.
+    """
+    codes = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    if codes.size == 0:
+        return 0
+    if codes.min() < 0 or codes.max() > 63:
+        raise ValueError("it has characters that no run length has")
+    last = np.flatnonzero(codes & 32 == 0)
+    if not last.size or last[-1] != codes.size - 1:
+        raise ValueError("the last number is cut short")
+    first = np.concatenate(([0], last[:-1] + 1))
+    digits = last - first + 1
+    if digits.max() > 7:  # 35 bits
+        raise ValueError("a number is too long")
+    place = np.arange(codes.size) - np.repeat(first, digits)
+    numbers = np.add.reduceat((codes & 31) << (5 * place), first)
+    numbers -= np.where(codes[last] & 16, np.int64(1) << (5 * digits), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    if numbers.min() < 0 or numbers.max() > pixels:
+        raise ValueError(f"a run of {int(numbers.min() if numbers.min() < 0 else numbers.max())} pixels")
+    return int(numbers.sum())

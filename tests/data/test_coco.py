@@ -111,6 +111,25 @@ def test_contradictions_are_named(tmp_path, change, message):
         CocoDataset(tmp_path, "train")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "x", None])
+def test_polygons_that_are_no_numbers_name_their_annotation(tmp_path, value):
+    coco(tmp_path)
+    bad = [[1, 1, 9, 1, 9, value]]
+    edit(tmp_path / "annotations_train.json", lambda c: c["annotations"][0].update(segmentation=bad))
+    with pytest.raises(DatasetError, match=r"image b\.png: annotation 11: .*pairs of finite numbers"):
+        CocoDataset(tmp_path, "train")[0]
+
+
+@pytest.mark.parametrize("far", [1e6, 1e12, 1.7e308])
+def test_polygons_that_reach_far_out_are_cut_to_the_image(tmp_path, far):
+    coco(tmp_path)
+    polygon = [[-far, 10, far, 10, far, 20, -far, 20]]
+    edit(tmp_path / "annotations_train.json", lambda c: c["annotations"][0].update(segmentation=polygon))
+    data = CocoDataset(tmp_path, "train")
+    mask = data.scene(0).union_mask([data.scene(0).objects[0].id])
+    assert mask[10:20].all() and mask.sum() == 10 * mask.shape[1]
+
+
 def test_bad_polygon_names_file_image_and_annotation(tmp_path):
     coco(tmp_path)
     edit(

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+import random
+
 import numpy as np
 import pytest
-from dataset_fakes import corrupt, earthreason, jsonl, write_image, write_mask
+from dataset_fakes import coco, corrupt, earthreason, jsonl, rrsisd, write_image, write_mask
 
 from segearth.data.base import SegmentationDataset
 from segearth.data.verify import verify, verify_dataset
@@ -52,6 +55,99 @@ def test_split_that_cannot_be_opened_is_a_problem(tmp_path):
 def test_splits_a_user_does_not_have_are_not_asked_for(tmp_path):
     jsonl(tmp_path, [{"image": "images/a.png", "question": "x", "mask": None}], "val")
     assert [report.split for report in verify_dataset("jsonl", tmp_path)] == ["val"]
+
+
+WRONG_LINES = [
+    ("{'image': 3}", "not valid JSON"),
+    ("[" * 100_000, "not valid JSON"),
+    ("[1]", "expected an object"),
+    ('{"image": 3, "question": "x", "mask": null}', '"image" must be a text'),
+    ('{"image": "%s", "question": "x", "mask": null}' % ("n" * 300), "no image file"),
+    ('{"image": "images/a.png", "question": "x", "mask": "%s"}' % ("n" * 300), "no mask file"),
+    ('{"image": "images/a.png", "question": 3, "mask": null}', '"question" must be a text'),
+    ('{"image": "images/a.png", "question": "x", "mask": 3}', '"mask" must be a path'),
+]
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_every_line_that_is_wrong_is_named(tmp_path, good):
+    jsonl(tmp_path, [{"image": "images/a.png", "question": "x", "mask": None}])
+    lines = [(tmp_path / "train.jsonl").read_text().strip()] * good + [line for line, _ in WRONG_LINES]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    (report,) = verify_dataset("jsonl", tmp_path)
+    problems = report.problems if good else report.problems[1:]
+    assert len(problems) == len(WRONG_LINES) and report.images == good
+    for number, ((_, message), problem) in enumerate(zip(WRONG_LINES, problems, strict=True), start=1 + good):
+        assert f"train.jsonl:{number}: {message}" in problem
+    if not good:
+        assert "holds no usable line (8 wrong)\nexpected:" in report.problems[0]
+
+
+def test_every_mask_that_is_wrong_is_named_although_they_share_an_image(tmp_path):
+    masks = [[[0, 0, 3, float("nan"), 3, 3]], [[1e12, 0, 3, 0, 3, 3]], {"size": [8, 10], "counts": "0"}, [[1, 2]]]
+    jsonl(tmp_path, [{"image": "images/a.png", "question": "x", "mask": mask} for mask in masks])
+    (report,) = verify_dataset("jsonl", tmp_path)
+    assert [problem.split("train.jsonl:")[1][:1] for problem in report.problems] == ["1", "3", "4"]
+    assert "finite" in report.problems[0] and "they add up to 0" in report.problems[1]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_nothing_usable_still_names_why(tmp_path, split):
+    earthreason(tmp_path, {"1": 1, "2": 2}, split)
+    for number in "12":
+        (tmp_path / f"{split}/labels/{number}.png").unlink()
+    (report,) = verify_dataset("earthreason", tmp_path, [split])
+    assert "has no complete image (2 wrong)\nexpected:" in report.problems[0]
+    assert [f"{number}.png is missing" in report.problems[int(number)] for number in "12"] == [True, True]
+
+
+ODD = [None, -1, "x", "", [], {}, [1], {"a": 1}, float("nan"), 1e12, float("inf"), 10**400, "\ud800"]
+ODD += [[[1e12, 0, 3, 0, 3, 1e300]], [[0, 0, 1, 1]], {"size": [8, 10], "counts": "zz"}]
+LINES = [{"image": "images/a.png", "question": "x", "mask": [[0, 0, 3, 0, 3, 3]], "answer": "s", "id": "i"}] * 2
+
+
+def places(tree, above=()):
+    yield above
+    for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        yield from places(tree[key], (*above, key))
+
+
+def with_something_odd(tree, chance):
+    """A copy in which one place, chosen by chance, is missing or holds what does not belong there."""
+    *above, last = chance.choice([place for place in places(tree) if place])
+    copied = json.loads(json.dumps(tree))
+    inner = copied
+    for key in above:
+        inner = inner[key]
+    if chance.random() < 0.2:
+        del inner[last]
+    else:
+        inner[last] = chance.choice(ODD)
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "file", "rounds"),
+    [
+        ("coco", coco, "annotations_train.json", 20),
+        ("rrsis_d", rrsisd, "rrsisd/instances.json", 60),
+        ("earthreason", lambda root: earthreason(root, {"1": 1}), "train/QAs/1.json", 60),
+        ("jsonl", lambda root: jsonl(root, LINES), "train.jsonl", 60),
+    ],
+)
+def test_odd_values_are_problems_never_tracebacks(tmp_path, name, make, file, rounds):
+    make(tmp_path)
+    path, chance = tmp_path / file, random.Random(0)
+    text = path.read_text()
+    tree = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+    found = 0
+    for _ in range(rounds):
+        odd = with_something_odd(tree, chance)
+        path.write_text("\n".join(map(json.dumps, odd)) if path.suffix == ".jsonl" else json.dumps(odd))
+        reports = verify_dataset(name, tmp_path, ["train"])
+        found += not reports[0].ok
+        assert all("\n" not in problem or "\nexpected:" in problem for problem in reports[0].problems)
+    assert found > rounds // 3
 
 
 def test_unknown_name():
