@@ -80,6 +80,8 @@ class EncodedText:
         description_mask: ``True`` at the question's tokens and its ``[SEG]``.
         labels: Next-token targets aligned with ``input_ids``; -100 where nothing is to be learned.
         labelled: ``(K, 2)`` row and column of every label, so that no device has to be asked for them.
+        openings: For each prompt a name, and how many of its tokens all prompts of that name begin with; an image reads
+            these once for all of them. Empty: nothing is shared.
     """
 
     input_ids: torch.Tensor
@@ -87,11 +89,12 @@ class EncodedText:
     description_mask: torch.Tensor
     labels: torch.Tensor
     labelled: torch.Tensor
+    openings: list[tuple[str, int]] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> EncodedText:
         """Returns a copy with every tensor on ``device``."""
         tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in _TEXT_TENSORS}
-        return EncodedText(lengths=self.lengths, **tensors)
+        return EncodedText(lengths=self.lengths, openings=self.openings, **tensors)
 
 
 _TEXT_TENSORS = ("input_ids", "description_mask", "labels", "labelled")
@@ -139,17 +142,32 @@ class Batch:
 
 
 @dataclass
+class PromptCache:
+    """What the language model has read of a prompt: up to and including the image, then ``K`` tokens of openings.
+
+    Attributes:
+        layers: Keys and values of every layer, each ``(B, heads, P + K, head_dim)``.
+        openings: How many tokens each opening has, by name and in their order.
+        states: ``(B, K, D)`` last hidden states of the openings.
+    """
+
+    layers: list[KeysValues]
+    openings: dict[str, int]
+    states: torch.Tensor
+
+
+@dataclass
 class PromptMemory:
-    """The prompt up to and including the image, as the language model keeps it.
+    """What the questions of an image share.
 
     Attributes:
         embeds: ``(B, P, D)`` embeddings of the words before the image, then of its tokens.
-        cache: Keys and values of every layer, each ``(B, heads, P, head_dim)``; ``None`` while training, where the
-            prompt is read together with the questions so that gradients reach it.
+        cache: What has been read of it; the words that the questions of a task open with join it when the first of them
+            is asked. ``None`` while training, where all is read together with the questions so that gradients reach it.
     """
 
     embeds: torch.Tensor
-    cache: list[KeysValues] | None = None
+    cache: PromptCache | None = None
 
 
 @dataclass

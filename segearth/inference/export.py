@@ -166,7 +166,8 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
     text = model.prompt_encoder.encode(questions).to(model.device)
     prompt = language_model.remember(model.embed_prompt(torch.from_numpy(image_tokens).to(model.device)))
     about = torch.zeros(len(questions), dtype=torch.long)
-    hidden = language_model.hidden_states(prompt, language_model.embed(text.input_ids), text.lengths, about)
+    embeds = language_model.embed(text.input_ids)
+    hidden = language_model.hidden_states(prompt, embeds, text.lengths, about, text.openings)
     return pool_description(hidden, text.description_mask).float().cpu().numpy()
 
 

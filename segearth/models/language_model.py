@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.layers.blocks import Freezable
-from segearth.models.packing import token_layout
-from segearth.structures import PromptMemory
+from segearth.models.packing import TokenLayout, token_layout
+from segearth.structures import KeysValues, PromptCache, PromptMemory
 from segearth.utils.torchvision_mend import mend_torchvision
 
 if TYPE_CHECKING:
@@ -108,47 +108,61 @@ class LanguageModel(Freezable):
 
         cache: Any = DynamicCache()
         self.causal_lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-        return PromptMemory(embeds, [(layer.keys, layer.values) for layer in cache.layers])
+        return PromptMemory(embeds, PromptCache(_keys_values(cache), {}, embeds[:, :0]))
 
     def hidden_states(
-        self, prompt: PromptMemory, embeds: Tensor, lengths: Sequence[int], image_index: Tensor
+        self,
+        prompt: PromptMemory,
+        embeds: Tensor,
+        lengths: Sequence[int],
+        image_index: Tensor,
+        openings: Sequence[tuple[str, int]] = (),
     ) -> Tensor:
         """Reads questions after their images' prompts.
 
-        The questions of an image share a row and its prompt but do not see each other, so nobody's answer depends on
-        what else is asked.
+        The questions of an image share a row, its prompt and the words they open with, but do not see each other, so
+        nobody's answer depends on what else is asked.
 
         Args:
-            prompt: From :meth:`remember`.
+            prompt: From :meth:`remember`; without gradients, what the questions open with is added to its cache.
             embeds: ``(N, L, D)`` of what follows the image, padded on the right.
             lengths: Real tokens of each.
             image_index: ``(N,)`` ascending, on the host; which image each is about.
+            openings: As in :class:`EncodedText`; left out where nothing is shared.
 
         Returns:
             ``(N, L, D)`` last normalised hidden states, zero at padding.
         """
         if not self.packs:
             return self._read_rows(prompt, embeds, image_index)
-        length = prompt.embeds.shape[1]
-        layout = token_layout(lengths, image_index, len(prompt.embeds)).to(embeds.device)
-        packed = layout.pack(embeds)
-        visible, position = layout.visible(length), layout.offset + length
-        options: dict[str, Any] = {"use_cache": False}
-        if prompt.cache is None:
-            packed = torch.cat([prompt.embeds, packed], 1)
-            visible = torch.cat([_prompt_rows(visible, length), visible], 1)
-            before = torch.arange(length, device=embeds.device).expand(len(position), -1)
-            position = torch.cat([before, position], 1)
+        known = prompt.cache
+        images, before = prompt.embeds.shape[:2]
+        layout = token_layout(
+            lengths, openings or [("", 0)] * len(lengths), image_index, images, before, known and known.openings
+        ).to(embeds.device)
+        row, cache = layout.pack(embeds), None
+        if known is None:
+            row = torch.cat([prompt.embeds, row], 1)
         else:
             from transformers import DynamicCache
 
-            options = {"use_cache": True, "past_key_values": DynamicCache()}
-            for i, (keys, values) in enumerate(prompt.cache):
-                options["past_key_values"].update(keys, values, i)
-        mask = additive(visible, packed.dtype)[:, None]
-        body = self.causal_lm.base_model
-        hidden = body(inputs_embeds=packed, attention_mask=mask, position_ids=position, **options).last_hidden_state
-        return layout.unpack(hidden[:, hidden.shape[1] - layout.segment.shape[1] :], (len(embeds), embeds.shape[1]))
+            cache = DynamicCache()
+            for i, (keys, values) in enumerate(known.layers):
+                cache.update(keys, values, i)
+        states = self.causal_lm.base_model(
+            inputs_embeds=row,
+            attention_mask=additive(layout.visible(), row.dtype)[:, None],
+            position_ids=layout.position[:, layout.start :],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        if known is None:
+            states = states[:, before:]
+        else:
+            states = torch.cat([known.states, states], 1)
+            if layout.openings != known.openings:
+                prompt.cache = _with_openings(cache, layout, states)
+        return layout.unpack(states, (len(embeds), embeds.shape[1]))
 
     def _read_rows(self, prompt: PromptMemory, embeds: Tensor, image_index: Tensor) -> Tensor:
         """Reads each question in a row of its own that repeats the prompt.
@@ -191,11 +205,20 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
 
 
-def _prompt_rows(visible: Tensor, length: int) -> Tensor:
-    """What the prompt's own ``length`` tokens see: themselves, causally, and no question."""
-    rows = torch.zeros(visible.shape[0], length, visible.shape[2], dtype=torch.bool, device=visible.device)
-    rows[:, :, :length] = torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
-    return rows
+def _keys_values(cache: Any) -> list[KeysValues]:
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _with_openings(cache: Any, layout: TokenLayout, states: Tensor) -> PromptCache:
+    """Copies what was read of the prompt and its openings: a view would hold on to the questions as well."""
+
+    def copy(part: Tensor, dim: int, end: int) -> Tensor:
+        return part.detach().narrow(dim, 0, end).clone()
+
+    count = sum(layout.openings.values())
+    end = layout.prompt + count
+    layers = [(copy(keys, 2, end), copy(values, 2, end)) for keys, values in _keys_values(cache)]
+    return PromptCache(layers, layout.openings, copy(states, 1, count))
 
 
 def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weights: bool = True) -> LanguageModel:

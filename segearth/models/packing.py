@@ -1,15 +1,16 @@
-"""How the questions of a batch are laid out: by image, side by side.
+"""How the questions of a batch are laid out: by image, side by side, what they share once.
 
 All of it is decided on the host from numbers that are there anyway, so no device is waited for.
 
-Shapes: ``B`` images, ``N`` questions, ``L`` tokens of the longest, ``Q`` most questions of an image, ``W`` most tokens
-of an image's questions together, ``P`` tokens of the prompt before them.
+Shapes: ``B`` images, ``N`` questions, ``L`` tokens of the longest, ``Q`` most questions of an image, ``W`` places of a
+row, ``P`` tokens of the prompt up to and including the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,72 +42,135 @@ def pack(values: Tensor, image_index: Tensor, num_images: int) -> tuple[Tensor, 
 
 @dataclass
 class TokenLayout:
-    """Questions' tokens in one row an image, without padding between them.
+    """Prompts as a tree in one row an image: what they share is there once, and each token sees its ancestors.
+
+    A row holds the prompt up to and including the image, the words that prompts of one task open with, then what each
+    question has for itself, without padding between them. The openings of all tasks asked for are in every row.
 
     Attributes:
         question: ``(T,)`` which question each token is of.
-        token: ``(T,)`` its place in that question.
+        token: ``(T,)`` its place in what follows the question's image.
         image: ``(T,)`` its row.
-        column: ``(T,)`` its place in that row.
-        segment: ``(B, W)`` which question a place holds; -1 for none.
-        offset: ``(B, W)`` the place's token in its question.
+        column: ``(T,)`` its place in that row; the same for the questions that share it.
+        source: For every place of a row that has to be read, one question and token that it holds, with row and place
+            ``(U,)`` each.
+        segment: ``(B, W)`` the part of the tree that a place belongs to: 0 for the prompt; -1 where nothing is.
+        parent: ``(B, W)`` the part that this one hangs on.
+        position: ``(B, W)`` how many tokens stand before this one when the prompt is read alone.
+        prompt: ``P``.
+        start: The first place that has to be read; those before it are remembered.
+        openings: How many tokens each opening has, by name and in the order of the row.
     """
 
     question: Tensor
     token: Tensor
     image: Tensor
     column: Tensor
+    source: tuple[Tensor, Tensor, Tensor, Tensor]
     segment: Tensor
-    offset: Tensor
+    parent: Tensor
+    position: Tensor
+    prompt: int
+    start: int
+    openings: dict[str, int]
 
     def pack(self, values: Tensor) -> Tensor:
-        """Lays ``(N, L, D)`` out as ``(B, W, D)``, zero where no token is."""
-        packed = values.new_zeros(*self.segment.shape, values.shape[-1])
-        return packed.index_put((self.image, self.column), values[self.question, self.token])
+        """Lays ``(N, L, D)`` out as what has to be read after the prompt, zero where no token is.
+
+        Returns:
+            ``(B, W - max(P, start), D)``.
+        """
+        question, token, image, column = self.source
+        first = max(self.prompt, self.start)
+        packed = values.new_zeros(len(self.segment), self.segment.shape[1] - first, values.shape[-1])
+        return packed.index_put((image, column - first), values[question, token])
 
     def unpack(self, packed: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Takes ``(N, L, D)`` with ``(N, L)`` of ``shape`` out of ``(B, W, D)``, zero at padding."""
+        """Takes ``(N, L, D)`` with ``(N, L)`` of ``shape`` out of all that follows the prompt, zero at padding.
+
+        Args:
+            packed: ``(B, W - P, D)``.
+            shape: ``(N, L)``.
+        """
         values = packed.new_zeros(*shape, packed.shape[-1])
-        return values.index_put((self.question, self.token), packed[self.image, self.column])
+        return values.index_put((self.question, self.token), packed[self.image, self.column - self.prompt])
 
     def to(self, device: torch.device | str) -> TokenLayout:
         """Returns a copy on ``device``."""
-        return TokenLayout(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
-    def visible(self, prompt: int) -> Tensor:
-        """Which of the prompt's and the row's tokens each of the row's tokens sees.
+        def move(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(move(part) for part in value)
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
-        It sees the prompt, and of its own question what lies before it, itself included.
+        return TokenLayout(**{name: move(value) for name, value in vars(self).items()})
 
-        Args:
-            prompt: ``P``.
+    def visible(self) -> Tensor:
+        """Which of a row's tokens each of those that have to be read sees: ``(B, W - start, W)`` bool.
 
-        Returns:
-            ``(B, W, P + W)`` bool.
+        It sees what is before it in its own part and in the parts that this one hangs on, itself included.
         """
-        width = self.segment.shape[1]
-        before = torch.ones(width, width, dtype=torch.bool, device=self.segment.device).tril()
-        own = (self.segment[:, :, None] == self.segment[:, None]) & before
-        return torch.cat([own.new_ones(len(own), width, prompt), own], 2)
+        segment, parent, position = (t[:, self.start :, None] for t in (self.segment, self.parent, self.position))
+        of = self.segment[:, None]
+        return ((of == 0) | (of == parent) | (of == segment)) & (self.position[:, None] <= position)
 
 
-def token_layout(lengths: Sequence[int], image_index: Tensor, num_images: int) -> TokenLayout:
-    """Lays questions' tokens out, the questions of an image one after the other.
+def token_layout(
+    lengths: Sequence[int],
+    openings: Sequence[tuple[str, int]],
+    image_index: Tensor,
+    num_images: int,
+    prompt: int,
+    remembered: Mapping[str, int] | None = None,
+) -> TokenLayout:
+    """Lays prompts out, those of an image one after the other.
 
     Args:
-        lengths: Tokens of each of the ``N`` questions.
+        lengths: Tokens of each of the ``N`` prompts after its image.
+        openings: Name of the words that each of them opens with, and how many of its tokens these are.
         image_index: ``(N,)`` ascending, on the host.
         num_images: ``B``.
+        prompt: ``P``.
+        remembered: Openings that need not be read again, nor the prompt; ``None`` where all is read.
     """
-    count = torch.tensor(lengths)
+    known = dict(remembered or {})
+    new = {name: size for name, size in openings if name not in known}
+    trunk = known | new
+    starts, end = {}, prompt
+    for name, size in trunk.items():
+        starts[name], end = end, end + size
+    names = list(trunk)
+    part = torch.tensor([names.index(name) + 1 for name, _ in openings], dtype=torch.long)
+    opening = torch.tensor([size for _, size in openings], dtype=torch.long)
+    opens_at = torch.tensor([starts[name] for name, _ in openings], dtype=torch.long)
+
+    count = torch.tensor(lengths, dtype=torch.long)
     question = torch.repeat_interleave(torch.arange(len(count)), count)
-    first = count.cumsum(0) - count
-    token = torch.arange(len(question)) - first[question]
+    token = torch.arange(len(question)) - (count.cumsum(0) - count)[question]
     image = image_index[question]
-    totals = torch.zeros(num_images, dtype=torch.long).index_add(0, image_index, count)
-    column = torch.arange(len(question)) - (totals.cumsum(0) - totals)[image]
-    segment = torch.full((len(totals), int(totals.max())), -1)
-    segment[image, column] = question
-    offset = torch.zeros_like(segment)
-    offset[image, column] = token
-    return TokenLayout(question, token, image, column, segment, offset)
+    own = token >= opening[question]
+    totals = torch.zeros(num_images, dtype=torch.long).index_add(0, image_index, count - opening)
+    place = own.cumsum(0) - 1 - (totals.cumsum(0) - totals)[image]
+    column = torch.where(own, end + place, opens_at[question] + token)
+
+    width = end + max(totals.tolist())
+    segment = torch.full((num_images, width), -1)
+    parent = torch.zeros_like(segment)
+    position = torch.full_like(segment, prompt)  # so that padding sees something: softmax over nothing is NaN
+    segment[:, :prompt], position[:, :prompt] = 0, torch.arange(prompt)
+    source = [(question[own], token[own], image[own], column[own])]
+    for i, (name, size) in enumerate(trunk.items(), 1):
+        there = slice(starts[name], starts[name] + size)
+        segment[:, there], position[:, there] = i, prompt + torch.arange(size)
+        if name in new:
+            first = next(q for q, (other, _) in enumerate(openings) if other == name)
+            where = torch.cartesian_prod(torch.arange(num_images), torch.arange(size))
+            row, at = where.unbind(1)
+            source.append((torch.full_like(at, first), at, row, starts[name] + at))
+    row, at = image[own], column[own]
+    segment[row, at] = len(trunk) + 1 + question[own]
+    parent[row, at] = part[question[own]]
+    position[row, at] = prompt + token[own]
+    start = 0 if remembered is None else prompt + sum(known.values())
+    gathered = tuple(torch.cat(each) for each in zip(*source, strict=True))
+    return TokenLayout(question, token, image, column, gathered, segment, parent, position, prompt, start, trunk)

@@ -119,7 +119,7 @@ class SegEarth(
             image_index: ``(N,)`` ascending, on the host; which image each prompt is about.
         """
         embeds = self.language_model.embed(text.input_ids)
-        hidden = self.language_model.hidden_states(features.prompt, embeds, text.lengths, image_index)
+        hidden = self.language_model.hidden_states(features.prompt, embeds, text.lengths, image_index, text.openings)
         pooled = pool_description(hidden, text.description_mask)
         queries = self.description_projector(pooled, features.media, image_index)
         return QueryEmbeddings(queries, image_index, hidden)

@@ -63,7 +63,8 @@ class PromptEncoder:
         Raises:
             QuestionError: A question is empty, not text, or too long.
         """
-        return self._stack([self._row(q, whole or (with_answers and bool(q.answer))) for q in questions])
+        rows = [self._row(question, whole or (with_answers and bool(question.answer))) for question in questions]
+        return self._stack(questions, rows)
 
     def encode_for_generation(self, questions: Sequence[Question]) -> EncodedText:
         """Encodes what lies between image and answer; errors as :meth:`encode`."""
@@ -72,7 +73,7 @@ class PromptEncoder:
             _append(row, self._before_reply)
             for piece in self.template.opening(question.task):
                 _append(row, self._ids(piece))
-        return self._stack(rows)
+        return self._stack(questions, rows)
 
     @property
     def stop_ids(self) -> list[int]:
@@ -95,7 +96,7 @@ class PromptEncoder:
             _append(row, [self.tokenizer.eos_token_id], label=True)
         return row
 
-    def _stack(self, rows: list[dict[str, list[Any]]]) -> EncodedText:
+    def _stack(self, questions: Sequence[Question], rows: list[dict[str, list[Any]]]) -> EncodedText:
         lengths = [len(row["ids"]) for row in rows]
 
         def column(key: str, fill: Any) -> torch.Tensor:
@@ -108,6 +109,7 @@ class PromptEncoder:
             description_mask=column("description", False),
             labels=labels,
             labelled=(labels != IGNORE).nonzero(),
+            openings=[(q.task, len(self._before_description[q.task])) for q in questions],
         )
 
     def _answer(self, text: str | None) -> list[int]:

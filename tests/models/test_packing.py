@@ -18,28 +18,70 @@ def test_pack_by_image() -> None:
     assert torch.equal(packed[place], values)
 
 
-def test_two_questions_in_a_row() -> None:
-    """Questions of 2 and 1 tokens about the first image, of 2 about the second, after a prompt of 1."""
-    layout = token_layout([2, 1, 2], torch.tensor([0, 0, 1]), 2)
-    assert layout.segment.tolist() == [[0, 0, 1], [2, 2, -1]]
-    assert layout.offset.tolist() == [[0, 1, 0], [0, 1, 0]]
-    first = layout.visible(1)[0].int().tolist()
-    assert first == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
+def test_a_tree_in_a_row() -> None:
+    """Two questions of 3 tokens about the first image and one of 2 about the second, after a prompt of 2; the first and
+    the last open alike, with one token."""
+    layout = token_layout([3, 3, 2], [("a", 1), ("b", 2), ("a", 1)], torch.tensor([0, 0, 1]), 2, 2)
+    assert layout.segment.tolist() == [[0, 0, 1, 2, 2, 3, 3, 4], [0, 0, 1, 2, 2, 5, -1, -1]]
+    assert layout.position.tolist() == [[0, 1, 2, 2, 3, 3, 4, 4], [0, 1, 2, 2, 3, 3, 2, 2]]
+    assert layout.visible()[0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0, 0],
+        [1, 1, 1, 0, 0, 1, 1, 0],
+        [1, 1, 0, 1, 1, 0, 0, 1],
+    ]
+    rest = token_layout([3, 3, 2], [("a", 1), ("b", 2), ("a", 1)], torch.tensor([0, 0, 1]), 2, 2, {"b": 2})
+    assert rest.start == 4  # the opening that is remembered lies before the new one
+    assert rest.openings == {"b": 2, "a": 1}
+    assert rest.position[0, rest.start :].tolist() == [2, 3, 4, 4]
 
 
-@given(st.lists(st.lists(st.integers(1, 5), max_size=4), min_size=1, max_size=4).filter(any), st.integers(0, 3))
-def test_packing_is_undone_and_keeps_questions_apart(images: list[list[int]], prompt: int) -> None:
-    lengths = [n for image in images for n in image]
-    index = torch.tensor([i for i, image in enumerate(images) for _ in image])
-    layout = token_layout(lengths, index, len(images))
-    values = torch.randn(len(lengths), max(lengths), 2)
-    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    again = layout.unpack(layout.pack(values), (len(lengths), max(lengths)))
-    assert torch.equal(again[real], values[real])
-    assert not again[~real].any()
-    visible = layout.visible(prompt)
-    assert visible[..., :prompt].all()
-    own = visible[..., prompt:]
-    together = layout.segment[:, :, None] == layout.segment[:, None]
-    assert not (own & ~together).any()
-    assert torch.equal(own.sum(-1)[layout.segment >= 0], (layout.offset + 1)[layout.segment >= 0])
+Asked = tuple[int, int, int]  # image, opening, tokens of its own
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=8),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3),
+    st.integers(0, 3),
+    st.none() | st.sets(st.integers(0, 2)),
+)
+def test_each_token_sees_what_it_would_see_alone(
+    asked: list[Asked], sizes: list[int], prompt: int, remembered: set[int] | None
+) -> None:
+    """Whatever is shared or remembered: each of a question's tokens sees the whole prompt, then its own, in order."""
+    asked = sorted(asked)
+    names = ["a", "b", "c"]
+    openings = [(names[i], sizes[i]) for _, i, _ in asked]
+    lengths = [sizes[i] + own for _, i, own in asked]
+    known = None if remembered is None else {names[i]: sizes[i] for i in sorted(remembered)}
+    layout = token_layout(lengths, openings, torch.tensor([image for image, _, _ in asked]), 4, prompt, known)
+    # What is read is known by its number: opening and place, or question and place.
+    values = torch.tensor(
+        [[(i if t < sizes[i] else 3 + q) * 100 + t for t in range(max(lengths))] for q, (_, i, _) in enumerate(asked)]
+    )[..., None]
+    read = layout.pack(values)
+    start = max(prompt, layout.start)
+    unread = torch.tensor([names.index(name) * 100 + t for name, size in (known or {}).items() for t in range(size)])
+    row = torch.cat([unread.long().expand(4, -1)[..., None], read], 1)
+    again = layout.unpack(row, (len(asked), max(lengths)))
+    visible = layout.visible()
+    assert visible.shape[1:] == (row.shape[1] + prompt - layout.start, row.shape[1] + prompt)
+    for q, ((image, _, _), length) in enumerate(zip(asked, lengths, strict=True)):
+        assert torch.equal(again[q, :length], values[q, :length])
+        assert not again[q, length:].any()
+        for t in range(length):
+            column = int(layout.column[(layout.question == q) & (layout.token == t)])
+            assert layout.position[image, column] == prompt + t
+            if column < start:
+                continue  # remembered: not read again
+            seen = visible[image, column - layout.start]
+            assert seen[:prompt].all()
+            assert row[image, seen[prompt:], 0].tolist() == values[q, : t + 1, 0].tolist()
+    for image in range(4):  # the prompt itself, where it is read, sees no question
+        if layout.start == 0:
+            assert torch.equal(visible[image, :prompt, :prompt], torch.ones(prompt, prompt, dtype=torch.bool).tril())
+            assert not visible[image, :prompt, prompt:].any()
