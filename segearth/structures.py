@@ -135,7 +135,7 @@ class Batch:
             self.image_index,
             self.masks.to(device, non_blocking=True),
             self.present.to(device, non_blocking=True),
-            None if self.valid is None else self.valid.to(device),
+            None if self.valid is None else self.valid.to(device, non_blocking=True),
             self.question_ids,
             self.placeholder,
         )

@@ -136,7 +136,7 @@ class DeformableAttention(nn.Module):
         batch, length, _ = query.shape
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         # Offsets count cells. Rows of all heads, levels and points, as a broadcast over pairs would go two by two.
-        cell = reference.new_tensor([(1 / w, 1 / h) for h, w in shapes])
+        cell = torch.tensor([(1 / w, 1 / h) for h, w in shapes]).to(reference, non_blocking=True)  # new_tensor waits
         cell = cell[None, :, None].expand(heads, -1, points, -1).reshape(-1)
         offsets = self.sampling_offsets(query).float()
         locations = torch.addcmul(reference.repeat(1, heads * levels * points), offsets, cell)

@@ -85,7 +85,8 @@ class Criterion:
         target = sample_points(batch.masks, where).view(count, depth, -1)
         weight = None
         if batch.valid is not None:
-            seen = batch.valid[batch.image_index].float()
+            about = batch.image_index.to(batch.valid.device, non_blocking=True)  # an index of the host would wait
+            seen = batch.valid[about].float()
             weight = (sample_points(seen, where) > 0.5).float().view(count, depth, -1)
         bce = point_bce(sampled, target, weight)
         dice = point_dice(sampled, target, weight)

@@ -106,7 +106,7 @@ class SegEarth(
         """Puts the words that open every prompt before ``(B, S, D)`` image tokens: ``(B, P, D)``."""
         if not self.prompt_encoder.before_image:  # an empty look-up would cost a gradient the size of the table
             return image_tokens.to(self.language_model.dtype)
-        ids = torch.tensor(self.prompt_encoder.before_image, dtype=torch.long, device=image_tokens.device)
+        ids = torch.tensor(self.prompt_encoder.before_image).to(image_tokens.device, non_blocking=True)
         words = self.language_model.embed(ids).expand(len(image_tokens), -1, -1)
         return torch.cat([words, image_tokens.to(words.dtype)], 1)
 
