@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -27,17 +27,25 @@ PrecisionOption = Annotated[
 
 
 def shows_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns this library's errors into one message and exit code 1; others keep their traceback."""
+    """Turns this library's errors and the system's into one message and exit code 1; others keep their traceback."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except SegEarthError as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
+            _fail(str(error), error)
+        except OSError as error:
+            if error.errno is None:  # not the system's own, such as no permission, a full disk, a folder for a file
+                raise
+            _fail(f"{error.filename or 'the system says'}: {error.strerror}", error)
 
     return wrapped
+
+
+def _fail(message: str, error: Exception) -> NoReturn:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    raise typer.Exit(1) from error
 
 
 @app.callback()
@@ -53,7 +61,8 @@ def predict(
     image: Annotated[Path, typer.Argument(help="Picture to ask about.")],
     question: Annotated[str, typer.Argument(help="What to look for.")],
     model: ModelOption = "runs/aerial_mini",
-    out: Annotated[Path, typer.Option(help="Mask to write: PNG, 0 and 255, of the picture's size.")] = Path("mask.png"),
+    out: Annotated[Path, typer.Option(help="Mask to write, .png, .tif or .bmp: 0 and 255, of the picture's size.")]
+    = Path("mask.png"),
     overlay: Annotated[Path | None, typer.Option(help="Also write the picture with the mask drawn on it.")] = None,
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
@@ -63,12 +72,16 @@ def predict(
     """Answers one question about one picture."""
     from segearth.inference.precision import set_precision
     from segearth.inference.predictor import Predictor
+    from segearth.inference.visualize import check_mask_path, check_picture_path, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
-    from segearth.inference.visualize import save_mask, save_picture
-    from segearth.utils.files import read_image
+    from segearth.utils.files import check_apart, read_image
     from segearth.utils.processes import own_device
 
     picture = read_image(image)
+    check_mask_path(out)
+    if overlay is not None:
+        check_picture_path(overlay)
+    check_apart(image, out, *([overlay] if overlay else []))
     predictor = Predictor(set_precision(open_model(model).to(device or own_device()), precision))
     predictor.set_image(picture)
     result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
@@ -91,9 +104,11 @@ def train(
     from segearth.config import load_experiment
     from segearth.training.distributed import start_process
     from segearth.training.trainer import Trainer
+    from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
 
     experiment = load_experiment(experiment_path(config), overrides or [])
+    check_output_folder(experiment.train.output_dir)
     process = start_process()
     configure_logging(process.is_main)
     folder = Trainer(experiment, process).run()
@@ -115,6 +130,7 @@ def evaluate(
     from segearth.config import load_experiment
     from segearth.evaluation.run import evaluate_experiment
     from segearth.inference.precision import set_precision
+    from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
     from segearth.utils.processes import join_processes
 
@@ -123,6 +139,7 @@ def evaluate(
     process = join_processes()
     configure_logging(process.is_main)
     folder = out or Path(experiment.train.output_dir) / f"eval_{split}"
+    check_output_folder(folder)
     opened = set_precision(open_model(source).to(process.device), precision)
     result = evaluate_experiment(
         experiment, opened, source, split, folder, process.rank, process.world_size, str(process.device)
@@ -192,13 +209,16 @@ def bench(
     from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
     from segearth.errors import UnknownNameError
     from segearth.inference.precision import set_precision
+    from segearth.utils.files import check_output_folder
     from segearth.utils.processes import own_device
 
+    if out is not None:
+        check_output_folder(out)
     if precision not in ("fp32", "bf16"):  # whole numbers cannot be trained
         raise UnknownNameError("precision", precision, ["fp32", "bf16"])
+    counts, sides = _numbers(questions), _numbers(sizes)
     opened = build_shape(model) if shape_only else open_model(model)
     set_precision(opened.to(device or own_device()), precision)
-    counts, sides = ([int(number) for number in text.split(",") if number] for text in (questions, sizes))
     config = BenchmarkConfig(
         size=size, questions=counts, training=training, sizes=sides, onnx=onnx, repeats=repeats
     )
@@ -278,6 +298,13 @@ def data_verify(
             typer.echo(line)
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(number.isdecimal() and int(number) for number in numbers):
+        raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 1,8,32")
+    return [int(number) for number in numbers]
 
 
 def open_model(source: str) -> Any:

@@ -50,6 +50,10 @@ class CheckpointError(SegEarthError, ValueError):
     """Weights or training state that are missing, damaged or of another model."""
 
 
+class OutputError(SegEarthError, OSError):
+    """A file or folder that cannot be written where, or as, it was asked for."""
+
+
 class TrainingError(SegEarthError, RuntimeError):
     """Training that cannot go on, such as a loss that is not finite."""
 

@@ -62,3 +62,62 @@ def test_eval_writes_a_report(model: str, tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "report.json").read_text())
     assert facts
     assert "gIoU" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "m.jpg"], "m.jpg: a JPEG blurs a mask's edges; name it m.png"),
+        (["--out", "m"], "no format is known for ''"),
+        (["--out", "file/m.png"], "file is no folder; name another place"),
+        (["--out", "."], "no format is known"),
+        (["--overlay", "o.gif"], "no format is known for '.gif'"),
+        (["--overlay", "mask.png"], "mask.png is named twice"),
+        (["--out", "a.png"], "a.png is named twice, so that one file would replace the other"),
+    ],
+)
+def test_outputs_are_checked_before_the_model_is_opened(
+    picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture).save("a.png")
+    Path("file").write_text("in the way")
+    result = RUN.invoke(app, ["predict", "a.png", "roads", "--model", "nowhere", *options])
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert isinstance(result.exception, SystemExit)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "file"]
+    assert np.array_equal(np.asarray(Image.open("a.png")), picture)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "aerial_mini", "train.output_dir={out}"],
+        ["eval", "aerial_mini", "--model", "nowhere", "--out", "{out}"],
+        ["bench", "segearth_debug", "--out", "{out}"],
+        ["export", "{model}", "{out}"],
+        ["zoo", "convert", "{model}", "{out}"],
+        ["zoo", "export", "{model}", "{out}"],
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_message(model: str, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = RUN.invoke(app, [part.format(out=tmp_path / "file" / "out", model=model) for part in arguments])
+    assert result.exit_code == 1, result.output
+    assert "file is no folder" in " ".join(result.output.split())
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_what_the_system_refuses_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    result = RUN.invoke(app, ["train", str(tmp_path / "folder.yaml")])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.output
+
+
+@pytest.mark.parametrize("numbers", ["a", "1,,x", "0", "-3"])
+def test_lists_of_numbers(numbers: str) -> None:
+    result = RUN.invoke(app, ["bench", "segearth_debug", f"--questions={numbers}"])
+    assert result.exit_code == 2
+    assert "is no list of whole numbers such as 1,8,32" in " ".join(result.output.replace("│", "").split())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from segearth.utils.files import atomic_path
+from segearth.errors import OutputError
+from segearth.utils.files import atomic_path, check_output_file
 
 Colour = tuple[int, int, int]
 
@@ -21,6 +22,10 @@ _TILE_GROUND: Colour = (236, 238, 241)
 _INK: Colour = (32, 36, 42)
 _FAINT_INK: Colour = (112, 118, 128)
 _GAP = 8
+
+_MASK_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
+_PICTURE_FORMATS = {**_MASK_FORMATS, ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +179,19 @@ def wrap_text(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, wid
 
 
 def save_mask(path: str | Path, mask: np.ndarray) -> None:
-    """Writes a mask as an 8-bit grey PNG of 0 and 255; an older file stays whole until the new one is.
+    """Writes a mask as 8-bit grey of 0 and 255; an older file stays whole until the new one is.
 
     Args:
-        path: File to write; should end in ``.png``. Its folder is made.
+        path: File to write, in the format of its ending: see :func:`check_mask_path`. Its folder is made.
         mask: Boolean, of shape ``(H, W)``.
+
+    Raises:
+        OutputError: The ending names no format for masks, or the file cannot be written.
     """
+    format_ = _format_of(path, _MASK_FORMATS)
+    options = {"compression": "tiff_lzw"} if format_ == "TIFF" else {}
     with atomic_path(path) as temporary:
-        Image.fromarray(mask.astype(bool).astype(np.uint8) * 255).save(temporary, format="PNG")
+        Image.fromarray(mask.astype(bool).astype(np.uint8) * 255).save(temporary, format_, **options)
 
 
 def save_picture(path: str | Path, picture: np.ndarray | Image.Image) -> None:
@@ -190,10 +200,50 @@ def save_picture(path: str | Path, picture: np.ndarray | Image.Image) -> None:
     Args:
         path: File to write, such as ``sheet.jpg`` or ``overlay.png``. Its folder is made.
         picture: ``uint8`` RGB of shape ``(H, W, 3)``, or a Pillow image.
+
+    Raises:
+        OutputError: The ending names no format, the picture is larger than the format allows, or the file cannot be
+            written.
     """
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    format_ = _format_of(path, _PICTURE_FORMATS)
+    if max(image.size) > (limit := _LARGEST_SIDE.get(format_, max(image.size))):
+        raise OutputError(f"{path}: {format_} holds {limit} pixels a side, the picture {max(image.size)}; name it .png")
     with atomic_path(path) as temporary:
-        image.save(temporary, quality=90)
+        image.save(temporary, format_, quality=90)
+
+
+def check_mask_path(path: str | Path) -> None:
+    """Checks that a mask can be written at ``path``; call it before the work that finds the mask.
+
+    Args:
+        path: Must end in ``.png``, ``.tif``, ``.tiff`` or ``.bmp``.
+
+    Raises:
+        OutputError: It ends otherwise, such as in ``.jpg``, whose compression blurs a mask's edges, or cannot be
+            written.
+    """
+    _format_of(path, _MASK_FORMATS)
+    check_output_file(path)
+
+
+def check_picture_path(path: str | Path) -> None:
+    """Checks that a picture can be written at ``path``, likewise.
+
+    Raises:
+        OutputError: The ending names no format for pictures, or the file cannot be written.
+    """
+    _format_of(path, _PICTURE_FORMATS)
+    check_output_file(path)
+
+
+def _format_of(path: str | Path, formats: Mapping[str, str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix in formats:
+        return formats[suffix]
+    lossy = suffix in _PICTURE_FORMATS
+    why = f"a {_PICTURE_FORMATS[suffix]} blurs a mask's edges" if lossy else f"no format is known for {suffix!r}"
+    raise OutputError(f"{path}: {why}; name it {Path(path).stem}.png, or with one of {', '.join(formats)}")
 
 
 def _grown(mask: np.ndarray, radius: int) -> np.ndarray:

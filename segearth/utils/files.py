@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segearth.errors import CheckpointError, ImageError
+from segearth.errors import CheckpointError, ImageError, OutputError, SegEarthError
 from segearth.utils.image_headers import deep_samples, unreadable_tiff
 
 if TYPE_CHECKING:
@@ -26,18 +27,60 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: Final file. Its folder is made. An older file stays whole until the new one is.
+
+    Raises:
+        OutputError: It cannot be written: a file is in the way, the folder is another's, the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_output_file(path: str | Path) -> None:
+    """Checks that a file can be written at ``path``; call it before the work whose result goes there.
+
+    Raises:
+        OutputError: A folder has that name, a folder above is a file or cannot be written to.
+    """
+    path = Path(path)
+    with _writing(path):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; name a file in it")
+        _check_ground(path, _resolved(path).parent)
+
+
+def check_apart(*paths: str | Path) -> None:
+    """Checks that no two of some paths are one file, of which the later would replace the earlier.
+
+    Raises:
+        OutputError: Two are.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        with _writing(path):
+            place = _resolved(path)
+        if place in seen:
+            raise OutputError(f"{path} is named twice, so that one file would replace the other; name another")
+        seen.add(place)
+
+
+def check_output_folder(path: str | Path) -> None:
+    """Checks that a folder is or can be made at ``path``; call it before the work whose results go there.
+
+    Raises:
+        OutputError: It, or one above, is a file or cannot be written to.
+    """
+    with _writing(path):
+        _check_ground(path, _resolved(path))
 
 
 def check_new_folder(path: str | Path) -> Path:
@@ -54,10 +97,10 @@ def check_new_folder(path: str | Path) -> Path:
             the working folder or a mount point, which nothing can take the place of.
     """
     try:
-        folder = Path(path).resolve()
-        above = next(parent for parent in (folder, *folder.parents) if parent.exists() or parent.is_symlink())
+        folder = _resolved(path)
+        above = _standing(folder)
         taken = above == folder and not (folder.is_dir() and not any(folder.iterdir()))
-    except (OSError, RuntimeError) as error:  # a name too long, a folder that cannot be listed, links in a circle
+    except OSError as error:  # a name too long, a folder that cannot be listed, links in a circle
         raise CheckpointError(f"{path} cannot be made ({error}); name another folder") from error
     if taken:
         raise CheckpointError(f"{path} exists already; name a new folder, or delete it first")
@@ -80,17 +123,19 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         CheckpointError: On entry, see :func:`check_new_folder`; at the end, if another made ``path`` meanwhile.
+        OutputError: It cannot be written, such as when the disk is full.
     """
     folder = check_new_folder(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield temporary
-        check_new_folder(folder)
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(folder)  # takes the place of an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _writing(path):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:40]}."))
+        try:
+            yield temporary
+            check_new_folder(folder)
+            temporary.chmod(0o777 & ~_umask())
+            temporary.replace(folder)  # takes the place of an empty folder
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -185,6 +230,39 @@ def configs_dir() -> Path:
     package = Path(__file__).resolve().parent.parent
     beside = package.parent / "configs"
     return beside if (beside / "experiment").is_dir() else package / "configs"
+
+
+@contextlib.contextmanager
+def _writing(path: str | Path) -> Iterator[None]:
+    """What the system raises in the block becomes an ``OutputError`` with a remedy."""
+    try:
+        yield
+    except SegEarthError:
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space or name another place" if full else "name another place"
+        raise OutputError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
+
+
+def _check_ground(path: str | Path, folder: Path) -> None:
+    above = _standing(folder)
+    if not above.is_dir():
+        raise OutputError(f"{path} cannot be written, since {above} is no folder; name another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{path} cannot be written, since {above} is not yours to write to; name another place")
+
+
+def _resolved(path: str | Path) -> Path:
+    try:
+        return Path(path).resolve()
+    except RuntimeError as error:  # how Python before 3.13 tells of links in a circle
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+
+
+def _standing(path: Path) -> Path:
+    """The nearest of ``path`` and what is above it that is there, if only as a link to nothing."""
+    return next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
 
 
 def _existing(path: str | Path, what: str) -> Path:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
+from segearth.errors import OutputError
 from segearth.inference.visualize import (
     SheetRow,
+    check_mask_path,
+    check_picture_path,
     overlay,
     picture_sheet,
     save_mask,
@@ -62,6 +67,73 @@ def test_mask_file_round_trip(tmp_path):
         assert set(np.unique(np.asarray(image))) == {0, 255}
     assert (read_mask(path) == square()).all()
     assert [p.name for p in path.parent.iterdir()] == ["mask.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("m.png", "PNG"), ("m.PNG", "PNG"), ("m.tif", "TIFF"), ("m.tiff", "TIFF"), ("m.bmp", "BMP")]
+)
+def test_a_mask_is_written_in_the_format_of_its_ending(tmp_path, name, kind):
+    check_mask_path(tmp_path / name)
+    save_mask(tmp_path / name, square())
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+    assert (read_mask(tmp_path / name) == square()).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("m.jpg", r"m\.jpg: a JPEG blurs a mask's edges; name it m\.png"),
+        ("m.JPEG", r"m\.JPEG: a JPEG blurs"),
+        ("m.webp", r"a WEBP blurs"),
+        ("m.xyz", r"no format is known for '\.xyz'; name it m\.png, or with one of \.png, \.tif, \.tiff, \.bmp"),
+        ("m", r"no format is known for ''; name it m\.png"),
+    ],
+)
+def test_formats_that_hold_no_mask_are_refused(tmp_path, name, message):
+    for attempt in (check_mask_path, lambda path: save_mask(path, square())):
+        with pytest.raises(OutputError, match=message):
+            attempt(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("o.png", "PNG"), ("o.jpg", "JPEG"), ("o.webp", "WEBP"), ("o.tif", "TIFF"), ("o.bmp", "BMP")]
+)
+def test_a_picture_is_written_in_the_format_of_its_ending(tmp_path, name, kind):
+    check_picture_path(tmp_path / name)
+    save_picture(tmp_path / name, grey(20, 30))
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind and image.size == (30, 20)
+        assert np.abs(np.asarray(image).astype(int) - 100).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("o.gif", (8, 8), r"no format is known for '\.gif'"),
+        ("o.jpg", (8, 65501), r"o\.jpg: JPEG holds 65500 pixels a side, the picture 65501; name it \.png"),
+        ("o.webp", (16384, 8), r"WEBP holds 16383"),
+    ],
+)
+def test_pictures_that_no_file_of_that_kind_holds_are_refused(tmp_path, name, size, message):
+    with pytest.raises(OutputError, match=message):
+        save_picture(tmp_path / name, grey(*size))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_older_mask_stays_when_the_new_one_fails(tmp_path, monkeypatch):
+    save_mask(tmp_path / "m.png", square())
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    for save, value in ((save_mask, ~square()), (save_picture, grey(20, 30))):
+        with pytest.raises(OutputError, match=r"m\.png cannot be written \(No space left on device\); free some space"):
+            save(tmp_path / "m.png", value)
+    assert (read_mask(tmp_path / "m.png") == square()).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.png"]
 
 
 def test_picture_sheet_size_follows_columns_rows_and_captions():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -8,8 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segearth.errors import CheckpointError, ImageError
-from segearth.utils.files import atomic_folder, atomic_path, check_new_folder, read_image, read_mask, write_text
+from segearth.errors import CheckpointError, ImageError, OutputError
+from segearth.utils.files import (
+    atomic_folder,
+    atomic_path,
+    check_apart,
+    check_new_folder,
+    check_output_file,
+    check_output_folder,
+    read_image,
+    read_mask,
+    write_text,
+)
 
 
 class BodyError(Exception):
@@ -165,6 +176,84 @@ def test_folders_of_others_are_refused(tmp_path, monkeypatch):
         check_new_folder(tmp_path / "a" / "out")
     (tmp_path / "b").mkdir()
     assert check_new_folder(tmp_path / "b" / "out").name == "out"
+
+
+def a_folder(root):
+    return root
+
+
+def without_rights(root, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: os.fspath(path) != os.fspath(root.resolve()))
+    return root / "a" / "out"
+
+
+@pytest.mark.parametrize(
+    ("place", "check", "message"),
+    [
+        (a_folder, check_output_file, "is a folder; name a file in it"),
+        (under_a_file, check_output_file, r"out cannot be written, since .*file is no folder; name another place"),
+        (under_a_file, check_output_folder, r"out cannot be written, since .*file is no folder; name another place"),
+        (a_file, check_output_folder, r"file cannot be written, since .*file is no folder"),
+        (link_to_a_file, check_output_folder, r"link cannot be written, since .*file is no folder"),
+        (circle, check_output_folder, r"circle cannot be written"),
+        (name_too_long, check_output_folder, r"cannot be written .*name another place"),
+        (name_too_long, check_output_file, r"cannot be written .*name another place"),
+    ],
+)
+def test_places_where_nothing_can_be_written_are_named_before_any_work(tmp_path, place, check, message):
+    path = place(tmp_path)
+    before = names(tmp_path)
+    with pytest.raises(OutputError, match=message):
+        check(path)
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("check", [check_output_file, check_output_folder])
+def test_places_of_others_are_named_before_any_work(tmp_path, monkeypatch, check):
+    with pytest.raises(OutputError, match="is not yours to write to; name another place"):
+        check(without_rights(tmp_path, monkeypatch))
+
+
+def test_places_where_something_can_be_written_pass(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    for name in ("there", "link", "new", "new/deeper", "."):
+        check_output_folder(tmp_path / name)
+    for name in ("new.png", "new/deeper.png", "link/new.png"):
+        check_output_file(tmp_path / name)
+    check_output_file(a_file(tmp_path))
+    assert names(tmp_path) == ["file", "link", "there"]
+
+
+@pytest.mark.parametrize("place", [under_a_file, name_too_long, a_folder])
+def test_what_cannot_be_written_is_one_error(tmp_path, place):
+    path = place(tmp_path)
+    before = names(tmp_path)
+    with pytest.raises(OutputError, match=r"cannot be written \(.*\); name another place"):
+        write_text(path, "new")
+    assert names(tmp_path) == before
+
+
+def test_a_full_disk_is_one_error(tmp_path):
+    for make, names_left in ((lambda: atomic_path(tmp_path / "a"), []), (lambda: atomic_folder(tmp_path / "b"), [])):
+        message = r"[ab] cannot be written \(No space left on device\); free some space or name another place"
+        with pytest.raises(OutputError, match=message), make():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        assert names(tmp_path) == names_left
+
+
+def test_long_names_in_any_writing_are_written(tmp_path):
+    for name in ("x" * 250, "地" * 80 + ".png"):
+        write_text(tmp_path / name, "new")
+        assert (tmp_path / name).read_text() == "new"
+
+
+def test_files_that_would_replace_each_other_are_refused(tmp_path):
+    (tmp_path / "link.png").symlink_to("a.png")
+    check_apart(tmp_path / "a.png", tmp_path / "b.png")
+    for other in ("a.png", "link.png", "x/../a.png"):
+        with pytest.raises(OutputError, match="is named twice"):
+            check_apart(tmp_path / "a.png", tmp_path / "b.png", tmp_path / other)
 
 
 PICTURE = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
