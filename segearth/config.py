@@ -151,7 +151,7 @@ class DataConfig:
     val: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig(split="val")])
     test: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig(split="test")])
     questions_per_image: int = 6
-    train_size: int | None = None  # side of the square training frame; None: the model's size. Smaller is faster
+    train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller is faster
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     num_workers: int = 2
 

@@ -94,13 +94,15 @@ class AerialMini(SegmentationDataset):
             )
             for entry in self.questions.get(record["id"], ())
         ]
-        path = self.root / record["file_name"]
         meta = {key: record[key] for key in ("source", "group", "gsd_m")}
-        return Sample(str(record["id"]), self.image(index), asked, path, meta)
+        return Sample(str(record["id"]), self.image(index), asked, self._image_path(index), meta)
+
+    def _image_path(self, index: int) -> Path:
+        return self.require(self.records[index]["file_name"])
 
     def image(self, index: int) -> np.ndarray:
         """Image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``."""
-        return read_image(self.require(self.records[index]["file_name"]))
+        return read_image(self._image_path(index))
 
     def scene(self, index: int) -> Scene:
         """The annotation of image ``index``."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from segearth.errors import DatasetError, UnknownNameError, missing_entry
 from segearth.structures import Sample
+from segearth.utils.files import image_size
 
 
 class SegmentationDataset(ABC):
@@ -66,6 +67,19 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Decodes image ``index`` with all its questions and masks at the image's own size."""
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of image ``index``; where there is a file for it, only the file's head is read."""
+        path = self._image_path(index)
+        if path is not None:
+            return image_size(path)
+        height, width = self[index].image.shape[:2]
+        return height, width
+
+    def _image_path(self, index: int) -> Path | None:
+        """The file of image ``index``, for data sets that have one an image."""
+        del index
+        return None
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))

@@ -88,7 +88,7 @@ ROOT/
         image, scene = self.image(index), self.scene(index)
         drawn = self.builder.build(scene, rng_for(self.seed, zlib.crc32(image_id.encode())))
         questions = [replace(question, id=f"{image_id}_{k}") for k, question in enumerate(drawn)]
-        return Sample(image_id, image, questions, self._path(index))
+        return Sample(image_id, image, questions, self._image_path(index))
 
     def image(self, index: int) -> np.ndarray:
         """Decodes image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``.
@@ -97,11 +97,11 @@ ROOT/
             ImageError: It cannot be decoded.
             DatasetError: Its size is not the one the annotations state.
         """
-        image, record = read_image(self._path(index)), self._records[index]
+        image, record = read_image(self._image_path(index)), self._records[index]
         height, width = image.shape[:2]
         if (width, height) != (record["width"], record["height"]):
             stated = f"{record['width']}x{record['height']}"
-            raise DatasetError(f"image {self._path(index)} is {width}x{height} but {self.file} says {stated}")
+            raise DatasetError(f"image {self._image_path(index)} is {width}x{height} but {self.file} says {stated}")
         return image
 
     def scene(self, index: int) -> Scene:
@@ -116,7 +116,7 @@ ROOT/
         except DatasetError as error:
             raise DatasetError(f"{self.file}: image {record['file_name']}: {error}") from error
 
-    def _path(self, index: int) -> Path:
+    def _image_path(self, index: int) -> Path:
         return self.root / "images" / self._records[index]["file_name"]
 
     def _index(self, content: dict[str, Any], folder: Path) -> None:

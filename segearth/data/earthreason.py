@@ -70,6 +70,9 @@ ROOT/                      or a folder that holds it as rs_reason_seg/RSReasonSe
         ]
         return Sample(image_id, image, questions, self._images[image_id])
 
+    def _image_path(self, index: int) -> Path:
+        return self._images[self._ids[index]]
+
     def _whole(self, image_id: str) -> bool:
         parts = (("images", "jpg", self._images), ("labels", "png", self._labels), ("QAs", "json", self._questions))
         missing = [f"{self.split}/{part}/{image_id}.{end}" for part, end, files in parts if image_id not in files]

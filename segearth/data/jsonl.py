@@ -82,8 +82,7 @@ ROOT/                      or the path of one .jsonl file
             ImageError: The image or a mask cannot be decoded.
             DatasetError: A mask differs from the image in size or cannot be read; the message has file and line number.
         """
-        image_id = self._ids[index]
-        path = self.root / image_id
+        image_id, path = self._ids[index], self._image_path(index)
         image = read_image(path)
         questions, wrong = [], []
         for line in self._images[image_id]:
@@ -99,6 +98,9 @@ ROOT/                      or the path of one .jsonl file
         if wrong:
             raise wrong[0]
         return Sample(image_id, image, questions, path)
+
+    def _image_path(self, index: int) -> Path:
+        return self.root / self._ids[index]
 
     def _read(self) -> None:
         lines_of_ids: dict[str, int] = {}

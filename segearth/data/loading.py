@@ -1,24 +1,25 @@
-"""From data sets to batches: augmentation, sampling that can resume anywhere, collation.
+"""From data sets to batches: views of images, and collation. Which image comes when is decided by ``sampling``.
 
 Shapes: ``B`` images, ``N`` questions of all images together, ``h w`` the model's frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from segearth.config import AugmentConfig, DataConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
 from segearth.data.expressions.regions import has_direction
-from segearth.data.scene import Box, SceneDataset, transform_image
+from segearth.data.sampling import Frame, StepSampler
+from segearth.data.scene import Box, Scene, SceneDataset, transform_image
 from segearth.data.transform import MULTIPLE, ImageTransform
 from segearth.errors import ConfigError, DatasetError
 from segearth.structures import Batch, Question
@@ -28,7 +29,10 @@ from segearth.utils.seeds import rng_for
 
 @dataclass(slots=True)
 class Example:
-    """One image in the model's frame with the questions drawn for it; masks are boolean ``(h, w)``."""
+    """One image in the model's frame with the questions drawn for it, which may be none.
+
+    Each mask says how much of a cell is target: boolean, or float in [0, 1], of shape ``(h, w)``.
+    """
 
     image: Tensor
     valid: np.ndarray | None
@@ -38,10 +42,14 @@ class Example:
 class TrainingView(Dataset[Example]):
     """Data sets as seen in training: every read is a fresh view that depends on seed, epoch and index alone.
 
-    Where annotations are known (:class:`SceneDataset`), the image is cropped, turned and mirrored together with them,
-    and *new* questions are built for what is then in view: they stay true. Elsewhere the data set's own questions are
-    drawn, and an image is turned only if none of them names a direction; it is never cropped, since what a sentence
-    refers to could be cut off.
+    Where annotations are known (:class:`SceneDataset`), the image is cropped to a square, turned and mirrored together
+    with them, and *new* questions are built for what is then in view: they stay true. Elsewhere the data set's own
+    questions are drawn, and an image is turned only if none of them names a direction; it is never cropped, since what
+    a sentence refers to could be cut off, and it keeps its aspect, as in use.
+
+    Attributes:
+        frames: ``(h, w)`` of every image's view, known before any is decoded, so that images of one frame meet in a
+            batch.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class TrainingView(Dataset[Example]):
             raise ConfigError(f"data.train_size {self.size} needs fit: resize and a multiple of {MULTIPLE}")
         self.transform, self.config, self.seed = transform.at_size(self.size), config, seed
         self.builder = ExpressionBuilder(settings=BuilderSettings(max_questions=config.questions_per_image))
+        self.frames = [self._frame(dataset, i) for dataset, i in self.places]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -76,16 +85,22 @@ class TrainingView(Dataset[Example]):
         epoch, index = key
         rng = rng_for(self.seed, epoch, index)
         dataset, i = self.places[index]
-        augment = self.config.augment
         if isinstance(dataset, SceneDataset) and self.augments_scenes:
             image, questions = self._fresh_view(dataset, i, rng)
-            return Example(self._tensor(jitter(image, augment, rng)), None, questions)
+            return Example(self._tensor(jitter(image, self.config.augment, rng)), None, questions)
         sample = dataset[i]
         questions = [q for q in sample.questions if q.mask is not None]
-        if not questions:
+        if sample.questions and not questions:
             raise DatasetError(f"image {sample.image_id} of {dataset.name} has no question with a mask")
         order = rng.permutation(len(questions))[: self.config.questions_per_image]
-        return self._given_view(sample.image, [questions[j] for j in sorted(order)], rng)
+        example = self._given_view(sample.image, [questions[j] for j in sorted(order)], rng)
+        if example.image.shape[1:] != self.frames[index]:
+            (h, w), (height, width) = self.frames[index], sample.image.shape[:2]
+            raise DatasetError(
+                f"image {sample.image_id} of {dataset.name} is {width}x{height}, which is not what image_size says and "
+                f"does not make a frame of {w}x{h}; save it again without an EXIF orientation"
+            )
+        return example
 
     @property
     def augments_scenes(self) -> bool:
@@ -99,17 +114,17 @@ class TrainingView(Dataset[Example]):
         augment = self.config.augment
         size = (self.size, self.size)
         flip, turns = False, 0
-        for _ in range(4):  # a crop may show nothing that can be asked about
-            crop = random_crop(image.shape[0], image.shape[1], augment.min_scale, rng)
+        crop: Box = (0, 0, 0, 0)
+        questions: list[Question] = []
+        for attempt in range(5):  # a crop may show nothing that can be asked about
+            last = attempt == 4
+            crop = largest_crop(scene) if last else random_crop(*image.shape[:2], augment.min_scale, rng)
             if augment.flips_and_turns:
                 flip, turns = bool(rng.integers(2)), int(rng.integers(4))
-            view = scene.transform(crop, size, flip, turns)
-            questions = self.builder.build(view, rng)
+            questions = self.builder.build(scene.transform(crop, size, flip, turns), rng)
             if questions:
-                return transform_image(image, crop, size, flip, turns), questions
-        view = scene.transform((0, 0, image.shape[1], image.shape[0]), size)
-        whole = transform_image(image, (0, 0, image.shape[1], image.shape[0]), size)
-        return whole, self.builder.build(view, rng)
+                break
+        return transform_image(image, crop, size, flip, turns), questions
 
     def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> Example:
         augment = self.config.augment
@@ -117,6 +132,9 @@ class TrainingView(Dataset[Example]):
         if augment.enabled:
             if augment.flips_and_turns and not any(has_direction(q.text) for q in questions):
                 turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+                height, width = image.shape[:2]
+                if self.transform.frame_size(height, width) != self.transform.frame_size(width, height):
+                    turns = turns // 2 * 2  # lying down it would not fit the batch it was drawn for
             image = jitter(image, augment, rng)
 
         def turned(array: np.ndarray) -> np.ndarray:
@@ -126,28 +144,35 @@ class TrainingView(Dataset[Example]):
         asked = [replace(q, mask=turned(q.mask)) for q in questions if q.mask is not None]
         return frame_example(turned(image), asked, self.transform)
 
+    def _frame(self, dataset: SegmentationDataset, index: int) -> Frame:
+        whole = self.transform.fit == "letterbox"
+        if whole or (isinstance(dataset, SceneDataset) and self.augments_scenes):
+            return self.size, self.size
+        return self.transform.frame_size(*dataset.image_size(index))
+
     def _tensor(self, frame: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.transform.normalise(frame).transpose(2, 0, 1)))
 
 
 def frame_example(image: np.ndarray, questions: Sequence[Question], transform: ImageTransform) -> Example:
-    """Brings an image and the masks of its questions into the model's frame, which is a square in training.
+    """Brings an image and the masks of its questions into the model's frame, as the predictor brings an image.
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
         questions: Each with a mask ``(H, W)``.
         transform: The model's preprocessing.
     """
-    masks = [q.mask for q in questions if q.mask is not None]
-    valid = None
-    if transform.fit == "letterbox":
-        valid = transform.valid(*image.shape[:2])
-    else:  # a batch has one frame, a square: other aspects are squeezed into it
-        side = max(image.shape[:2])
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-        masks = [cv2.resize(m.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0 for m in masks]
-    framed = [replace(q, mask=transform.apply_to_mask(m)) for q, m in zip(questions, masks, strict=True)]
+    valid = transform.valid(*image.shape[:2]) if transform.fit == "letterbox" else None
+    framed = [replace(q, mask=transform.apply_to_target(q.mask)) for q in questions if q.mask is not None]
     return Example(transform.apply(image), valid, framed)
+
+
+def group_by_frame(examples: Sequence[Example]) -> list[list[Example]]:
+    """Returns the examples, those of one frame together, in order of appearance."""
+    groups: dict[tuple[int, ...], list[Example]] = {}
+    for example in examples:
+        groups.setdefault(tuple(example.image.shape), []).append(example)
+    return list(groups.values())
 
 
 class Collator:
@@ -187,36 +212,6 @@ class Collator:
         )
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """Micro-batches of one rank from a given optimiser step on: what is drawn depends on the step alone.
-
-    Every epoch is a new permutation; ranks take interleaved parts of each global batch, which may span two epochs.
-    """
-
-    def __init__(
-        self, length: int, global_batch: int, micro_batch: int, first_step: int, last_step: int, rank: int, world: int,
-        seed: int,
-    ) -> None:  # fmt: skip
-        """Takes sizes in images; steps ``first_step`` to ``last_step - 1`` are drawn."""
-        self.length, self.global_batch, self.micro_batch = length, global_batch, micro_batch
-        self.first_step, self.last_step, self.rank, self.world, self.seed = first_step, last_step, rank, world, seed
-
-    def __len__(self) -> int:
-        return (self.last_step - self.first_step) * (self.global_batch // self.micro_batch // self.world)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.empty(0, np.int64)
-        for step in range(self.first_step, self.last_step):
-            keys = []
-            for position in range(step * self.global_batch + self.rank, (step + 1) * self.global_batch, self.world):
-                if position // self.length != epoch:
-                    epoch = position // self.length
-                    order = rng_for(self.seed, epoch).permutation(self.length)
-                keys.append((epoch, int(order[position % self.length])))
-            for start in range(0, len(keys), self.micro_batch):
-                yield keys[start : start + self.micro_batch]
-
-
 def build_loader(view: TrainingView, collator: Collator, sampler: StepSampler, num_workers: int) -> DataLoader:
     """Returns a loader of batches in the sampler's order, whatever the number of workers."""
     return DataLoader(
@@ -235,6 +230,16 @@ def random_crop(height: int, width: int, min_scale: float, rng: np.random.Genera
     """Draws a square crop ``(x0, y0, x1, y1)`` with a side of ``min_scale`` to 1 of the shorter side."""
     side = round(min(height, width) * rng.uniform(min_scale, 1.0))
     x0, y0 = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+    return x0, y0, x0 + side, y0 + side
+
+
+def largest_crop(scene: Scene) -> Box:
+    """Returns the largest square crop, laid so that it shows the middle of the largest object."""
+    side = min(scene.height, scene.width)
+    largest = max(scene.objects, key=lambda item: item.area, default=None)
+    x, y = (scene.width / 2, scene.height / 2) if largest is None else largest.centroid
+    x0 = min(max(round(x - side / 2), 0), scene.width - side)
+    y0 = min(max(round(y - side / 2), 0), scene.height - side)
     return x0, y0, x0 + side, y0 + side
 
 

@@ -69,6 +69,9 @@ class PhraseListDataset(SegmentationDataset):
         questions = [Question(text, mask, id=f"{image_id}_{k}") for k, text in enumerate(self._phrases[image_id])]
         return Sample(image_id, image, questions, image_path)
 
+    def _image_path(self, index: int) -> Path:
+        return self._images[self._ids[index]]
+
     def _read_list(self, path: Path) -> dict[str, list[str]]:
         phrases: dict[str, list[str]] = {}
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):

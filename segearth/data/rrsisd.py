@@ -83,6 +83,9 @@ ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS
                 questions.append(Question(text, mask, kind=kind, id=f"{ref['ref_id']}_{k}"))
         return Sample(str(image_id), image, questions, path)
 
+    def _image_path(self, index: int) -> Path:
+        return self._images[self._ids[index]][0]
+
     def _index(self, refs: list[dict[str, Any]], instances: dict[str, Any], folder: Path) -> None:
         images = {entry["id"]: entry for entry in instances["images"]}
         segmentations = {entry["id"]: entry["segmentation"] for entry in instances["annotations"]}

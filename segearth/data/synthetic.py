@@ -66,6 +66,11 @@ class SyntheticDataset(SegmentationDataset):
             question.id = f"{index}-{number}"
         return Sample(str(index), image, questions, meta={"source": self.name})
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """``(size, size)``."""
+        del index
+        return self.size, self.size
+
     def image(self, index: int) -> np.ndarray:
         """Image ``index`` as ``uint8`` RGB of shape ``(size, size, 3)``."""
         return draw_scene(self._rng(index, 0), self.size)[0]

@@ -16,7 +16,7 @@ from detectron2.structures import BitMasks, Instances
 from torch import Tensor, nn
 
 from segearth.config import LossConfig
-from segearth.data.loading import Collator, frame_example
+from segearth.data.loading import Collator, frame_example, group_by_frame
 from segearth.data.transform import ImageTransform
 from segearth.errors import DatasetError
 from segearth.inference.predictor import Predictor
@@ -87,10 +87,16 @@ class SegEarthMetaArch(nn.Module):
             frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.transform)
             for group in groups
         ]
-        batch = self.collator(examples).to(self.device)
-        output, queries = self.model(batch)
-        losses = self.criterion(output, queries, batch, self.model.language_model)
-        return {f"loss_{name}": getattr(self.criterion.config, name) * getattr(losses, name) for name in LOSS_NAMES}
+        # A tensor holds one frame and detectron2's loaders mix sizes: each frame is a pass of its own.
+        total: dict[str, Tensor] = {}
+        for alike in group_by_frame(examples):
+            batch = self.collator(alike).to(self.device)
+            output, queries = self.model(batch)
+            losses = self.criterion(output, queries, batch, self.model.language_model)
+            for name in LOSS_NAMES:
+                weight = getattr(self.criterion.config, name) * len(batch.question_ids) / len(entries)
+                total[f"loss_{name}"] = total.get(f"loss_{name}", 0) + weight * getattr(losses, name)
+        return total
 
     def _answers(self, entries: Sequence[dict[str, Any]], groups: list[list[int]]) -> list[dict[str, Any]]:
         predictor = Predictor(self.model)

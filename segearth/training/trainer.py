@@ -15,8 +15,9 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from segearth.config import ExperimentConfig
-from segearth.data.loading import Collator, StepSampler, TrainingView, build_loader
+from segearth.data.loading import Collator, TrainingView, build_loader
 from segearth.data.registry import build_dataset
+from segearth.data.sampling import StepSampler
 from segearth.data.transform import ImageTransform
 from segearth.errors import ConfigError, TrainingError
 from segearth.losses.criterion import Criterion
@@ -94,7 +95,7 @@ class Trainer:
         log = MetricsLog(self.folder / "metrics.jsonl", keep_below_step=first) if process.is_main else None
         board = self._tensorboard()
         sampler = StepSampler(
-            len(self.view), train.global_batch_size, train.micro_batch_size, first, train.max_steps,
+            self.view.frames, train.global_batch_size, train.micro_batch_size, first, train.max_steps,
             process.rank, process.world_size, train.seed,
         )  # fmt: skip
         batches = iter(build_loader(self.view, self.collator, sampler, self.config.data.num_workers))

@@ -20,6 +20,8 @@ from segearth.utils.image_headers import deep_samples, unreadable_tiff
 if TYPE_CHECKING:
     from PIL import Image
 
+_ORIENTATION = 0x0112  # the EXIF tag; above 4 the image lies on its side
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -198,6 +200,23 @@ def rgb_of(image: Image.Image, name: object) -> np.ndarray:
         if deep := deep_samples(image):
             raise ImageError(f"{name}: {deep}")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Returns the height and width that :func:`read_image` gives, as a rule from the file's head alone.
+
+    Raises:
+        ImageError: The file is missing or damaged.
+    """
+    path = _existing(path, "image")
+    with _decoding(path) as image:
+        # For orientation at a PNG's end, which is rare, Pillow would decode the whole file.
+        told = image.format != "PNG" or "exif" in image.info
+        if told and image.getexif().get(_ORIENTATION, 1) > 4:  # formats differ in whether `size` is turned already
+            height, width = rgb_of(image, path).shape[:2]
+        else:
+            width, height = image.size
+    return height, width
 
 
 def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:

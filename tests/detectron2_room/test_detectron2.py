@@ -173,6 +173,22 @@ def test_losses_are_those_of_the_own_trainer(val, dicts):
     assert losses["loss_text"].item() > 0
 
 
+def test_images_of_different_frames_train_together(monkeypatch):
+    torch.manual_seed(0)
+    model = SegEarthMetaArch(load_model("segearth_debug", weights=None)).train()
+    sizes = [(64, 128), (128, 128), (64, 128)]
+    images = [torch.full((3, *size), k, dtype=torch.uint8) for k, size in enumerate(sizes)]
+    entries = [{"image": image, "mask": image[0] >= 0, "question": "roofs"} for image in images]
+    seen = []
+    encode = model.model.encode_image
+    monkeypatch.setattr(model.model, "encode_image", lambda images: seen.append(tuple(images.shape)) or encode(images))
+    monkeypatch.setattr("segearth.losses.criterion.point_dice", lambda logits, *_: logits.sum(-1) * 0 + 1)
+    losses = model(entries)
+    assert seen == [(2, 3, 64, 128), (1, 3, 128, 128)]
+    depth = len(model.model.mask_decoder.layers) + 1
+    assert losses["loss_dice"].item() == pytest.approx(5 * depth)  # the mean over questions, summed over depths
+
+
 def test_losses_under_autocast_are_finite_and_reach_every_weight(dicts):
     torch.manual_seed(0)
     model = SegEarthMetaArch(load_model("segearth_debug", weights=None)).train()

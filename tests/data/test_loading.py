@@ -1,0 +1,399 @@
+"""What training sees of an image: true questions, masks that move with it, the frame that use gives it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segearth.config import AugmentConfig, DataConfig, ImageTransformConfig
+from segearth.data.base import SegmentationDataset
+from segearth.data.expressions.builder import DEFAULT_MIX
+from segearth.data.loading import (
+    Collator,
+    Example,
+    TrainingView,
+    build_loader,
+    frame_example,
+    group_by_frame,
+    jitter,
+    largest_crop,
+    random_crop,
+)
+from segearth.data.sampling import StepSampler
+from segearth.data.scene import Scene, SceneObject
+from segearth.data.synthetic import SyntheticDataset
+from segearth.data.transform import ImageTransform
+from segearth.errors import ConfigError, DatasetError
+from segearth.models.segearth import SegEarth
+from segearth.structures import Question, Sample
+
+TRANSFORM = ImageTransform(ImageTransformConfig(size=64, mean=[0.0] * 3, std=[255.0] * 3))
+STILL = AugmentConfig(enabled=False)
+GEOMETRY = AugmentConfig(colour_jitter=0.0)
+
+
+class Given(SegmentationDataset):
+    """Images with questions and no annotation; each mask is where its image is bright."""
+
+    name = "given"
+    tree: ClassVar[str] = ""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+class Annotated(Given):
+    """One annotated image."""
+
+    def __init__(self, image: np.ndarray, scene: Scene) -> None:
+        super().__init__([Sample("a", image)])
+        self.annotation = scene
+
+    def image(self, index: int) -> np.ndarray:
+        return self.samples[index].image
+
+    def scene(self, index: int) -> Scene:
+        return self.annotation
+
+
+def corner(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A mark that looks different under each turn and each mirroring, and its image."""
+    mask = np.zeros((height, width), bool)
+    mask[: height // 2, : width // 4] = True
+    mask[: height // 8, : width // 2] = True
+    return np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255, mask
+
+
+def given(height: int, width: int, *texts: str) -> Given:
+    image, mask = corner(height, width)
+    return Given([Sample("a", image, [Question(text, mask) for text in texts])])
+
+
+def view_of(*datasets: Any, augment: AugmentConfig = STILL, **settings: Any) -> TrainingView:
+    transform = settings.pop("transform", TRANSFORM)
+    return TrainingView(datasets, transform, DataConfig(augment=augment, **settings), seed=0)
+
+
+def seen(example: Example) -> bytes:
+    """The image as bytes, to tell views apart."""
+    return (example.image[0].numpy() > 0.5).tobytes()
+
+
+class TestGivenViews:
+    @pytest.mark.parametrize(("height", "width", "views"), [(128, 128, 8), (64, 128, 4), (200, 90, 4)])
+    def test_image_and_mask_turn_together_into_every_view_that_fits_the_frame(
+        self, height: int, width: int, views: int
+    ) -> None:
+        view = view_of(given(height, width, "ships"), augment=GEOMETRY)
+        (frame,) = view.frames
+        assert frame == TRANSFORM.frame_size(height, width)
+        found = set()
+        for epoch in range(40):
+            example = view[epoch, 0]
+            assert example.image.shape[1:] == frame
+            (question,) = example.questions
+            sure = (example.image[0] - 0.5).abs().numpy() > 0.4  # edges are interpolated, not averaged, where both grow
+            assert np.array_equal((example.image[0].numpy() > 0.5)[sure], (question.mask > 0.5)[sure])
+            found.add(seen(example))
+        assert len(found) == views
+
+    def test_an_image_whose_question_names_a_direction_stays_as_it_is(self) -> None:
+        directed = view_of(given(128, 128, "ships", "the ship on the left", "pools"), augment=GEOMETRY)
+        assert len({seen(directed[epoch, 0]) for epoch in range(20)}) == 1
+        free = view_of(given(128, 128, "ships", "boats"), augment=replace(GEOMETRY, flips_and_turns=False))
+        assert len({seen(free[epoch, 0]) for epoch in range(20)}) == 1
+
+    def test_only_questions_that_are_asked_keep_an_image_from_turning(self) -> None:
+        view = view_of(given(128, 128, "ships", "the ship on the left"), augment=GEOMETRY, questions_per_image=1)
+        views: dict[str, set[bytes]] = {"ships": set(), "the ship on the left": set()}
+        for epoch in range(60):
+            example = view[epoch, 0]
+            views[example.questions[0].text].add(seen(example))
+        assert {text: len(found) for text, found in views.items()} == {"ships": 8, "the ship on the left": 1}
+
+    def test_questions_are_drawn_anew_each_epoch_and_keep_their_order(self) -> None:
+        texts = [f"thing {i}" for i in range(5)]
+        view = view_of(given(64, 64, *texts), questions_per_image=2)
+        drawn = [tuple(q.text for q in view[epoch, 0].questions) for epoch in range(40)]
+        assert all(len(texts) == 2 and texts == tuple(sorted(texts)) for texts in drawn)
+        assert len(set(drawn)) == 10
+        assert drawn[3] == tuple(q.text for q in view[3, 0].questions)
+
+    @pytest.mark.parametrize("size", [(100, 260), (260, 100), (96, 96), (48, 50)])
+    def test_training_sees_an_image_as_use_does(self, size: tuple[int, int]) -> None:
+        """One geometry for both: an image keeps its aspect."""
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        mask = image[..., 0] > 127
+        example = view_of(Given([Sample("a", image, [Question("ships", mask)])]))[0, 0]
+        assert torch.equal(example.image, TRANSFORM.apply(image))
+        assert example.valid is None
+        assert np.array_equal(example.questions[0].mask, TRANSFORM.apply_to_target(mask))
+
+    def test_a_letterboxed_view_is_a_square_with_its_padding_marked(self) -> None:
+        transform = ImageTransform(ImageTransformConfig(size=64, fit="letterbox", mean=[0.0] * 3, std=[255.0] * 3))
+        view = view_of(given(40, 80, "ships"), augment=GEOMETRY, transform=transform)
+        assert view.frames == [(64, 64)]
+        for epoch in range(20):
+            example = view[epoch, 0]
+            assert example.valid is not None and example.valid.sum() == 64 * 32
+            assert not example.image[:, ~example.valid].any()
+
+    def test_a_target_that_fills_no_cell_is_still_there(self) -> None:
+        """A ship of 3 x 3 pixels where a cell is 16 x 16: present, and with a mask to learn."""
+        mask = np.zeros((1024, 1024), bool)
+        mask[500:503, 300:303] = True
+        nothing = np.zeros_like(mask)
+        image = np.zeros((1024, 1024, 3), np.uint8)
+        view = view_of(Given([Sample("a", image, [Question("ships", mask), Question("cars", nothing)])]))
+        ship, car = view[0, 0].questions
+        assert (ship.present, car.present) == (True, False)
+        assert ship.mask.shape == (64, 64) and ship.mask.max() == 1 and ship.mask[31, 18] == 1
+        assert ship.mask.sum() == 1
+        assert not car.mask.any()
+
+    def test_an_image_without_questions_has_none_and_one_without_masks_is_an_error(self) -> None:
+        image = corner(64, 64)[0]
+        view = view_of(Given([Sample("empty", image), Sample("unlabelled", image, [Question("ships")])]))
+        assert view[0, 0].questions == []
+        with pytest.raises(DatasetError, match="image unlabelled of given has no question with a mask"):
+            view[0, 1]
+
+    def test_an_image_of_another_size_than_its_head_says(self) -> None:
+        data = given(64, 128, "ships")
+        view = view_of(data)
+        data.samples[0] = given(128, 64, "ships").samples[0]
+        with pytest.raises(DatasetError, match=r"image a of given is 64x128, .* a frame of 64x32"):
+            view[0, 0]
+
+
+class TestFreshViews:
+    def test_image_and_mask_move_together(self) -> None:
+        image, mask = corner(128, 160)
+        item = SceneObject(1, "ship", mask[:64, :80], (0, 0, 80, 64))
+        data = Annotated(image, Scene(160, 128, [item], frozenset(("ship",))))
+        view = view_of(data, augment=replace(GEOMETRY, min_scale=0.4))
+        assert view.frames == [(64, 64)]
+        found = set()
+        for epoch in range(60):
+            example = view[epoch, 0]
+            shown = example.image[0].numpy()
+            sure = np.abs(shown - 0.5) > 0.4
+            for question in example.questions:
+                if question.kind == "class":
+                    assert np.array_equal((shown > 0.5)[sure], question.mask[sure])
+                    found.add(seen(example))
+        assert len(found) > 20
+
+    def test_the_last_crop_is_the_largest_square_and_shows_the_largest_object(self) -> None:
+        """Nothing can be asked of a crop beside the ship, and an image is never squeezed to show all of it."""
+        image = np.zeros((64, 640, 3), np.uint8)
+        image[20:40, 600:630] = 255
+        ship = SceneObject(1, "ship", np.ones((20, 30), bool), (600, 20, 630, 40))
+        scene = Scene(640, 64, [ship], frozenset(("ship",)), unresolved=frozenset(("ship",)))
+        view = view_of(Annotated(image, scene), augment=replace(GEOMETRY, min_scale=1.0, flips_and_turns=False))
+        examples = [view[epoch, 0] for epoch in range(6)]
+        assert all(example.questions for example in examples)
+        for bright in (example.image[0] > 0.5 for example in examples):
+            assert bright.any(1).sum() == 20
+            assert bright.any(0).sum() == 30 or bright[:, [0, -1]].any()
+        assert largest_crop(scene) == (576, 0, 640, 64)
+        assert largest_crop(replace(scene, objects=[])) == (288, 0, 352, 64)
+        tall = SceneObject(2, "ship", np.ones((8, 8), bool), (0, 0, 8, 8))
+        assert largest_crop(Scene(64, 640, [tall])) == (0, 0, 64, 64)
+        assert largest_crop(Scene(64, 640, [replace(tall, box=(0, 300, 8, 308))])) == (0, 272, 64, 336)
+
+    def test_a_scene_of_which_nothing_can_be_asked(self) -> None:
+        view = view_of(Annotated(corner(64, 64)[0], Scene(64, 64, [])), augment=GEOMETRY)
+        assert view[0, 0].questions == []
+
+    def test_the_mix_of_kinds_and_the_cap_on_each(self) -> None:
+        view = view_of(SyntheticDataset(length=25, size=160), augment=GEOMETRY, questions_per_image=6)
+        kinds: Counter[str] = Counter()
+        for index in range(25):
+            for epoch in range(3):
+                own = Counter(q.kind for q in view[epoch, index].questions)
+                assert 0 < own.total() <= 6
+                for kind, count in own.items():  # 2.5 times its share of six, at least one
+                    assert count <= max(1, round(2.5 * DEFAULT_MIX[kind] * 6)), kind
+                kinds += own
+        share = {kind: count / kinds.total() for kind, count in kinds.items()}
+        assert share["class"] == pytest.approx(0.35, abs=0.08)
+        assert share["reasoning"] == pytest.approx(0.25, abs=0.08)
+        assert 0.1 < share["absent"] < 0.2
+        assert sum(share[kind] for kind in ("position", "count", "size", "neighbour", "attribute")) < 0.35
+
+    def test_no_fresh_view_without_augmentation_or_of_a_letterboxed_model(self) -> None:
+        data = SyntheticDataset(length=2, size=128, max_questions=3)
+        letterbox = ImageTransform(ImageTransformConfig(size=64, fit="letterbox"))
+        for view in (view_of(data), view_of(data, augment=GEOMETRY, transform=letterbox)):
+            for index in range(2):
+                assert [q.text for q in view[0, index].questions] == [q.text for q in data[index].questions]
+
+
+def test_views_depend_on_seed_epoch_and_image_alone() -> None:
+    data = SyntheticDataset(length=3, size=128)
+    view, again = (view_of(data, augment=AugmentConfig()) for _ in range(2))
+    for key in ((0, 0), (1, 0), (0, 2)):
+        one, two = view[key], again[key]
+        assert torch.equal(one.image, two.image) and [q.text for q in one.questions] == [q.text for q in two.questions]
+    other = TrainingView([data], TRANSFORM, DataConfig(), seed=1)
+    pictures = [view[0, 0], view[1, 0], view[0, 1], other[0, 0]]
+    assert len({example.image.numpy().tobytes() for example in pictures}) == 4
+
+
+def test_settings_and_data_that_cannot_train() -> None:
+    with pytest.raises(DatasetError, match=r"no training image .* data\.train"):
+        view_of(Given([]))
+    with pytest.raises(ConfigError, match=r"data\.train_size 50 needs fit: resize and a multiple of 32"):
+        view_of(given(64, 64, "ships"), train_size=50)
+    letterbox = ImageTransform(ImageTransformConfig(size=64, fit="letterbox"))
+    with pytest.raises(ConfigError, match=r"data\.train_size 32 needs"):
+        view_of(given(64, 64, "ships"), train_size=32, transform=letterbox)
+    view = view_of(given(64, 128, "ships"), train_size=32)
+    assert view.frames == [(32, 32)] and view[0, 0].image.shape == (3, 32, 32)
+    assert len(view_of(given(64, 64, "a"), given(64, 128, "b"))) == 2
+
+
+def test_data_sets_are_read_one_after_the_other() -> None:
+    view = view_of(given(64, 64, "a"), given(64, 128, "b"))
+    assert [view[0, i].questions[0].text for i in range(2)] == ["a", "b"]
+    assert view.frames == [(64, 64), (32, 64)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 90), (90, 40), (34, 34)])
+def test_random_crops_are_squares_of_every_size_and_place(height: int, width: int) -> None:
+    rng = np.random.default_rng(0)
+    crops = [random_crop(height, width, 0.5, rng) for _ in range(2000)]
+    sides = {x1 - x0 for x0, y0, x1, y1 in crops if x1 - x0 == y1 - y0}
+    shorter = min(height, width)
+    assert sides == set(range(round(shorter * 0.5), shorter + 1))
+    assert {min(c[0] for c in crops), min(c[1] for c in crops)} == {0}
+    assert (max(c[2] for c in crops), max(c[3] for c in crops)) == (width, height)
+    assert len(crops) == 2000 == sum(x1 - x0 == y1 - y0 for x0, y0, x1, y1 in crops)
+
+
+def test_jitter_by_hand() -> None:
+    """Grey levels m - d and m + d become m + bias ± gain * d, with gain and bias within what the setting allows."""
+    image = np.full((4, 4, 3), 100, np.uint8)
+    image[:2] = 60  # mean 80
+    assert jitter(image, AugmentConfig(colour_jitter=0.0), np.random.default_rng(0)) is image
+    gains, biases, tints = [], [], []
+    for seed in range(200):
+        changed = jitter(image, AugmentConfig(colour_jitter=0.2), np.random.default_rng(seed)).astype(float)
+        assert changed.shape == image.shape
+        low, high = changed[0, 0], changed[3, 0]
+        gains.append((high - low).mean() / 40)
+        biases.append((high + low).mean() / 2 - 80)
+        tints.append(np.ptp(high - low) / 40)
+        assert np.ptp((high + low) / 2) <= 1  # channels differ in gain alone
+    assert 0.75 < min(gains) < 0.85 and 1.15 < max(gains) < 1.25
+    assert -26.5 < min(biases) < -23 and 23 < max(biases) < 26.5
+    assert 0.03 < max(tints) < 0.15
+    bright = np.full((2, 2, 3), 250, np.uint8)
+    levels = [jitter(bright, AugmentConfig(colour_jitter=0.2), np.random.default_rng(seed)).max() for seed in range(9)]
+    assert max(levels) == 255 and min(levels) > 200  # cut off, not wrapped round
+
+
+class TestCollator:
+    @pytest.fixture
+    def collator(self, debug_model: SegEarth) -> Collator:
+        return Collator(debug_model.prompt_encoder, with_answers=False)
+
+    @staticmethod
+    def example(level: float, *questions: Question, valid: np.ndarray | None = None) -> Example:
+        return Example(torch.full((3, 32, 64), level), valid, list(questions))
+
+    def test_questions_stay_with_their_image_and_their_mask(self, collator: Collator, debug_model: SegEarth) -> None:
+        masks = [np.full((32, 64), value, np.float32) for value in (0.25, 0.5, 1.0)]
+        a, b, c = (Question(text, mask) for text, mask in zip("abc", masks, strict=True))
+        absent = replace(c, mask=masks[2] * 0, id="nothing here")
+        gone = replace(b, mask=masks[0] * 0)  # present, though its mask has vanished
+        absent.present = False
+        batch = collator([self.example(0, a, gone), self.example(1), self.example(2, c, absent)])
+        assert batch.image_index.tolist() == [0, 0, 2, 2]
+        assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 2]
+        assert batch.masks.dtype == torch.float32 and batch.masks[:, 5, 5].tolist() == [0.25, 0.0, 1.0, 0.0]
+        assert batch.present.tolist() == [True, True, True, False]
+        assert batch.question_ids == ["a", "b", "c", "nothing here"]
+        assert batch.valid is None and not batch.placeholder
+        encoded = debug_model.prompt_encoder.encode([a, b, c, c])
+        assert torch.equal(batch.text.input_ids, encoded.input_ids)
+
+    def test_answers_only_where_they_are_learned(self, debug_model: SegEarth) -> None:
+        asked = self.example(0, Question("a", np.zeros((32, 64), bool), "There is none."))
+        for with_answers in (False, True):
+            labels = Collator(debug_model.prompt_encoder, with_answers)([asked]).text.labelled
+            assert bool(len(labels)) == with_answers
+
+    def test_padding_is_that_of_each_image(self, collator: Collator) -> None:
+        halves = np.zeros((2, 32, 64), bool)
+        halves[0, :, :10], halves[1, :, 50:] = True, True
+        question = Question("a", np.ones((32, 64), bool))
+        batch = collator([self.example(0, question, valid=halves[0]), self.example(0, question, valid=halves[1])])
+        assert batch.valid is not None and np.array_equal(batch.valid.numpy(), halves)
+
+    def test_a_batch_without_a_question_is_a_placeholder(self, collator: Collator) -> None:
+        batch = collator([self.example(0), self.example(1)])
+        assert batch.placeholder and batch.to("cpu").placeholder
+        assert (len(batch.images), batch.masks.shape, batch.image_index.tolist()) == (2, (1, 32, 64), [0])
+        assert batch.question_ids == ["(no question)"] and batch.present.tolist() == [False]
+
+
+def test_examples_of_one_frame_together() -> None:
+    sizes = [(32, 64), (64, 64), (32, 64), (64, 32)]
+    examples = [Example(torch.zeros(3, *size), None, []) for size in sizes]
+    groups = group_by_frame(examples)
+    assert [[next(k for k, e in enumerate(examples) if e is member) for member in group] for group in groups] == [
+        [0, 2],
+        [1],
+        [3],
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mixed_sizes_load_in_the_samplers_order_whatever_the_workers(debug_model: SegEarth, workers: int) -> None:
+    view = view_of(given(64, 128, "a"), given(128, 64, "b"), given(64, 64, "c"), given(100, 200, "d"), augment=GEOMETRY)
+    sampler = StepSampler(view.frames, 2, 2, 0, 4, 0, 1, seed=0)
+    batches = list(build_loader(view, Collator(debug_model.prompt_encoder, False), sampler, workers))
+    assert [batch.question_ids for batch in batches] == [
+        [view[key].questions[0].text for key in keys] for keys in sampler
+    ]
+    assert sorted(Counter(tuple(batch.images.shape[2:]) for batch in batches).values()) == [1, 1, 2]
+
+
+def test_sizes_are_read_without_decoding(tmp_path: Path) -> None:
+    """The head of a file is enough, and agrees with what is decoded, also for photographs that lie on their side."""
+    from segearth.utils.files import image_size, read_image
+
+    picture = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    for name in ("a.png", "a.jpg", "a.tif"):
+        picture.save(tmp_path / name)
+        picture.save(tmp_path / f"turned_{name}", exif=sideways)
+        for path in (tmp_path / name, tmp_path / f"turned_{name}"):
+            assert image_size(path) == read_image(path).shape[:2], path
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[:60])  # whole enough to tell its size
+    assert image_size(tmp_path / "cut.png") == (40, 60)
+    assert math.prod(SyntheticDataset(length=1, size=128).image_size(0)) == 128**2
+
+
+def test_framing_is_the_same_for_all_who_train() -> None:
+    image, mask = corner(64, 128)
+    example = frame_example(image, [Question("a", mask), Question("without")], TRANSFORM)
+    assert example.image.shape == (3, 32, 64) and [q.text for q in example.questions] == ["a"]
