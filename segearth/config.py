@@ -148,8 +148,8 @@ class DataConfig:
     """What is trained and scored on."""
 
     train: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig()])
-    val: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig(split="val")])
-    test: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig(split="test")])
+    val: list[DatasetConfig] | None = None  # left out: the val splits of what is trained on; []: no validation
+    test: list[DatasetConfig] | None = None  # left out: the test splits of what is trained on
     questions_per_image: int = 6
     train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller is faster
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -201,6 +201,9 @@ class TrainConfig:
     freeze: list[str] = field(default_factory=list)  # modules or parameters by name, as if their config said frozen
     lora: LoraConfig = field(default_factory=LoraConfig)
     ema_decay: float = 0.0  # 0: off; the averaged weights are what is saved for use
+    val_every: int = 500  # steps between scores on data.val, of which the best model is kept; 0: never
+    val_images: int | None = 32  # how many images of data.val, the same ones each time; null: all
+    early_stop_patience: int = 0  # end after so many validations without a better one; 0: never
     save_every: int = 500
     keep_checkpoints: int = 1
     log_every: int = 10

@@ -100,6 +100,10 @@ class AerialMini(SegmentationDataset):
     def _image_path(self, index: int) -> Path:
         return self.require(self.records[index]["file_name"])
 
+    def source_of(self, index: int) -> str:
+        """The source of image ``index``."""
+        return self.records[index]["source"]
+
     def image(self, index: int) -> np.ndarray:
         """Image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``."""
         return read_image(self._image_path(index))

@@ -81,6 +81,10 @@ class SegmentationDataset(ABC):
         del index
         return None
 
+    def source_of(self, index: int) -> str:
+        """Where image ``index`` is from, told without reading it; one answer for all where it is not known."""
+        return self.name
+
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
 

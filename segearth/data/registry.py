@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segearth.config import DataConfig, DatasetConfig
 from segearth.data.base import SegmentationDataset
 from segearth.errors import ConfigError, DatasetError, UnknownNameError, nearest_names
 
@@ -64,3 +66,29 @@ def build_dataset(name: str, root: str | Path | None, split: str, **options: Any
     elif "root" in parameters and parameters["root"].default is inspect.Parameter.empty:
         raise DatasetError(f"data set {name} needs a root\nexpected:\n{cls.tree.rstrip()}")
     return cls(split=split, **options)
+
+
+def split_configs(data: DataConfig, split: str) -> list[DatasetConfig]:
+    """Returns the data sets of one split of an experiment.
+
+    Where ``data.val`` or ``data.test`` is left out, those splits of the training sets stand in, as far as there are
+    some: a model of one's own data is never scored on another's by default.
+
+    Args:
+        data: The experiment's.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        UnknownNameError: No such split, or no such data set.
+    """
+    chosen = {"train": data.train, "val": data.val, "test": data.test}
+    if split not in chosen:
+        raise UnknownNameError("split", split, chosen)
+    if (named := chosen[split]) is not None:
+        return named
+    found: list[DatasetConfig] = []
+    for config in data.train:
+        there = split in dataset_class(config.name).splits_in(config.root or ".")
+        if there and all((config.name, config.root) != (other.name, other.root) for other in found):
+            found.append(replace(config, split=split))
+    return found

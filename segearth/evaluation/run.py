@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from segearth.config import DatasetConfig, ExperimentConfig
 from segearth.data.base import SegmentationDataset
-from segearth.data.registry import build_dataset
-from segearth.errors import DatasetError, UnknownNameError
+from segearth.data.registry import build_dataset, split_configs
+from segearth.errors import DatasetError
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
 
@@ -45,10 +45,7 @@ def evaluate_experiment(
         UnknownNameError: No such split.
         DatasetError: The split names no data set, or more than one.
     """
-    splits = {"train": experiment.data.train, "val": experiment.data.val, "test": experiment.data.test}
-    if split not in splits:
-        raise UnknownNameError("split", split, splits)
-    chosen = splits[split]
+    chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
     notes = {"command": f"segearth eval, split {split}"}
