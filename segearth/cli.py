@@ -19,7 +19,9 @@ zoo_app = typer.Typer(help="Models by name.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
-ModelOption = Annotated[str, typer.Option(help="Training run, saved folder, hub id, or a name of `segearth zoo list`.")]
+DEFAULT_RUN = Path("runs/aerial_mini")  # what `bash train.sh` leaves; a path, which no hub is ever asked for
+SOURCES = "Training run, saved folder, hub id, or a name of `segearth zoo list`"
+ModelOption = Annotated[str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out.", show_default=False)]
 
 PrecisionOption = Annotated[
     str, typer.Option(help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]).")
@@ -60,7 +62,7 @@ def main(context: typer.Context) -> None:
 def predict(
     image: Annotated[Path, typer.Argument(help="Picture to ask about.")],
     question: Annotated[str, typer.Argument(help="What to look for.")],
-    model: ModelOption = "runs/aerial_mini",
+    model: ModelOption = None,
     out: Annotated[Path, typer.Option(help="Mask to write, .png, .tif or .bmp: 0 and 255, of the picture's size.")]
     = Path("mask.png"),
     overlay: Annotated[Path | None, typer.Option(help="Also write the picture with the mask drawn on it.")] = None,
@@ -82,7 +84,7 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    predictor = Predictor(set_precision(open_model(model).to(device or own_device()), precision))
+    predictor = Predictor(set_precision(open_model(model or DEFAULT_RUN).to(device or own_device()), precision))
     predictor.set_image(picture)
     result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
     save_mask(out, result.mask)
@@ -121,28 +123,34 @@ def train(
 def evaluate(
     config: Annotated[str, typer.Argument(help="Experiment: a YAML file, or a name under configs/experiment.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Such as eval.protocol=segearth_r1.")] = None,
-    model: Annotated[str | None, typer.Option(help="What to score; the experiment's output_dir if left out.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{SOURCES}; the experiment's own run if left out.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test of the experiment's data.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; MODEL/eval_SPLIT if left out.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the report; MODEL/eval_SPLIT if left out, and eval_SPLIT_NAME in the experiment's run for a "
+            "MODEL that is no folder."
+        ),
+    ] = None,
     precision: PrecisionOption = "fp32",
 ) -> None:
     """Scores a model on a split, beside its controls, and writes a report."""
     from segearth.config import load_experiment
-    from segearth.evaluation.run import evaluate_experiment
+    from segearth.evaluation.run import evaluate_experiment, report_folder
     from segearth.inference.precision import set_precision
     from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
     from segearth.utils.processes import join_processes
 
     experiment = load_experiment(experiment_path(config), overrides or [])
-    source = model or experiment.train.output_dir
+    source = model or Path(experiment.train.output_dir)
+    folder = out or report_folder(experiment, source, split)
     process = join_processes()
     configure_logging(process.is_main)
-    folder = out or Path(experiment.train.output_dir) / f"eval_{split}"
     check_output_folder(folder)
     opened = set_precision(open_model(source).to(process.device), precision)
     result = evaluate_experiment(
-        experiment, opened, source, split, folder, process.rank, process.world_size, str(process.device)
+        experiment, opened, str(source), split, folder, process.rank, process.world_size, str(process.device)
     )
     if process.is_main:
         typer.echo(result)
@@ -152,7 +160,7 @@ def evaluate(
 @app.command()
 @shows_errors
 def export(
-    model: Annotated[str, typer.Argument(help="Training run, saved folder, hub id or zoo name.")],
+    model: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
     destination: Annotated[Path, typer.Argument(help="Folder to make.")],
     height: Annotated[int | None, typer.Option(help="Frame's height in pixels; the model's own if left out.")] = None,
     width: Annotated[int | None, typer.Option(help="Frame's width in pixels; the model's own if left out.")] = None,
@@ -170,7 +178,7 @@ def export(
 @app.command()
 @shows_errors
 def info(
-    model: Annotated[str, typer.Argument(help="Training run, saved folder, hub id or zoo name.")] = "segearth_tiny",
+    model: Annotated[str, typer.Argument(help=f"{SOURCES}.")] = "segearth_tiny",
 ) -> None:
     """Shows a model's parts and their parameters, and the versions in use."""
     import platform
@@ -193,7 +201,7 @@ def info(
 @app.command()
 @shows_errors
 def bench(
-    model: Annotated[str, typer.Argument(help="Training run, saved folder, hub id or zoo name.")] = "segearth_tiny",
+    model: Annotated[str, typer.Argument(help=f"{SOURCES}.")] = "segearth_tiny",
     size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 1024,
     questions: Annotated[str, typer.Option(help="How many to ask of one image, in turn.")] = "1,8,32,128",
     training: Annotated[bool, typer.Option(help="Also measure training steps.")] = True,
@@ -307,12 +315,23 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def open_model(source: str) -> Any:
-    """Opens a run, a saved folder, a zoo name or a hub id, in that order."""
+def open_model(source: str | Path) -> Any:
+    """Opens a run, a saved folder, a zoo name or a hub id, in that order.
+
+    Args:
+        source: What the user wrote; or a path, which this program or an experiment names and which is a folder only:
+            nothing that was not typed as a hub id may reach the hub, where anyone can take a name.
+    """
+    from segearth.errors import CheckpointError
     from segearth.models.segearth import SegEarth
     from segearth.zoo.lookup import list_models, load_model
 
-    if not Path(source).is_dir() and source in list_models():
+    if isinstance(source, Path) and not source.is_dir():
+        raise CheckpointError(
+            f"nothing is trained at {source} yet; run `segearth train` first (`bash train.sh` in a checkout), or say "
+            "with --model what to open"
+        )
+    if isinstance(source, str) and not Path(source).is_dir() and source in list_models():
         return load_model(source)
     return SegEarth.from_pretrained(source)
 

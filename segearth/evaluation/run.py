@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segearth.config import DatasetConfig, ExperimentConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, split_configs
-from segearth.errors import DatasetError
+from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
+
+
+def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) -> Path:
+    """Returns where the report of a model goes when the user names no folder.
+
+    A model's report lies with the model, ``MODEL/eval_SPLIT``, so that scoring another one replaces nothing. A model
+    that is no folder, of the zoo or the hub, gets one with its name in the experiment's run.
+
+    Args:
+        experiment: What is evaluated; its ``train.output_dir`` and ``data`` are read.
+        source: The model: a run, a saved folder, a zoo name or a hub id.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        ConfigError: The report of another data set lies there.
+    """
+    own = Path(experiment.train.output_dir)
+    model = Path(source).expanduser()
+    if model.is_dir():
+        of_a_run = model.name == "model" and (model.parent / "config.yaml").is_file()
+        # A run's `model` is replaced as a whole whenever it is written again: nothing else may lie in it.
+        folder = (model.parent if of_a_run else model) / f"eval_{split}"
+    elif model == own:  # nothing is trained yet, which opening it says
+        folder = own / f"eval_{split}"
+    else:
+        folder = own / f"eval_{split}_{re.sub(r'[^A-Za-z0-9._-]+', '--', str(source).removeprefix('hf:'))}"
+    _check_same_data(folder, getattr(experiment.data, split, []))
+    return folder
+
+
+def _check_same_data(folder: Path, chosen: Sequence[DatasetConfig]) -> None:
+    """Refuses to replace the report of a model on other data than the chosen."""
+    path = folder / "report.json"
+    if not path.is_file():
+        return
+    try:
+        scored = json.loads(path.read_text(encoding="utf-8"))["dataset"]
+    except (ValueError, KeyError, TypeError):  # cut short: nothing is lost
+        return
+    if scored not in [data.name for data in chosen]:
+        raise ConfigError(f"{folder} holds the report on {scored}; name a folder for this one with --out")
 
 
 def evaluate_experiment(

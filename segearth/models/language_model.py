@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.layers.blocks import Freezable
 from segearth.models.packing import TokenLayout, token_layout
 from segearth.structures import KeysValues, PromptCache, PromptMemory
+from segearth.utils.hub import find_source
 from segearth.utils.torchvision_mend import mend_torchvision
 
 if TYPE_CHECKING:
@@ -281,7 +283,11 @@ def _open_pretrained(config: LanguageModelConfig, load_weights: bool) -> Any:
     mend_torchvision()
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    name = str(config.pretrained)
+    source = find_source(str(config.pretrained), "language model")
+    if isinstance(source, Path) and not (source / "config.json").is_file():
+        # transformers would go on to the hub for the base model that an adapter's own file names.
+        raise CheckpointError(f"language model {str(source)!r} holds no config.json; merge adapters into their model")
+    name = str(source)
     auto: Any = AutoModelForCausalLM  # transformers types its return without the loading info
     try:
         if not load_weights:

@@ -21,9 +21,13 @@ from segearth.errors import CheckpointError, ConfigError
 from segearth.layers.blocks import Freezable
 from segearth.layers.checkpointing import set_recomputed
 from segearth.models.description_projector import pool_description
+from segearth.models.readme import write_readme
 from segearth.structures import Batch, EncodedText, ImageFeatures, MaskOutput, QueryEmbeddings, Question
+from segearth.utils.hub import find_source
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
     from segearth.config import ModelConfig
     from segearth.models.description_projector import DescriptionProjector
     from segearth.models.language_model import LanguageModel
@@ -33,17 +37,11 @@ if TYPE_CHECKING:
     from segearth.text.encoding import PromptEncoder
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+BESIDE = "."  # in a saved config: the tokenizer in the config's own folder
 RANDOM = "random_parts"  # in the metadata of the weights
 
 
-class SegEarth(
-    Freezable,
-    ModelHubMixin,
-    library_name="segearth",
-    license="apache-2.0",
-    pipeline_tag="image-segmentation",
-    tags=["remote-sensing", "reasoning-segmentation"],
-):
+class SegEarth(Freezable, ModelHubMixin):
     """Three verbs, in training, evaluation and use alike: encode the image, encode the questions, decode the masks.
 
     The description's embedding *is* the mask decoder's query: no bank of object queries, no class head, no matching.
@@ -207,19 +205,32 @@ class SegEarth(
         described = to_dict(self.config)
         # The language model is described in full, so that a saved folder opens without the hub it once came from.
         described["language_model"] |= self.language_model.describe()
+        # The tokenizer lies beside the weights now. Where it came from may be a path of this machine, which would lead
+        # nowhere on another and tell strangers how the folders here are called.
+        described["text"]["tokenizer"] = BESIDE
         facts = {"library": "segearth", "version": __version__, "model": described}
         write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save_folder(save_directory)
 
+    def generate_model_card(self, *args: Any, **facts: Any) -> ModelCard:
+        """Returns the ``README.md`` that ``save_pretrained`` and ``push_to_hub`` put beside the weights.
+
+        Args:
+            args: None; for the signature of ``ModelHubMixin``.
+            facts: What their ``model_card_kwargs`` say, such as ``license``: see
+                :func:`segearth.models.readme.write_readme`.
+        """
+        return write_readme(self, *args, **facts)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> SegEarth:  # type: ignore[override]
         """Opens a saved model, strictly: every weight must match.
 
         Args:
-            pretrained_model_name_or_path: A folder written by ``save_pretrained``, a training run's folder, or a hub
-            id.
+            pretrained_model_name_or_path: A folder written by ``save_pretrained``, a training run's folder, or, as a
+                string, a hub id: see :func:`segearth.utils.hub.find_source`.
             options: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` for the hub.
 
         Returns:
@@ -228,7 +239,7 @@ class SegEarth(
         Raises:
             CheckpointError: Nothing is there, or it is damaged or of another model.
         """
-        folder = local_folder(str(pretrained_model_name_or_path), **options)
+        folder = local_folder(pretrained_model_name_or_path, **options)
         return cls._from_pretrained(model_id=str(folder))
 
     @classmethod
@@ -238,7 +249,6 @@ class SegEarth(
 
         folder = local_folder(model_id, **options)
         config = read_config(folder)
-        config.text.tokenizer = str(folder)
         with WithoutRandomStart():
             model = build_model(config, load_weights=False)
         load_weights(model, folder / WEIGHTS_FILE)
@@ -265,10 +275,10 @@ class WithoutRandomStart(TorchFunctionMode):
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Reads the model's configuration from a saved folder.
+    """Reads the model's configuration from a saved folder, whose tokenizer it then names.
 
     Raises:
-        CheckpointError: The file is missing or is not one of this library.
+        CheckpointError: The file is missing, is not one of this library, or names weights that lie elsewhere.
     """
     from segearth.config import ModelConfig, from_dict
 
@@ -281,7 +291,14 @@ def read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{path} is not JSON ({error}); fetch the file again") from error
     if not isinstance(facts, dict) or facts.get("library") != "segearth":
         raise CheckpointError(f"{path} was not written by segearth; convert the checkpoint first")
-    return from_dict(ModelConfig, facts["model"], origin=str(path))
+    config = from_dict(ModelConfig, facts["model"], origin=str(path))
+    if config.language_model.pretrained:  # a file must not send anyone to the hub: only what the user typed may
+        raise CheckpointError(
+            f"{path}: language_model.pretrained is {config.language_model.pretrained!r}, but a saved folder holds its "
+            "language model itself; save the model again"
+        )
+    config.text.tokenizer = str(folder)
+    return config
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -331,25 +348,25 @@ def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int,
         raise CheckpointError(f"{path} does not fit this model: {', '.join(lines[:6])}{more}")
 
 
-def local_folder(model_id: str, **options: Any) -> Path:
+def local_folder(model_id: str | Path, **options: Any) -> Path:
     """Returns the folder of a saved model: a folder here, a training run's folder, or a download from the hub.
 
     Args:
-        model_id: Folder or hub id.
+        model_id: Folder or hub id (a ``Path`` is a folder); :func:`segearth.utils.hub.find_source` tells which.
         options: ``revision``, ``cache_dir``, ``force_download``, ``local_files_only`` and ``token`` for the hub.
 
     Raises:
         CheckpointError: Neither a folder nor on the hub.
     """
-    folder = Path(model_id)
-    if folder.is_dir():
-        return folder / "model" if (folder / "model" / CONFIG_FILE).is_file() else folder
+    source = find_source(model_id)
+    if isinstance(source, Path):
+        return source / "model" if (source / "model" / CONFIG_FILE).is_file() else source
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     try:
-        return Path(snapshot_download(model_id, **{k: options[k] for k in keys if k in options}))
+        return Path(snapshot_download(source, **{k: options[k] for k in keys if k in options}))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{model_id!r} is no folder here and no model on the hub: {first}") from error

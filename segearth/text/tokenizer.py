@@ -10,6 +10,7 @@ from typing import Any
 from segearth.errors import CheckpointError
 from segearth.text.encoding import SEG_TOKEN
 from segearth.utils.files import atomic_path
+from segearth.utils.hub import find_source
 from segearth.utils.torchvision_mend import mend_torchvision
 
 PACKAGED = {"aerial": Path(__file__).parent / "aerial_tokenizer.json"}
@@ -27,7 +28,8 @@ def load_tokenizer(name: str) -> Any:
         A fast tokenizer of transformers, with ``[SEG]``, a padding and an end-of-text token.
 
     Raises:
-        CheckpointError: The hub id or folder cannot be read.
+        CheckpointError: The hub id or folder cannot be read, or ``name`` is neither: see
+            :func:`segearth.utils.hub.find_source`.
     """
     mend_torchvision()
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -39,9 +41,10 @@ def load_tokenizer(name: str) -> Any:
             clean_up_tokenization_spaces=False
         )
     else:
+        source = str(find_source(name, "tokenizer"))
         try:
             with _quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token_id is None:

@@ -92,7 +92,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
     from segearth.models.segearth import WEIGHTS_FILE, local_folder, read_config
 
     check_new_folder(destination)
-    source = local_folder(str(source))
+    source = local_folder(source)
     config = read_config(source)
     state = published_state(read_file(source / WEIGHTS_FILE), config)
     facts = _published_facts(config)

@@ -52,9 +52,7 @@ def model_config(spec: Mapping[str, Any] | str) -> ModelConfig:
         return from_dict(ModelConfig, values, base=copy.deepcopy(get_card(name).config), origin=f"model {name}")
     from segearth.models.segearth import local_folder, read_config
 
-    folder = local_folder(str(pretrained))
-    config = read_config(folder)
-    config.text.tokenizer = str(folder)
+    config = read_config(local_folder(str(pretrained)))
     return from_dict(ModelConfig, values, base=config, origin=f"model {pretrained}")
 
 
