@@ -128,8 +128,8 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the report; MODEL/eval_SPLIT if left out, and eval_SPLIT_NAME in the experiment's run for a "
-            "MODEL that is no folder."
+            help="Folder of the report; MODEL/eval_SPLIT if left out, and eval_SPLIT_NAME in the experiment's run for "
+            "a MODEL that is no folder."
         ),
     ] = None,
     precision: PrecisionOption = "fp32",

@@ -1,0 +1,116 @@
+"""What setup.py installs is what the code imports, and the built wheel works without the checkout."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Names under which packages are imported, where they differ.
+IMPORTED_AS = {
+    "opencv-python-headless": "cv2", "pillow": "PIL", "pytest-xdist": "xdist", "huggingface-hub": "huggingface_hub",
+}  # fmt: skip
+# Needed without an import of their own: by a part of torch that the code calls, as plugins, or as programs.
+NEEDED_BY = {
+    "tensorboard": "torch.utils.tensorboard", "onnx": "torch.onnx", "onnxscript": "torch.onnx",
+    "pytest-xdist": "-n 2 of tests/run.sh", "ruff": "tests/run.sh", "mypy": "tests/run.sh",
+    "setuptools": "test_wheel.py", "mutmut": "tools/mutation.py",
+}  # fmt: skip
+# Imported, and brought by a package that is required; detectron2 has no wheel that could be.
+BROUGHT_BY = {"yaml": "omegaconf", "tokenizers": "transformers", "triton": "torch", "detectron2": ""}
+
+
+def declared() -> tuple[list[str], dict[str, list[str]]]:
+    """The literal lists of setup.py, which need not be run for it."""
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    values = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    return ast.literal_eval(values["REQUIRES"]), ast.literal_eval(values["EXTRAS"])
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in requirements}
+
+
+def imported(*folders: str) -> set[str]:
+    """Top-level packages that files import, inside functions too."""
+    found: set[str] = set()
+    for path in (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"segearth"}
+
+
+def modules(packages: set[str]) -> set[str]:
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in packages}
+
+
+def test_nothing_is_installed_that_no_code_needs() -> None:
+    requires, extras = declared()
+    library, tests = imported("segearth"), imported("segearth", "tests", "tools")
+    unused = {name for name in names(requires) if not modules({name}) & library}
+    for extra, requirements in extras.items():
+        used = tests if extra == "dev" else library
+        unused |= {name for name in names(requirements) - NEEDED_BY.keys() if not modules({name}) & used}
+    assert unused == set()
+
+
+def test_everything_imported_is_installed() -> None:
+    requires, extras = declared()
+    known = modules(names([*requires, *(line for name, lines in extras.items() if name != "dev" for line in lines)]))
+    assert imported("segearth") - known - BROUGHT_BY.keys() == set()
+    for module, package in BROUGHT_BY.items():
+        assert module in imported("segearth") and (not package or package in names(requires)), module
+
+
+def test_every_extra_that_an_error_or_a_page_names_exists() -> None:
+    _, extras = declared()
+    named = set()
+    for path in sorted([*(ROOT / "segearth").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]):
+        text = path.read_text(encoding="utf-8")
+        named |= {extra for found in re.findall(r"(?:segearth|\.)\[([a-z,]+)\]", text) for extra in found.split(",")}
+        named |= set(re.findall(r"MissingExtraError\([^)]*\"(\w+)\"\)", text))
+    assert named >= {"train", "onnx", "quant"}
+    assert named <= extras.keys()
+
+
+def test_the_table_of_extras_is_complete() -> None:
+    _, extras = declared()
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == extras.keys()
+
+
+def test_every_bound_is_tested_somewhere() -> None:
+    """A package without a lower bound would be installed as old as it happens to be."""
+    requires, extras = declared()
+    for line in [*requires, *(line for lines in extras.values() for line in lines)]:
+        assert re.fullmatch(r"[\w.-]+>=[\w.]+(,<[\w.]+)?", line), line
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_each_python_has_one_pin_a_package(version: str) -> None:
+    """constraints.txt pins every package that setup.py names once for each Python; two pins install nothing."""
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    chosen = [pin for pin in pins if not pin.marker or pin.marker.evaluate({"python_version": version})]
+    counted = sorted(pin.name.lower().replace("_", "-") for pin in chosen)
+    assert counted == sorted(set(counted))
+    requires, extras = declared()
+    assert names([*requires, *(line for lines in extras.values() for line in lines)]) <= set(counted) | {"setuptools"}
+    for line in [*requires, *(line for lines in extras.values() for line in lines)]:
+        wanted = Requirement(line)
+        for pin in chosen:
+            if pin.name.lower().replace("_", "-") == wanted.name.lower().replace("_", "-"):
+                assert wanted.specifier.contains(next(iter(pin.specifier)).version), line
