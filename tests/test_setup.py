@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import platform
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,15 +27,15 @@ NEEDED_BY = {
 BROUGHT_BY = {"yaml": "omegaconf", "tokenizers": "transformers", "triton": "torch", "detectron2": ""}
 
 
-def declared() -> tuple[list[str], dict[str, list[str]]]:
-    """The literal lists of setup.py, which need not be run for it."""
-    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-    values = {
-        node.targets[0].id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    return ast.literal_eval(values["REQUIRES"]), ast.literal_eval(values["EXTRAS"])
+def load_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compatibility", ROOT / "tools/compatibility.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+COMPATIBILITY = load_tool()
+declared = COMPATIBILITY.declared  # the literal lists of setup.py, which need not be run for it
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -97,7 +100,7 @@ def test_every_bound_is_tested_somewhere() -> None:
         assert re.fullmatch(r"[\w.-]+>=[\w.]+(,<[\w.]+)?", line), line
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", COMPATIBILITY.PYTHONS)
 def test_each_python_has_one_pin_a_package(version: str) -> None:
     """constraints.txt pins every package that setup.py names once for each Python; two pins install nothing."""
     from packaging.requirements import Requirement
@@ -114,3 +117,20 @@ def test_each_python_has_one_pin_a_package(version: str) -> None:
         for pin in chosen:
             if pin.name.lower().replace("_", "-") == wanted.name.lower().replace("_", "-"):
                 assert wanted.specifier.contains(next(iter(pin.specifier)).version), line
+
+
+def test_the_oldest_environment_is_that_of_the_bounds() -> None:
+    requires, extras = declared()
+    pins = COMPATIBILITY.oldest_pins().splitlines()
+    assert "torch==2.6" in pins and "deepspeed==0.17" in pins and any(pin.startswith("pytest==") for pin in pins)
+    bounds = {line.split(",")[0].replace(">=", "==") for line in [*requires, *extras["train"], *extras["onnx"]]}
+    assert bounds <= set(pins)
+    assert names(pins) == names([*requires, *extras["train"], *extras["onnx"], *extras["dev"]]) - {"setuptools"}
+
+
+def test_every_allowed_python_is_tried() -> None:
+    allowed = re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    assert [f"3.{minor}" for minor in range(int(allowed[1]), int(allowed[2]))] == list(COMPATIBILITY.PYTHONS)
+    found = COMPATIBILITY.find_python(".".join(platform.python_version_tuple()[:2]))
+    assert found and Path(found).exists()
+    assert COMPATIBILITY.find_python("2.0") is None

@@ -14,14 +14,14 @@ PY
 }
 
 find_python() {
-  for candidate in "${PYTHON:-python3}" python3.12 python3.11 python3.10; do
+  for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
     if command -v "$candidate" >/dev/null &&
-      "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; then
+      "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; then
       echo "$candidate"
       return
     fi
   done
-  echo "error: no Python 3.10 to 3.12 found; install one or set PYTHON=/path/to/python" >&2
+  echo "error: no Python 3.10 to 3.13 found; install one or set PYTHON=/path/to/python" >&2
   return 1
 }
 
