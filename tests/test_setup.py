@@ -43,14 +43,21 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def imported(*folders: str) -> set[str]:
-    """Top-level packages that files import, inside functions too."""
+    """Top-level packages that files import, inside functions too; what only a type checker reads is left out."""
     found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).split(".")[0])
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
     for path in (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(str(node.module).split(".")[0])
+        visit(ast.parse(path.read_text(encoding="utf-8")))
     return found - set(sys.stdlib_module_names) - {"segearth"}
 
 
