@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from segearth.data.base import SegmentationDataset
+from segearth.data.expressions.table import load_table
 from segearth.data.scene import Scene
 from segearth.errors import DatasetError
 from segearth.structures import Question, Sample
@@ -46,19 +48,29 @@ class AerialMini(SegmentationDataset):
   images/SOURCE/NAME.jpg
 """
 
-    def __init__(self, root: str | Path | None = None, split: str = "train", questions: bool = True) -> None:
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "train",
+        questions: bool = True,
+        table: str | Path | Sequence[str | Path] = (),
+    ) -> None:
         """Opens one split.
 
         Args:
             root: Folder of the layout; ``None`` is the copy that comes with the package.
             split: ``"train"``, ``"val"`` or ``"test"``.
             questions: Whether to read the fixed questions; without, samples have none.
+            table: Files with words and needs of your own, added to the built-in ones, for the fresh questions of
+                training; see ``docs/expressions.md``. The fixed questions stay.
 
         Raises:
             UnknownNameError: The split does not exist.
+            ConfigError: A table is missing or not as described.
             DatasetError: A file is missing or damaged.
         """
         super().__init__(PACKAGED if root is None else root, split)
+        self.table = load_table(table)
         tree = json.loads(self.require(LAYOUT.annotations).read_text(encoding="utf-8"))
         self.sources: dict[str, dict[str, list[str]]] = tree["sources"]
         self.records: list[dict[str, Any]] = [record for record in tree["images"] if record["split"] == split]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +12,10 @@ import numpy as np
 
 from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.builder import ExpressionBuilder
+from segearth.data.expressions.table import load_table
 from segearth.data.layout import read_json
 from segearth.data.scene import Scene
-from segearth.errors import DatasetError
+from segearth.errors import ConfigError, DatasetError, nearest_names
 from segearth.structures import Sample
 from segearth.utils.files import read_image
 from segearth.utils.seeds import rng_for
@@ -34,7 +36,17 @@ ROOT/
                            in which every image has "split": "train", "val" or "test"
   images/…                 as "file_name" says"""
 
-    def __init__(self, root: str | Path, split: str, strict: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        strict: bool = True,
+        seed: int = 0,
+        table: str | Path | Sequence[str | Path] = (),
+        known_absent: Sequence[str] = (),
+        incomplete: Sequence[str] = (),
+        possible: Sequence[str] = (),
+    ) -> None:
         """Reads the annotations of one split; images are decoded on indexing.
 
         Args:
@@ -42,13 +54,20 @@ ROOT/
             split: ``"train"``, ``"val"`` or ``"test"``. An ``annotations.json`` without splits is all training data.
             strict: See :class:`~segearth.data.base.SegmentationDataset`.
             seed: Decides, with an image's file name, which questions are asked of it.
+            table: Files with words and needs of your own, added to the built-in ones; see ``docs/expressions.md``.
+            known_absent: Classes beside the categories of which none is in any image: they are asked for as absent.
+            incomplete: Categories of which some objects are not annotated: never counted, never called absent.
+            possible: Classes beside the categories of which some may be in view: needs that conflict with them are not
+                asked.
 
         Raises:
+            ConfigError: A table is missing or not as described, or an option names a class that does not fit it.
             DatasetError: A file is missing, or the annotations are not COCO instances or contradict themselves.
         """
         super().__init__(root, split, strict)
         self.seed = seed
-        self.builder = ExpressionBuilder()
+        self.table = load_table(table)
+        self.builder = ExpressionBuilder(self.table)
         self.file = next((path for path in _candidates(self.root, split) if path.is_file()), None)
         if self.file is None:
             self.file = self.require(f"annotations_{split}.json")
@@ -56,6 +75,7 @@ ROOT/
             self._index(read_json(self.file), self.require_folder("images"))
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{self.file}: not a COCO instance file, a field is missing: {error}") from error
+        self._facts = self._checked(known_absent=known_absent, incomplete=incomplete, possible=possible)
         if not self._records:
             remedy = f'; name it annotations_{split}.json, or give its images "split": "{split}"'
             raise self.nothing_usable(f"{self.file}: has no usable image of split {split!r}{remedy}")
@@ -112,9 +132,23 @@ ROOT/
         """
         record = self._records[index]
         try:
-            return Scene.from_coco(record, self._annotations.get(record["id"], []), self._categories)
+            own = self._annotations.get(record["id"], [])
+            return Scene.from_coco(record, own, self._categories, **self._facts)
         except DatasetError as error:
             raise DatasetError(f"{self.file}: image {record['file_name']}: {error}") from error
+
+    def _checked(self, **facts: Sequence[str]) -> dict[str, list[str]]:
+        """Checks what the options say of classes: a misspelt name would change nothing, and nobody would know."""
+        categories = sorted({str(entry["name"]) for entry in self._categories.values()})
+        checked = {key: [names] if isinstance(names, str) else list(names) for key, names in facts.items()}
+        for key, names in checked.items():
+            for name in names:
+                if key == "incomplete" and name not in categories:
+                    near = nearest_names(name, categories)
+                    raise ConfigError(f"incomplete: {self.file} has no category {name!r}{near}")
+                if key != "incomplete" and name in categories:
+                    raise ConfigError(f"{key}: {self.file} annotates {name!r} itself; take it off the list")
+        return checked
 
     def _image_path(self, index: int) -> Path:
         return self.root / "images" / self._records[index]["file_name"]

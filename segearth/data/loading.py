@@ -74,7 +74,7 @@ class TrainingView(Dataset[Example]):
         if self.size != transform.size and (transform.fit != "resize" or self.size % MULTIPLE):
             raise ConfigError(f"data.train_size {self.size} needs fit: resize and a multiple of {MULTIPLE}")
         self.transform, self.config, self.seed = transform.at_size(self.size), config, seed
-        self.builder = ExpressionBuilder(settings=BuilderSettings(max_questions=config.questions_per_image))
+        self.settings = BuilderSettings(max_questions=config.questions_per_image)
         self.frames = [self._frame(dataset, i) for dataset, i in self.places]
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class TrainingView(Dataset[Example]):
         self, dataset: SceneDataset, index: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, list[Question]]:
         image, scene = dataset.image(index), dataset.scene(index)
-        augment = self.config.augment
+        augment, builder = self.config.augment, ExpressionBuilder(dataset.table, self.settings)
         size = (self.size, self.size)
         flip, turns = False, 0
         crop: Box = (0, 0, 0, 0)
@@ -121,7 +121,7 @@ class TrainingView(Dataset[Example]):
             crop = largest_crop(scene) if last else random_crop(*image.shape[:2], augment.min_scale, rng)
             if augment.flips_and_turns:
                 flip, turns = bool(rng.integers(2)), int(rng.integers(4))
-            questions = self.builder.build(scene.transform(crop, size, flip, turns), rng)
+            questions = builder.build(scene.transform(crop, size, flip, turns), rng)
             if questions:
                 break
         return transform_image(image, crop, size, flip, turns), questions

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
+from segearth.data.expressions.table import Table
 from segearth.errors import DatasetError
 from segearth.utils.coco_masks import decode_cropped
 
@@ -246,7 +247,13 @@ class Scene:
 
 @runtime_checkable
 class SceneDataset(Protocol):
-    """A data set that also gives the annotation behind its questions, so that fresh questions can be asked of crops."""
+    """A data set that also gives the annotation behind its questions, so that fresh questions can be asked of crops.
+
+    Attributes:
+        table: Words and needs its questions are made of.
+    """
+
+    table: Table
 
     def __len__(self) -> int:
         """Number of images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
+from segearth.data.expressions.table import load_table
 from segearth.data.scene import Scene, SceneObject
 from segearth.errors import UnknownNameError
 from segearth.structures import Sample
@@ -35,6 +37,7 @@ class SyntheticDataset(SegmentationDataset):
         size: int = 256,
         seed: int = 0,
         max_questions: int = 8,
+        table: str | Path | Sequence[str | Path] = (),
     ) -> None:
         """Prepares scenes; no file is read.
 
@@ -45,16 +48,19 @@ class SyntheticDataset(SegmentationDataset):
             size: Side of the square images in pixels, at least 64.
             seed: Another seed gives other scenes.
             max_questions: Most questions of a scene.
+            table: Files with words and needs of your own, added to the built-in ones; see ``docs/expressions.md``.
 
         Raises:
             UnknownNameError: The split does not exist.
+            ConfigError: A table is missing or not as described.
         """
         if split not in self.splits:
             raise UnknownNameError(f"{self.name} split", split, self.splits)
         self.root, self.split, self.strict = Path(root or "."), split, True
         self.problems = []
         self.length, self.size, self.seed = length, size, seed
-        self._builder = ExpressionBuilder(settings=BuilderSettings(max_questions=max_questions))
+        self.table = load_table(table)
+        self._builder = ExpressionBuilder(self.table, BuilderSettings(max_questions=max_questions))
 
     def __len__(self) -> int:
         return self.length

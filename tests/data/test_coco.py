@@ -8,7 +8,7 @@ from dataset_fakes import coco, corrupt, square, write_image
 
 from segearth.data.coco import CocoDataset
 from segearth.data.verify import verify_dataset
-from segearth.errors import DatasetError, ImageError
+from segearth.errors import ConfigError, DatasetError, ImageError
 
 
 def edit(path, change):
@@ -138,6 +138,91 @@ def test_bad_polygon_names_file_image_and_annotation(tmp_path):
     )
     with pytest.raises(DatasetError, match=r"annotations_train\.json: image b\.png: annotation 11"):
         CocoDataset(tmp_path, "train")[0]
+
+
+MINE = """
+classes:
+  swimming pool: {singular: lido, plural: lidos}
+  building: {singular: shed, plural: sheds}
+needs:
+  - {classes: [swimming pool], questions: ["Where do the ducks land?"]}
+"""
+
+
+def training_views(options, root, count=12):
+    """Questions of training views of a data set opened as an experiment's ``options`` say."""
+    from segearth.config import AugmentConfig, DataConfig, ImageTransformConfig
+    from segearth.data.loading import TrainingView
+    from segearth.data.registry import build_dataset
+    from segearth.data.transform import ImageTransform
+
+    config = DataConfig(questions_per_image=8, augment=AugmentConfig(min_scale=0.9))
+    dataset = build_dataset("coco", root, "train", **options)
+    view = TrainingView([dataset], ImageTransform(ImageTransformConfig(size=64)), config, seed=0)
+    return [q for epoch in range(count) for q in view[epoch, 0].questions]
+
+
+def test_words_and_needs_of_ones_own_are_used_in_training_and_in_evaluation(tmp_path):
+    coco(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    options = {"table": str(tmp_path / "mine.yaml")}
+    fixed = [q for seed in range(6) for q in CocoDataset(tmp_path, "train", seed=seed, **options)[0].questions]
+    for asked in (training_views(options, tmp_path), fixed):
+        texts = " ".join(q.text for q in asked)
+        assert "Where do the ducks land?" in texts and "shed" in texts and "lido" in texts
+        assert "building" not in texts and "pool" not in texts
+    plain = " ".join(q.text for q in training_views({}, tmp_path))
+    assert "ducks" not in plain and "building" in plain
+
+
+def test_what_is_known_of_classes_reaches_training_and_evaluation(tmp_path):
+    """The first image lacks nothing that is annotated; ships are known to be nowhere, buildings annotated in part."""
+    coco(tmp_path)
+    options = {"known_absent": ["ship"], "incomplete": ["building"]}
+    fixed = [q for seed in range(20) for q in CocoDataset(tmp_path, "train", seed=seed, **options)[0].questions]
+    for asked in (training_views(options, tmp_path), fixed):
+        ships = [q for q in asked if "ship" in q.text]
+        assert ships and all(q.kind == "absent" and not q.present for q in ships)
+        assert {q.kind for q in asked if "building" in q.text} == {"class"}
+    plain = training_views({}, tmp_path)
+    assert not any("ship" in q.text for q in plain)
+    assert {"class", "size"} < {q.kind for q in plain if "building" in q.text}
+
+
+def test_possible_classes_keep_needs_from_being_asked(tmp_path):
+    (coco(tmp_path) / "mine.yaml").write_text(
+        "needs:\n  - {classes: [swimming pool], conflicts: [duck pond], questions: ['Where do the ducks land?']}\n"
+    )
+    for possible, is_asked in (([], True), ("duck pond", False)):
+        options = {"table": [tmp_path / "mine.yaml"], "possible": possible}
+        texts = {q.text for q in training_views(options, tmp_path)}
+        assert ("Where do the ducks land?" in texts) is is_asked
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"incomplete": ["bulding"]}, r"annotations_train\.json has no category 'bulding'.*did you mean 'building'"),
+        ({"known_absent": "building"}, r"known_absent: .*annotates 'building' itself; take it off the list"),
+        ({"possible": ["building"]}, "possible: .*annotates 'building' itself"),
+        ({"table": "nowhere.yaml"}, r"no table of needs nowhere\.yaml"),
+        ({"tabel": "mine.yaml"}, "data set coco has no option 'tabel'.*did you mean 'table'"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(tmp_path, options, message):
+    coco(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        training_views(options, tmp_path)
+
+
+def test_a_crowd_is_stuff(tmp_path):
+    """``iscrowd`` marks objects run together: asked for as a class, never counted or told apart."""
+    coco(tmp_path)
+    edit(tmp_path / "annotations_train.json", lambda c: [a.update(iscrowd=1) for a in c["annotations"][:3]])
+    dataset = CocoDataset(tmp_path, "train")
+    assert [o.is_thing for o in dataset.scene(0).objects] == [False, False, False, True]
+    kinds = {q.kind for q in training_views({}, tmp_path) if "building" in q.text}
+    assert "class" in kinds and not kinds & {"count", "size", "neighbour", "attribute"}
 
 
 def test_overlapping_objects_of_a_class_are_united(tmp_path):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from dataset_fakes import coco
 
 from segearth.config import load_experiment
 from segearth.data.registry import DATASETS, build_dataset, dataset_class
@@ -15,8 +16,8 @@ from segearth.data.verify import verify_dataset
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / "custom_data.md").read_text(encoding="utf-8"), re.M | re.S)
+def blocks(language, page="custom_data.md"):
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
 def test_pasted_example_is_a_whole_data_set(tmp_path, monkeypatch):
@@ -39,6 +40,22 @@ def test_lines_and_coco_file_shown_are_json():
     lines, coco = blocks("json")
     assert len([json.loads(line) for line in lines.splitlines()]) == 3
     assert set(json.loads(coco)) == {"images", "categories", "annotations"}
+
+
+def test_options_shown_open_a_coco_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table, experiment = blocks("yaml", "expressions.md")
+    Path("mine.yaml").write_text(table, encoding="utf-8")
+    Path("mine_experiment.yaml").write_text(experiment, encoding="utf-8")
+    coco(tmp_path / "my_coco")
+    content = json.loads(Path("my_coco/annotations_train.json").read_text())
+    content["categories"].append({"id": 10, "name": "vehicle"})
+    Path("my_coco/annotations_train.json").write_text(json.dumps(content))
+    (row,) = load_experiment("mine_experiment.yaml").data.train
+    dataset = build_dataset(row.name, row.root, row.split, **row.options)
+    assert any("tomatoes" in sentence for need in dataset.table.needs for sentence in need.questions)
+    scene = dataset.scene(0)
+    assert (scene.known_absent, scene.incomplete, scene.possible) == ({"ship"}, {"vehicle"}, {"tent"})
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))

@@ -16,6 +16,7 @@ from PIL import Image
 from segearth.config import AugmentConfig, DataConfig, ImageTransformConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.builder import DEFAULT_MIX
+from segearth.data.expressions.table import load_table
 from segearth.data.loading import (
     Collator,
     Example,
@@ -61,7 +62,7 @@ class Annotated(Given):
 
     def __init__(self, image: np.ndarray, scene: Scene) -> None:
         super().__init__([Sample("a", image)])
-        self.annotation = scene
+        self.annotation, self.table = scene, load_table()
 
     def image(self, index: int) -> np.ndarray:
         return self.samples[index].image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,12 @@ class Table:
         return known if known is not None else ClassWords(name, _plural(name))
 
 
-def load_table(extra: Iterable[str | Path] = ()) -> Table:
+def load_table(extra: str | Path | Iterable[str | Path] = ()) -> Table:
     """Reads the built-in table and merges files of the user into it.
 
     Args:
-        extra: YAML files of the same form. Classes and attributes replace those of the same name, needs are added.
+        extra: A YAML file of the same form, or several. Classes and attributes replace those of the same name, needs
+            are added.
 
     Raises:
         ConfigError: A file is missing, is not YAML, or has a key that the form does not have.
@@ -79,8 +81,8 @@ def load_table(extra: Iterable[str | Path] = ()) -> Table:
     classes: dict[str, ClassWords] = {}
     attributes: dict[str, Attribute] = {}
     needs: list[Need] = []
-    for path in (DEFAULT_TABLE, *map(Path, extra)):
-        tree = _read(path)
+    files = [extra] if isinstance(extra, str | Path) else extra
+    for path, tree in ((DEFAULT_TABLE, _built_in()), *((Path(file), _read(Path(file))) for file in files)):
         _check_keys(tree, ("classes", "attributes", "needs"), str(path))
         for name, entry in (tree.get("classes") or {}).items():
             classes[str(name)] = _class_words(entry, f"{path}: class {name!r}")
@@ -118,6 +120,12 @@ def _check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
     for key in entry:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}{nearest_names(str(key), known)}")
+
+
+@cache
+def _built_in() -> Mapping[str, Any]:
+    """The built-in file, which every data set with annotations opens."""
+    return _read(DEFAULT_TABLE)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
