@@ -1,0 +1,137 @@
+"""What the predictor makes of a model's logits: the mask, whether a thing is there, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segearth.config import ImageTransformConfig
+from segearth.data.transform import ImageTransform
+from segearth.inference import predictor as module
+from segearth.inference.predictor import Predictor
+from segearth.models.segearth import SegEarth
+from segearth.structures import MaskOutput
+
+Saying = Callable[..., Predictor]
+
+
+@pytest.fixture
+def saying(debug_model: SegEarth, monkeypatch: pytest.MonkeyPatch) -> Iterator[Saying]:
+    """A predictor of 64 px frames whose mask decoder says what the test wants, in rows of ``(N, h, w)`` logits."""
+    threshold = debug_model.config.presence_threshold
+    debug_model.config.presence_threshold = 0.5
+
+    def make(logits: list[list[list[float]]], presence: list[float], fit: str = "resize") -> Predictor:
+        output = MaskOutput(torch.tensor(logits), torch.tensor(presence))
+        monkeypatch.setattr(debug_model, "decode_masks", lambda *_: output)
+        predictor = Predictor(debug_model)
+        predictor.transform = ImageTransform(ImageTransformConfig(size=64, fit=fit))
+        predictor.set_image(np.zeros((64, 64, 3), np.uint8))
+        return predictor
+
+    yield make
+    debug_model.config.presence_threshold = threshold
+
+
+def halves(upper: float, lower: float) -> list[list[float]]:
+    """Logits of 64 x 64 pixels: 32 rows of each."""
+    return [[upper] * 64] * 32 + [[lower] * 64] * 32
+
+
+def probability(logit: float) -> float:
+    return 1 / (1 + float(np.exp(-logit)))
+
+
+def test_a_pixel_is_mask_where_its_logit_is_above_zero(saying: Saying) -> None:
+    logits = halves(0.0, 3.0)
+    logits[63] = [-1.0] * 64
+    found = saying([logits], [2.0]).predict("roads")
+    expected = np.zeros((64, 64), bool)
+    expected[32:63] = True
+    assert np.array_equal(found.mask, expected)
+    assert found.presence == pytest.approx(probability(2.0), abs=1e-6)
+    assert found.present
+
+
+def test_the_score_is_the_mean_probability_inside_the_mask_alone(saying: Saying) -> None:
+    """Over all pixels it would say how much of the image the thing fills: a small thing could never be sure."""
+    logits = halves(-9.0, -9.0)
+    logits[5] = [4.0] * 16 + [1.0] * 48
+    found = saying([logits], [2.0]).predict("roads")
+    assert found.mask.sum() == 64
+    assert found.score == pytest.approx((16 * probability(4.0) + 48 * probability(1.0)) / 64, abs=1e-6)
+
+
+@pytest.mark.parametrize(("presence", "present"), [(0.0, True), (-0.01, False), (9.0, True), (-9.0, False)])
+def test_what_is_judged_absent_has_no_mask(saying: Saying, presence: float, present: bool) -> None:
+    found = saying([halves(3.0, -3.0)], [presence]).predict("roads")
+    assert (found.present, bool(found.mask.any()), found.score > 0) == (present, present, present)
+    assert found.mask.shape == (64, 64)
+    assert found.presence == pytest.approx(probability(presence), abs=1e-6)
+
+
+def test_what_has_no_pixel_is_not_there_however_sure_presence_is(saying: Saying) -> None:
+    found = saying([halves(-3.0, -1.0)], [9.0]).predict("roads")
+    assert (found.present, found.score, bool(found.mask.any())) == (False, 0.0, False)
+    assert found.presence > 0.99
+
+
+def test_each_question_gets_its_own_mask_presence_and_score(saying: Saying) -> None:
+    logits = [halves(3.0, -3.0), halves(-3.0, 1.0), halves(2.0, 2.0)]
+    found = saying(logits, [1.0, 2.0, -3.0]).predict(["roads", "roofs", "ships"])
+    assert [f.question for f in found] == ["roads", "roofs", "ships"]
+    assert [f.mask.mean(1).tolist() for f in found] == [[1] * 32 + [0] * 32, [0] * 32 + [1] * 32, [0] * 64]
+    assert [f.presence for f in found] == pytest.approx([probability(p) for p in (1.0, 2.0, -3.0)], abs=1e-6)
+    assert [f.score for f in found] == pytest.approx([probability(3.0), probability(1.0), 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("presence", "share"), [(1.0, 0.5), (-1.0, 0.0)])
+def test_a_letterboxed_absence_is_empty_in_its_frame_as_well(saying: Saying, presence: float, share: float) -> None:
+    """Published protocols compare in the frame: a mask left there would be counted against a right answer."""
+    predictor: Any = saying([halves(3.0, -3.0)], [presence], "letterbox")
+    predictor.set_image(np.zeros((8, 16, 3), np.uint8))  # in the frame between rows 16 and 48
+    found = predictor.predict("roads")
+    assert found.frame_mask.shape == (64, 64)
+    assert found.frame_mask.mean() == share  # padding included
+    assert found.mask.shape == (8, 16)
+    assert found.mask.mean() == pytest.approx(share)
+
+
+def test_without_a_letterbox_there_is_no_frame_mask(saying: Saying) -> None:
+    assert saying([halves(3.0, -3.0)], [1.0]).predict("roads").frame_mask is None
+
+
+QUESTIONS = ["the road", "all buildings with a tin roof in the upper left corner", "ships", "a pond", "trees"]
+
+
+@pytest.mark.parametrize(("questions", "pixels"), [(1, 1 << 26), (2, 1 << 26), (32, 1), (32, 3 * 128 * 128), (2, 1)])
+@pytest.mark.parametrize("fit", ["resize", "letterbox"])
+def test_answers_do_not_depend_on_how_many_are_worked_on_at_once(
+    debug_model: SegEarth, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, questions: int, pixels: int, fit: str
+) -> None:
+    """Questions are read in portions and their masks enlarged in chunks: each answer must stay with its question."""
+    monkeypatch.setattr(debug_model.config, "presence_threshold", 0.0)
+    words = lambda features, asked, *_: [f"about {q.text}" for q in asked]  # noqa: E731
+    monkeypatch.setattr(debug_model, "generate_answers", words)
+    predictor = Predictor(debug_model)
+    predictor.transform = ImageTransform(replace(debug_model.config.image_transform, fit=fit))
+    predictor.set_image(picture)
+    alone = [predictor.predict(question) for question in QUESTIONS]
+    presences = [a.presence for a in alone]
+    assert min(abs(a - b) for i, a in enumerate(presences) for b in presences[:i]) > 1e-5  # else this shows nothing
+    monkeypatch.setattr(module, "QUESTIONS_AT_ONCE", questions)
+    monkeypatch.setattr(module, "PIXELS_AT_ONCE", pixels)
+    together = predictor.predict(QUESTIONS, answer=True)
+    assert [t.question for t in together] == QUESTIONS
+    assert [t.answer for t in together] == [f"about {q}" for q in QUESTIONS]
+    assert [t.presence for t in together] == pytest.approx(presences, abs=1e-6)
+    assert [t.score for t in together] == pytest.approx([a.score for a in alone], abs=1e-5)
+    for one, same in zip(alone, together, strict=True):
+        assert (one.mask != same.mask).mean() < 1e-3
+        if fit == "letterbox":
+            assert (one.frame_mask != same.frame_mask).mean() < 1e-3
