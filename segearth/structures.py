@@ -8,7 +8,8 @@ tokens, ``S`` image tokens, ``C`` channels, ``H W`` pixels, ``h w`` feature cell
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -201,6 +202,20 @@ class ImageFeatures:
     prompt: PromptMemory
     media: list[KeysValues]
     decoder: DecoderMemory
+
+    def of_images(self, start: int, stop: int) -> ImageFeatures:
+        """Returns the features of the images from ``start`` to before ``stop`` alone, without copying tensors."""
+        everything = (start, stop) == (0, len(self.image_tokens))
+        return self if everything else _rows(self, slice(start, stop))
+
+
+def _rows(value: Any, images: slice) -> Any:
+    """Takes some images out of tensors whose first dimension is ``B``, however they are nested."""
+    if is_dataclass(value):
+        return type(value)(**{each.name: _rows(getattr(value, each.name), images) for each in fields(value)})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_rows(each, images) for each in value)
+    return value[images] if hasattr(value, "shape") else copy(value)
 
 
 @dataclass

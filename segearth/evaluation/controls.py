@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
 from segearth.errors import DatasetError
-from segearth.evaluation.protocols import EvaluationProtocol, QuestionPredictor, scored_questions
+from segearth.evaluation.protocols import BatchPredictor, EvaluationProtocol, ask, scored_questions
 from segearth.structures import Question, Sample
 from segearth.utils.seeds import rng_for
 
@@ -43,8 +43,10 @@ class Control(Protocol):
     name: str
     rule: str
 
-    def masks(self, predictor: QuestionPredictor, sample: Sample, questions: Questions) -> list[np.ndarray]:
-        """Answers each question with a boolean ``(H, W)`` mask; ``predictor`` already holds the sample's image."""
+    def masks(
+        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+    ) -> list[list[np.ndarray]]:
+        """Answers each question of each image with a boolean ``(H, W)`` mask; ``predictor`` holds the images."""
 
 
 class ConstantMask:
@@ -55,9 +57,14 @@ class ConstantMask:
         self.name = "everything" if value else "nothing"
         self.rule = "every pixel is predicted" if value else "no pixel is predicted"
 
-    def masks(self, predictor: QuestionPredictor, sample: Sample, questions: Questions) -> list[np.ndarray]:
+    def masks(
+        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+    ) -> list[list[np.ndarray]]:
         """Returns the same constant mask for each question."""
-        return [np.full(sample.image.shape[:2], self.value)] * len(questions)
+        return [
+            [np.full(sample.image.shape[:2], self.value)] * len(own)
+            for sample, own in zip(samples, questions, strict=True)
+        ]
 
 
 class MeanMask:
@@ -102,12 +109,19 @@ class MeanMask:
             raise DatasetError(f"{dataset.name}, split {dataset.split}: no question has a mask to take the mean of")
         return cls(*_best_cut(np.stack(targets)))
 
-    def masks(self, predictor: QuestionPredictor, sample: Sample, questions: Questions) -> list[np.ndarray]:
-        """Returns the one mask at the image's size (nearest neighbour) for each question."""
-        height, width = sample.image.shape[:2]
+    def masks(
+        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+    ) -> list[list[np.ndarray]]:
+        """Returns the one mask at each image's size (nearest neighbour) for each question."""
+        return [
+            [self._stretched(*sample.image.shape[:2])] * len(own)
+            for sample, own in zip(samples, questions, strict=True)
+        ]
+
+    def _stretched(self, height: int, width: int) -> np.ndarray:
         rows = np.arange(height) * MEAN_MASK_SIZE // height
         columns = np.arange(width) * MEAN_MASK_SIZE // width
-        return [self.mask[np.ix_(rows, columns)]] * len(questions)
+        return self.mask[np.ix_(rows, columns)]
 
 
 class ShuffledQuestions:
@@ -146,11 +160,13 @@ class ShuffledQuestions:
         order = derange(images, [question.text for question in questions], seed)
         return cls({question_id: questions[i] for question_id, i in zip(ids, order, strict=True)})
 
-    def masks(self, predictor: QuestionPredictor, sample: Sample, questions: Questions) -> list[np.ndarray]:
-        """Returns the model's masks for the questions dealt to this image."""
-        asked = [self.asked[question_id] for question_id in questions]
-        answers = predictor.predict([q.text for q in asked], task=[q.task for q in asked])
-        return [answer.mask for answer in answers]
+    def masks(
+        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+    ) -> list[list[np.ndarray]]:
+        """Returns the model's masks for the questions dealt to each image."""
+        asked = [[self.asked[question_id] for question_id in own] for own in questions]
+        answers = ask(predictor, asked)
+        return [[answer.mask for answer in own] for own in answers]
 
 
 def build_controls(

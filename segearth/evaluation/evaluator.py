@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +13,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
-from segearth.errors import DatasetError
+from segearth.errors import ConfigError, DatasetError
+from segearth.evaluation.batches import in_batches, one_ahead
 from segearth.evaluation.controls import Control, build_controls
 from segearth.evaluation.metrics import (
     Metrics,
@@ -24,7 +24,15 @@ from segearth.evaluation.metrics import (
     count_pixels,
     merge_records,
 )
-from segearth.evaluation.protocols import EvaluationProtocol, QuestionPredictor, get_protocol, scored_questions
+from segearth.evaluation.protocols import (
+    BatchPredictor,
+    EvaluationProtocol,
+    OneAtATime,
+    QuestionPredictor,
+    ask,
+    get_protocol,
+    scored_questions,
+)
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects
 
@@ -169,7 +177,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    predictor: QuestionPredictor,
+    predictor: QuestionPredictor | BatchPredictor,
     dataset: SegmentationDataset,
     *,
     protocol: str = "native",
@@ -179,6 +187,7 @@ def evaluate(
     rank: int = 0,
     world_size: int = 1,
     limit: int | None = None,
+    batch_size: int = 1,
     examples: int = 8,
     progress: bool = True,
 ) -> EvaluationResult:
@@ -188,8 +197,8 @@ def evaluate(
     many, the parts are gathered and every rank returns the whole; elsewhere each rank returns its own part.
 
     Args:
-        predictor: ``set_image`` is called once an image, ``predict`` once with all its questions (and once more for the
-            control with shuffled questions).
+        predictor: Is given each image once, and asked all its questions at once (and once more for the control with
+            shuffled questions, of the same features).
         dataset: The split to score; questions without a mask are passed over.
         protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`.
         controls: Whether to score the controls beside the model.
@@ -198,28 +207,24 @@ def evaluate(
         rank: This process.
         world_size: Number of processes.
         limit: Only the first so many images; ``None``: all.
+        batch_size: Most images that the predictor is given at a time, where it takes several; these are of one frame
+            size. It changes speed and memory; answers are the same but for rounding.
         examples: How many best and how many worst samples to keep as pictures.
         progress: Whether rank 0 shows progress bars.
 
     Raises:
         UnknownNameError: There is no such protocol.
         DatasetError: A sample id occurs twice, or a prediction and a target differ in size.
+        ConfigError: ``batch_size`` is less than 1.
     """
+    if batch_size < 1:
+        raise ConfigError(f"eval.batch_size is {batch_size}; at least one image must go through at a time")
     rules = get_protocol(protocol)
     progress = progress and rank == 0
     rows = build_controls(dataset, train_dataset, rules, seed=seed, limit=limit, progress=progress) if controls else []
     part = _Part.empty([control.name for control in rows], examples)
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    indices = range(rank, count, world_size)
-    samples = _read_ahead(dataset, indices)
-    start, waited = time.perf_counter(), 0.0
-    for _ in tqdm(indices, f"{dataset.name} {dataset.split}", disable=not progress):
-        asked = time.perf_counter()
-        sample = next(samples)
-        waited += time.perf_counter() - asked
-        _score_image(predictor, sample, rules, rows, part)
-    if indices:
-        logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
+    _score_all(predictor, dataset, range(rank, count, world_size), batch_size, rules, rows, part, progress)
     parts = gather_objects(part, world_size)
     whole = _Part.join(parts)
     if whole.without_mask:
@@ -236,19 +241,6 @@ def evaluate(
         seconds=whole.seconds,
         without_mask=whole.without_mask,
     )
-
-
-def _read_ahead(dataset: SegmentationDataset, indices: Iterable[int]) -> Iterator[Sample]:
-    """Reads each sample while the one before it is scored."""
-    with ThreadPoolExecutor(1) as reader:
-        reading: Future[Sample] | None = None
-        for index in indices:
-            following = reader.submit(dataset.__getitem__, index)
-            if reading is not None:
-                yield reading.result()
-            reading = following
-        if reading is not None:
-            yield reading.result()
 
 
 @dataclass(slots=True)
@@ -277,30 +269,54 @@ class _Part:
         return whole
 
 
-def _score_image(
-    predictor: QuestionPredictor, sample: Sample, rules: EvaluationProtocol, controls: list[Control], part: _Part
+def _score_all(
+    predictor: QuestionPredictor | BatchPredictor, dataset: SegmentationDataset, indices: Sequence[int],
+    batch_size: int, rules: EvaluationProtocol, controls: list[Control], part: _Part, progress: bool,
+) -> None:  # fmt: skip
+    """Scores the images at ``indices`` into ``part``; each batch is read while the one before it is scored."""
+    if not isinstance(predictor, BatchPredictor):
+        predictor, batch_size = OneAtATime(predictor), 1
+    samples = (dataset[index] for index in indices)
+    batches = one_ahead(in_batches(samples, predictor.frame_size, batch_size))
+    start, waited = time.perf_counter(), 0.0
+    with tqdm(total=len(indices), desc=f"{dataset.name} {dataset.split}", disable=not progress) as bar:
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            _score_batch(predictor, batch, rules, controls, part)
+            bar.update(len(batch))
+    if indices:
+        logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
+
+
+def _score_batch(
+    predictor: BatchPredictor, batch: list[Sample], rules: EvaluationProtocol, controls: list[Control], part: _Part
 ) -> None:
-    questions = scored_questions(sample, rules)
-    part.without_mask += sum(question.mask is None for question in sample.questions)
-    if not questions:
+    part.without_mask += sum(question.mask is None for sample in batch for question in sample.questions)
+    asked = [(sample, questions) for sample in batch if (questions := scored_questions(sample, rules))]
+    if not asked:
         return
-    asked = list(questions.values())
+    samples, questions = [sample for sample, _ in asked], [own for _, own in asked]
     start = time.perf_counter()
-    predictor.set_image(sample.image)
-    answers = predictor.predict([q.text for q in asked], task=[q.task for q in asked])
+    predictor.set_images([sample.image for sample in samples])
+    answers = ask(predictor, [own.values() for own in questions])
     part.seconds += time.perf_counter() - start
-    scored = [
-        (_record(question_id, question, sample, answer.mask, rules, answer), answer.mask, _target(question))
-        for (question_id, question), answer in zip(questions.items(), answers, strict=True)
-    ]
-    part.records.extend(record for record, _, _ in scored)
-    part.extremes.offer(sample, scored)
+    for sample, own, found in zip(samples, questions, answers, strict=True):
+        scored = [
+            (_record(question_id, question, sample, answer.mask, rules, answer), answer.mask, _target(question))
+            for (question_id, question), answer in zip(own.items(), found, strict=True)
+        ]
+        part.records.extend(record for record, _, _ in scored)
+        part.extremes.offer(sample, scored)
     for control in controls:
-        masks = control.masks(predictor, sample, questions)
-        part.controls[control.name].extend(
-            _record(question_id, question, sample, mask, rules)
-            for (question_id, question), mask in zip(questions.items(), masks, strict=True)
-        )
+        for sample, own, masks in zip(samples, questions, control.masks(predictor, samples, questions), strict=True):
+            part.controls[control.name].extend(
+                _record(question_id, question, sample, mask, rules)
+                for (question_id, question), mask in zip(own.items(), masks, strict=True)
+            )
 
 
 def _record(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,13 +14,48 @@ from segearth.structures import Question, Sample, Segmentation
 
 
 class QuestionPredictor(Protocol):
-    """The part of :class:`segearth.inference.predictor.Predictor` that evaluation calls; no ground truth goes in."""
+    """What evaluation needs of a predictor; no ground truth goes in."""
 
     def set_image(self, image: Any) -> None:
         """Takes a ``uint8`` RGB array of shape ``(H, W, 3)``."""
 
     def predict(self, questions: Any, *, task: Any = "referring") -> Any:
         """Takes a list of questions and a list of tasks; returns one ``Segmentation`` a question."""
+
+
+@runtime_checkable
+class BatchPredictor(Protocol):
+    """A predictor that takes several images at a time, as :class:`segearth.inference.predictor.Predictor` does."""
+
+    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """Tells which images can be set together: those for which this is equal."""
+
+    def set_images(self, images: Any) -> None:
+        """Takes a list of ``uint8`` RGB arrays, each of shape ``(H, W, 3)``."""
+
+    def predict(self, questions: Any, *, task: Any = "referring") -> Any:
+        """Takes, for each image, a list of questions and a list of tasks; returns a list of ``Segmentation`` each."""
+
+
+class OneAtATime:
+    """Gives a :class:`QuestionPredictor` the form of one that takes batches, of which each must hold one image."""
+
+    def __init__(self, predictor: QuestionPredictor) -> None:
+        self.predictor = predictor
+
+    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the size as it is."""
+        return height, width
+
+    def set_images(self, images: Sequence[np.ndarray]) -> None:
+        """Sets the one image."""
+        (image,) = images
+        self.predictor.set_image(image)
+
+    def predict(self, questions: Sequence[list[str]], *, task: Sequence[list[str]]) -> list[list[Segmentation]]:
+        """Asks the questions of the one image."""
+        (own,), (tasks,) = questions, task
+        return [self.predictor.predict(own, task=tasks)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +132,9 @@ def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, 
     """
     asked = sample.questions[:1] if protocol.first_question_only else sample.questions
     return {q.id or f"{sample.image_id}#{i}": q for i, q in enumerate(asked) if q.mask is not None}
+
+
+def ask(predictor: BatchPredictor, questions: Iterable[Iterable[Question]]) -> list[list[Segmentation]]:
+    """Asks a predictor the questions of each image it holds: their wordings and tasks go in, their targets do not."""
+    rows = [list(own) for own in questions]
+    return predictor.predict([[q.text for q in own] for own in rows], task=[[q.task for q in own] for own in rows])

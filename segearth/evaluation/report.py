@@ -24,7 +24,7 @@ import segearth
 from segearth.data.base import SegmentationDataset
 from segearth.evaluation.evaluator import EvaluationResult, Example, evaluate
 from segearth.evaluation.metrics import SampleRecord, breakdown
-from segearth.evaluation.protocols import QuestionPredictor
+from segearth.evaluation.protocols import BatchPredictor, QuestionPredictor
 from segearth.inference.visualize import (
     PREDICTION_COLOUR,
     TARGET_COLOUR,
@@ -43,7 +43,7 @@ PACKAGES = ("numpy", "pillow", "opencv-python-headless", "torch", "transformers"
 
 
 def run_evaluation(
-    predictor: QuestionPredictor,
+    predictor: QuestionPredictor | BatchPredictor,
     dataset: SegmentationDataset,
     output_dir: str | Path,
     *,

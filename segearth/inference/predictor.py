@@ -1,10 +1,10 @@
-"""Set an image once, ask as often as you like."""
+"""Set an image or several once, ask as often as you like."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ MIN_SIDE = 8
 PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
 QUESTIONS_AT_ONCE = 32  # read and decoded together: beyond this memory grows and time a question does not fall
 
+Portion: TypeAlias = list[tuple[int, list[Question]]]  # images by number, with some questions of each
+
 
 class Predictor:
-    """Asks a model about one image at a time; no ground truth can enter here.
+    """Asks a model about one image, or about several at a time; no ground truth can enter here.
 
     Attributes:
         model: The model, in eval mode.
@@ -44,9 +46,12 @@ class Predictor:
             self.model.to(device)
         self.transform = ImageTransform(model.config.image_transform)
         self._features: ImageFeatures | None = None
-        self._size = (0, 0)
+        self._sizes: list[tuple[int, int]] = []
 
-    @torch.inference_mode()
+    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size ``(h, w)`` at which the model sees an image of ``(H, W)``; images of one frame can be set together."""
+        return self.transform.frame_size(height, width)
+
     def set_image(self, image: str | Path | np.ndarray | Image) -> None:
         """Encodes an image; its features serve every following question.
 
@@ -59,70 +64,124 @@ class Predictor:
         Raises:
             ImageError: It is missing, damaged, not 8-bit, or smaller than 8 px a side.
         """
+        self.set_images([image])
+
+    @torch.inference_mode()
+    def set_images(self, images: Sequence[str | Path | np.ndarray | Image]) -> None:
+        """Encodes several images in one pass, to be asked together with one list of questions for each.
+
+        Args:
+            images: As for :meth:`set_image`. Their sizes may differ, their :meth:`frame_size` may not.
+
+        Raises:
+            ImageError: There is none, one cannot be used, or their frames differ.
+        """
         self._features = None
-        array = as_rgb(image)
-        tensor = self.transform.apply(array)[None].to(self.model.device)
+        arrays = [as_rgb(image) for image in images]
+        sizes = [(array.shape[0], array.shape[1]) for array in arrays]
+        frames = sorted({self.frame_size(*size) for size in sizes})
+        if len(frames) != 1:
+            seen = ", ".join(f"{h}x{w}" for h, w in frames) or "no image"
+            raise ImageError(f"images set together need one frame, here: {seen}; group them by Predictor.frame_size")
+        tensor = torch.stack([self.transform.apply(array) for array in arrays]).to(self.model.device)
         features = self.model.encode_image(tensor)
-        self._features, self._size = features, (array.shape[0], array.shape[1])
+        self._features, self._sizes = features, sizes
 
     def predict(
         self,
-        questions: str | Sequence[str],
+        questions: str | Sequence[str] | Sequence[Sequence[str]],
         *,
-        task: Task | Sequence[Task] = "referring",
+        task: Task | Sequence[Task] | Sequence[Sequence[Task]] = "referring",
         answer: bool = False,
     ) -> Any:
-        """Answers questions about the image.
+        """Answers questions about the image, or about each of several.
 
         Args:
-            questions: One question, or several.
-            task: ``"referring"`` or ``"reasoning"``, for all or for each.
+            questions: One question, or several; after :meth:`set_images` one list of questions for each image.
+            task: ``"referring"`` or ``"reasoning"``, for all or, nested as the questions are, for each.
             answer: Also answer in words.
 
         Returns:
-            One :class:`Segmentation`, or a list of them in the order of the questions; masks have the image's size.
+            One :class:`Segmentation`, a list of them in the order of the questions, or a list of them for each image;
+            masks have their image's size.
 
         Raises:
-            SegEarthError: No image was set, or a task is unknown.
+            SegEarthError: No image was set, there are not as many lists of questions as images, or a task is unknown.
             QuestionError: A question is empty or too long.
         """
-        texts = [questions] if isinstance(questions, str) else list(questions)
-        tasks: list[Any] = [task] * len(texts) if isinstance(task, str) else list(task)
-        if len(tasks) != len(texts):
-            raise SegEarthError(f"{len(texts)} questions but {len(tasks)} tasks; give one task, or one each")
-        if unknown := set(tasks) - {"referring", "reasoning"}:
-            raise SegEarthError(f"unknown task {sorted(unknown)}; use 'referring' or 'reasoning'")
-        asked = [Question(text, task=t) for text, t in zip(texts, tasks, strict=True)]
-        answered = self._answer(asked, answer) if asked else []
-        return answered[0] if isinstance(questions, str) else answered
+        if isinstance(questions, str):
+            return self._ask([[questions]], task if isinstance(task, str) else [task], answer)[0][0]
+        if not questions or any(isinstance(question, str) for question in questions):
+            return self._ask([questions], task if isinstance(task, str) else [task], answer)[0]
+        return self._ask(questions, task, answer)
 
-    @torch.inference_mode()
-    def _answer(self, questions: list[Question], in_words: bool) -> list[Segmentation]:
+    def _ask(self, questions: Any, task: Any, in_words: bool) -> list[list[Segmentation]]:
+        """Answers the questions of each image, with one task for all or a list for each image."""
+        tasks = [[task] * len(texts) for texts in questions] if isinstance(task, str) else task
+        asked, given = ([len(each) for each in rows] for rows in (questions, tasks))
+        if asked != given:
+            counts = [" + ".join(map(str, numbers)) for numbers in (asked, given)]
+            raise SegEarthError(f"{counts[0]} questions but {counts[1]} tasks; give one task, or one each")
+        if unknown := {each for row in tasks for each in row} - {"referring", "reasoning"}:
+            raise SegEarthError(f"unknown task {sorted(unknown)}; use 'referring' or 'reasoning'")
         if self._features is None:
             raise SegEarthError("no image is set (a set_image that fails leaves none); call set_image first")
-        results: list[Segmentation] = []
-        for start in range(0, len(questions), QUESTIONS_AT_ONCE):
-            results += self._answer_some(self._features, questions[start : start + QUESTIONS_AT_ONCE], in_words)
-        return results
+        if len(questions) != len(self._sizes):
+            raise SegEarthError(
+                f"{len(self._sizes)} images are set and {len(questions)} lists of questions given; give one list each"
+            )
+        rows = [
+            [Question(text, task=each) for text, each in zip(texts, row, strict=True)]
+            for texts, row in zip(questions, tasks, strict=True)
+        ]
+        return self._answer(self._features, rows, in_words)
 
-    def _answer_some(self, features: ImageFeatures, questions: list[Question], in_words: bool) -> list[Segmentation]:
-        index = torch.zeros(len(questions), dtype=torch.long)
+    @torch.inference_mode()
+    def _answer(self, features: ImageFeatures, asked: list[list[Question]], in_words: bool) -> list[list[Segmentation]]:
+        answers: list[list[Segmentation]] = [[] for _ in asked]
+        for portion in _portions(asked, QUESTIONS_AT_ONCE):
+            for (image, _), found in zip(portion, self._answer_portion(features, portion, in_words), strict=True):
+                answers[image] += found
+        return answers
+
+    def _answer_portion(self, features: ImageFeatures, portion: Portion, in_words: bool) -> list[list[Segmentation]]:
+        first, last = portion[0][0], portion[-1][0]
+        features = features.of_images(first, last + 1)
+        questions = [question for _, some in portion for question in some]
+        index = torch.tensor([image - first for image, some in portion for _ in some])
         text = self.model.prompt_encoder.encode(questions).to(self.model.device)
         output = self.model.decode_masks(features, self.model.encode_text(features, text, index))
         words: list[str | None] = [None] * len(questions)
         if in_words:
             words = [*self.model.generate_answers(features, questions, index)]
         presence = output.presence_logits.float().sigmoid().tolist()
-        height, width = self._size
+        answers, start = [], 0
+        for image, some in portion:
+            own = slice(start, start + len(some))
+            answers.append(self._decide(self._sizes[image], some, output.mask_logits[own], presence[own], words[own]))
+            start = own.stop
+        return answers
+
+    def _decide(
+        self,
+        size: tuple[int, int],
+        questions: list[Question],
+        coarse: torch.Tensor,
+        presence: list[float],
+        words: list[str | None],
+    ) -> list[Segmentation]:
+        """Makes the masks of one image, of ``(H, W)`` = ``size``, from the decoder's ``(N, h, w)`` logits."""
+        height, width = size
         chunk = max(1, PIXELS_AT_ONCE // max(height * width, self.transform.size**2))
         results = []
         for start in range(0, len(questions), chunk):
-            coarse = output.mask_logits[start : start + chunk]
+            logits = coarse[start : start + chunk]
+            frames: Any = [None] * len(logits)
             if self.transform.fit == "letterbox":
-                frames: Any = self.transform.fill_frame(coarse, height, width)
+                frames = self.transform.fill_frame(logits, height, width)
                 logits = self.transform.leave_frame(frames, height, width)
             else:
-                frames, logits = [None] * len(coarse), self.transform.invert(coarse, height, width)
+                logits = self.transform.invert(logits, height, width)
             for i, (row, frame) in enumerate(zip(logits, frames, strict=True), start):
                 results.append(self._segmentation(questions[i].text, row, frame, presence[i], words[i]))
         return results
@@ -137,6 +196,26 @@ class Predictor:
         array = mask.cpu().numpy() if present else np.zeros(tuple(logits.shape), bool)
         frame_mask = None if frame is None else ((frame > 0) & judged).cpu().numpy()
         return Segmentation(question, array, score, present, presence, words, frame_mask)
+
+
+def _portions(asked: list[list[Question]], most: int) -> Iterator[Portion]:
+    """Cuts the questions of several images into portions that are read and decoded together.
+
+    The images of a portion lie side by side, each with as many places as the one with most questions fills: memory
+    must hold the places, so these are what is kept to ``most``, not the questions.
+    """
+    portion: Portion = []
+    longest = 0
+    for image, questions in enumerate(asked):
+        for start in range(0, len(questions), most):
+            some = questions[start : start + most]
+            if portion and (len(portion) + 1) * max(longest, len(some)) > most:
+                yield portion
+                portion, longest = [], 0
+            portion.append((image, some))
+            longest = max(longest, len(some))
+    if portion:
+        yield portion
 
 
 def as_rgb(image: Any) -> np.ndarray:

@@ -60,10 +60,10 @@ class PerfectPredictor:
     """Reads the answer off the image; counts its calls."""
 
     def __init__(self):
-        self.set_images, self.asked, self.tasks = 0, [], []
+        self.encoded, self.asked, self.tasks = 0, [], []
 
     def set_image(self, image):
-        self.image, self.set_images = image, self.set_images + 1
+        self.image, self.encoded = image, self.encoded + 1
 
     def predict(self, questions, *, task="referring", answer=False):
         assert isinstance(questions, list)
@@ -77,13 +77,44 @@ class PerfectPredictor:
         return Segmentation(question, mask, 0.9, bool(mask.any()), 0.75)
 
 
-class ShiftedPredictor(PerfectPredictor):
+class Shifted:
     """Right but for a shift of two pixels."""
 
     def _answer(self, question):
         answer = super()._answer(question)
         answer.mask = np.roll(answer.mask, 2, axis=(0, 1))
         return answer
+
+
+class ShiftedPredictor(Shifted, PerfectPredictor):
+    """One image at a time."""
+
+
+class PerfectBatches(PerfectPredictor):
+    """Takes several images of one frame size; landscapes and portraits have different ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def frame_size(self, height, width):
+        return (2, 3) if width > height else (3, 2)
+
+    def set_images(self, images):
+        assert len({self.frame_size(*image.shape[:2]) for image in images}) == 1
+        self.images, self.encoded = images, self.encoded + len(images)
+        self.batches.append(len(images))
+
+    def predict(self, questions, *, task="referring"):
+        answers = []
+        for image, own, tasks in zip(self.images, questions, task, strict=True):
+            self.image = image
+            answers.append(super().predict(own, task=tasks))
+        return answers
+
+
+class ShiftedBatches(Shifted, PerfectBatches):
+    """Several at a time."""
 
 
 def counted(id, intersection, union, target, predicted, image_id="", question="roofs", **facts):

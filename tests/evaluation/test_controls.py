@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 from segearth.errors import DatasetError
 from segearth.evaluation.controls import ConstantMask, MeanMask, ShuffledQuestions, build_controls, derange
 from segearth.evaluation.metrics import mask_iou
-from segearth.evaluation.protocols import PROTOCOLS, scored_questions
+from segearth.evaluation.protocols import PROTOCOLS, OneAtATime, scored_questions
 from segearth.structures import Question, Sample
 
 NATIVE = PROTOCOLS["native"]
+
+
+def masks_of(control, sample, predictor=None):
+    """A control's masks of one image; ``predictor`` is one that takes no batches."""
+    batched = OneAtATime(predictor)
+    if predictor is not None:
+        batched.set_images([sample.image])
+    (masks,) = control.masks(batched, [sample], [scored_questions(sample, NATIVE)])
+    return masks
 
 
 def dataset_of(masks):
@@ -94,8 +103,7 @@ def test_shuffled_questions_ask_the_model_but_not_the_true_question():
     control = ShuffledQuestions.draw(dataset, NATIVE, seed=0)
     for sample in dataset:
         questions = scored_questions(sample, NATIVE)
-        predictor.set_image(sample.image)
-        masks = control.masks(predictor, sample, questions)
+        masks = masks_of(control, sample, predictor)
         assert [m.shape for m in masks] == [sample.image.shape[:2]] * 3
         assert all(asked != q.text for asked, q in zip(predictor.asked[-1], questions.values(), strict=True))
     asked = [question.text for question in control.asked.values()]
@@ -109,8 +117,7 @@ def test_a_dealt_question_keeps_its_task_and_leaves_its_target_behind():
             question.task = "reasoning" if question.text == "red roof" else "referring"
     control = ShuffledQuestions.draw(dataset, NATIVE)
     assert all(q.mask is None for q in control.asked.values())
-    predictor.set_image(dataset[0].image)
-    control.masks(predictor, dataset[0], scored_questions(dataset[0], NATIVE))
+    masks_of(control, dataset[0], predictor)
     assert predictor.tasks == ["reasoning" if text == "red roof" else "referring" for text in predictor.asked[0]]
 
 
@@ -120,8 +127,7 @@ def test_each_question_of_the_split_is_answered_by_what_was_dealt_to_it():
     questions = scored_questions(sample, NATIVE)
     dealt = ["grey road", "green field", "red roof"]
     control = ShuffledQuestions({i: Question(text) for i, text in zip(questions, dealt, strict=True)})
-    predictor.set_image(sample.image)
-    masks = control.masks(predictor, sample, questions)
+    masks = masks_of(control, sample, predictor)
     for mask, text in zip(masks, dealt, strict=True):
         assert np.array_equal(mask, sample.image[..., 0] == COLOURS[text])
 
@@ -166,7 +172,7 @@ def test_controls_come_in_a_fixed_order_and_say_what_they_do():
 def test_mean_mask_of_equal_targets_is_that_target():
     control = MeanMask.fit(dataset_of([half(64, 64), half(100, 50), half(33, 70, 16 / 33)]), NATIVE, progress=False)
     sample = dataset_of([half(48, 80)])[0]
-    (mask,) = control.masks(None, sample, scored_questions(sample, NATIVE))
+    (mask,) = masks_of(control, sample)
     assert mask_iou(mask, sample.questions[0].mask) == 1
 
 
@@ -220,7 +226,7 @@ def test_mean_mask_is_laid_over_each_image_upright():
     corner = np.zeros((128, 128), bool)
     corner[:32, :64] = True  # a quarter of the rows, half of the columns
     sample = dataset_of([half(40, 100)])[0]
-    (mask,) = MeanMask(corner, 0.5).masks(None, sample, {"q": sample.questions[0]})
+    (mask,) = masks_of(MeanMask(corner, 0.5), sample)
     expected = np.zeros((40, 100), bool)
     expected[:10, :50] = True
     assert np.array_equal(mask, expected)
@@ -250,7 +256,7 @@ def test_mean_mask_needs_a_mask():
 @pytest.mark.parametrize("value", [True, False])
 def test_constant_masks(value):
     sample = Patches(1)[0]
-    masks = ConstantMask(value).masks(None, sample, scored_questions(sample, NATIVE))
+    masks = masks_of(ConstantMask(value), sample)
     assert len(masks) == 3
     assert all(mask.shape == (48, 32) and (mask == value).all() for mask in masks)
 

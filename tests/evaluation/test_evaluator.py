@@ -9,14 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_fakes import Patches, PerfectPredictor, Reading, ShiftedPredictor, counted, worked_result
+from evaluation_fakes import (
+    Patches,
+    PerfectBatches,
+    PerfectPredictor,
+    Reading,
+    ShiftedBatches,
+    ShiftedPredictor,
+    counted,
+    worked_result,
+)
 
 from segearth.config import load_experiment
-from segearth.errors import DatasetError, UnknownNameError
+from segearth.data.registry import build_dataset
+from segearth.errors import ConfigError, DatasetError, UnknownNameError
 from segearth.evaluation.controls import ConstantMask
 from segearth.evaluation.evaluator import EXAMPLE_SIZE, Extremes, evaluate
 from segearth.evaluation.metrics import bootstrap_interval, merge_records
 from segearth.evaluation.run import evaluate_experiment
+from segearth.inference.predictor import Predictor
 from segearth.structures import Question, Sample, Segmentation
 
 
@@ -39,8 +50,57 @@ def test_every_image_is_set_once_and_asked_all_its_questions_in_one_list():
     predictor = PerfectPredictor()
     dataset = Patches(3)
     run(predictor, dataset)
-    assert predictor.set_images == 3
+    assert predictor.encoded == 3
     assert predictor.asked == [[q.text for q in sample.questions] for sample in dataset]
+
+
+def test_images_of_one_frame_go_through_together_and_are_encoded_once():
+    """Six landscapes and six portraits, four at a time: 4 + 2 of each. The control with shuffled questions asks of the
+    same features; were images encoded again for it, there would be 24."""
+    predictor = PerfectBatches()
+    result = run(predictor, Patches(12), controls=True, batch_size=4)
+    assert sorted(predictor.batches) == [2, 2, 4, 4]
+    assert predictor.encoded == 12
+    assert len(predictor.asked) == 24
+    assert result.metrics.giou == 1
+    one_by_one = run(PerfectPredictor(), Patches(12), controls=True, batch_size=4)  # one that takes no batches
+    assert one_by_one.records == result.records
+    assert one_by_one.controls == result.controls
+
+
+def test_the_real_predictor_answers_several_images_as_it_does_one(debug_model, monkeypatch):
+    """Through the device five at a time and one at a time: same order, same facts, same numbers but for rounding."""
+    monkeypatch.setattr(debug_model.config, "presence_threshold", 0.0)  # random weights: never call a thing absent
+    dataset = build_dataset("aerial_mini", None, "val")
+    options = dict(limit=7, controls=True)
+    one = run(Predictor(debug_model), dataset, batch_size=1, **options)
+    predictor = Predictor(debug_model)
+    counts, set_images = [], predictor.set_images
+    monkeypatch.setattr(predictor, "set_images", lambda images: (counts.append(len(images)), set_images(images)))
+    several = run(predictor, dataset, batch_size=5, **options)
+    assert max(counts) > 1
+    assert sum(counts) == 7
+    for name in [None, *one.controls]:
+        pairs = [(r.controls[name] if name else r.records) for r in (one, several)]
+        for a, b in zip(*pairs, strict=True):
+            assert (a.id, a.image_id, a.question, a.target_area) == (b.id, b.image_id, b.question, b.target_area)
+            assert a.iou == pytest.approx(b.iou, abs=1e-4)
+            assert name or a.presence == pytest.approx(b.presence, abs=1e-4)
+            assert name or a.score == pytest.approx(b.score, abs=1e-4)
+
+
+def test_a_batch_holds_at_least_one_image():
+    with pytest.raises(ConfigError, match=r"eval\.batch_size is 0"):
+        run(PerfectPredictor(), Patches(1), batch_size=0)
+
+
+def test_questions_without_a_mask_change_nothing_for_others_of_the_batch():
+    dataset, predictor = Patches(6), PerfectBatches()
+    dataset[2].questions = []
+    dataset[4].questions[0].mask = None
+    result = run(predictor, dataset, batch_size=3)
+    assert (predictor.encoded, len(result.records), result.without_mask) == (5, 14, 1)
+    assert result.metrics.giou == 1
 
 
 def test_task_of_each_question_is_passed_on():
@@ -51,12 +111,13 @@ def test_task_of_each_question_is_passed_on():
     assert predictor.tasks == ["referring", "reasoning", "referring"]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_any_number_of_processes_gives_the_same_records(world_size):
+def test_any_number_of_processes_and_images_at_a_time_gives_the_same_records(world_size, batch_size):
     whole = evaluate(ShiftedPredictor(), Patches(), progress=False)
     parts = [
-        evaluate(ShiftedPredictor(), Patches(), rank=rank, world_size=world_size, progress=False)
-        for rank in range(world_size)
+        evaluate(ShiftedBatches(), Patches(), rank=r, world_size=world_size, batch_size=batch_size, progress=False)
+        for r in range(world_size)
     ]
     assert merge_records(part.records for part in parts) == whole.records
     for name, records in whole.controls.items():
@@ -65,7 +126,8 @@ def test_any_number_of_processes_gives_the_same_records(world_size):
 
 def test_extremes_do_not_depend_on_the_number_of_processes():
     whole = run(ShiftedPredictor(), Patches(9), examples=3).extremes
-    parts = [run(ShiftedPredictor(), Patches(9), examples=3, rank=r, world_size=2).extremes for r in range(2)]
+    options = dict(examples=3, world_size=2, batch_size=3)
+    parts = [run(ShiftedBatches(), Patches(9), rank=r, **options).extremes for r in range(2)]
     parts[0].merge(parts[1])
     for kind in ("best", "worst"):
         assert [e.record for e in getattr(parts[0], kind)] == [e.record for e in getattr(whole, kind)]
@@ -182,7 +244,7 @@ def test_time_counts_the_predictor_alone(monkeypatch):
 
     class Slow(PerfectPredictor):
         def predict(self, questions, **options):
-            for _ in range(7 if self.set_images == 1 else 0):  # the first image takes 70 s longer
+            for _ in range(7 if self.encoded == 1 else 0):  # the first image takes 70 s longer
                 next(clock)
             return super().predict(questions, **options)
 
@@ -199,7 +261,7 @@ def test_what_another_process_did_is_joined(monkeypatch):
         others = [counted("~last", 1, 2, 1, 2)]
         return [part, replace(part, records=others, controls={"nothing": others}, seconds=500.0, without_mask=3)]
 
-    monkeypatch.setattr("segearth.evaluation.evaluator._gather", gather)
+    monkeypatch.setattr("segearth.evaluation.evaluator.gather_objects", gather)
     monkeypatch.setattr("segearth.evaluation.evaluator.build_controls", lambda *_, **__: [ConstantMask(False)])
     result = run(PerfectPredictor(), Patches(1), world_size=2, controls=True)
     assert [r.id for r in result.records] == ["0-green field", "0-grey road", "0-red roof", "~last"]
@@ -269,7 +331,7 @@ def test_images_of_which_nothing_is_asked_are_not_encoded():
     dataset, predictor = Patches(3), PerfectPredictor()
     dataset[1].questions = []
     assert {r.image_id for r in run(predictor, dataset).records} == {"image0", "image2"}
-    assert predictor.set_images == 2
+    assert predictor.encoded == 2
 
 
 def test_questions_without_a_mask_are_passed_over(caplog):

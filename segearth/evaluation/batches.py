@@ -1,0 +1,58 @@
+"""Images in batches of one frame size, read while the batch before is scored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from segearth.structures import Sample
+
+T = TypeVar("T")
+
+WAITING_BYTES = 1 << 28  # 256 MiB of images and targets that wait for others of their frame size
+
+
+def in_batches(
+    samples: Iterable[Sample], frame_size: Callable[[int, int], tuple[int, int]], size: int
+) -> Iterator[list[Sample]]:
+    """Groups images that can be encoded in one pass; every image is in exactly one batch.
+
+    An image waits until there are enough of its frame size. Memory is bounded: when those that wait hold more than
+    ``WAITING_BYTES``, the frame size that holds most of them goes out, however few images it has.
+
+    Args:
+        samples: Read one after the other, no further than the next full batch needs.
+        frame_size: Gives the size at which the model sees an image of ``(H, W)``.
+        size: Most images of a batch.
+    """
+    waiting: dict[tuple[int, int], list[Sample]] = {}
+    held: Counter[tuple[int, int]] = Counter()
+    for sample in samples:
+        height, width = sample.image.shape[:2]
+        frame = frame_size(height, width)
+        waiting.setdefault(frame, []).append(sample)
+        held[frame] += _bytes(sample)
+        if len(waiting[frame]) >= size:
+            del held[frame]
+            yield waiting.pop(frame)
+        while held.total() > WAITING_BYTES:
+            ((largest, _),) = held.most_common(1)
+            del held[largest]
+            yield waiting.pop(largest)
+    yield from waiting.values()
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Makes each item, in a thread of its own, while the one before it is in use."""
+    source = iter(items)
+    with ThreadPoolExecutor(1) as maker:
+        following = maker.submit(next, source, None)
+        while (item := following.result()) is not None:
+            following = maker.submit(next, source, None)
+            yield item
+
+
+def _bytes(sample: Sample) -> int:
+    return sample.image.nbytes + sum(q.mask.nbytes for q in sample.questions if q.mask is not None)
