@@ -91,10 +91,16 @@ MODULES: dict[str, Module] = {
     "learning_rate": Module(
         "segearth/training/optimisation.py", ("tests/training/test_optimisation.py",), ("learning_rate_factor",)
     ),
-    "predictor": Module("segearth/inference/predictor.py", ("tests/inference/test_predictor.py",)),
+    "predictor": Module(
+        "segearth/inference/predictor.py",
+        tuple(f"tests/inference/test_{name}.py" for name in ("predictor", "deciding", "several_images")),
+    ),
     "metrics": Module("segearth/evaluation/metrics.py", ("tests/evaluation/test_metrics.py",)),
     "controls": Module("segearth/evaluation/controls.py", ("tests/evaluation/test_controls.py",)),
-    "protocols": Module("segearth/evaluation/protocols.py", ("tests/evaluation",)),
+    "protocols": Module("segearth/evaluation/protocols.py", ("tests/evaluation/test_protocols.py",)),
+    "batches": Module("segearth/evaluation/batches.py", ("tests/evaluation/test_batches.py",)),
+    "evaluator": Module("segearth/evaluation/evaluator.py", ("tests/evaluation/test_evaluator.py",)),
+    "report": Module("segearth/evaluation/report.py", ("tests/evaluation/test_report.py",)),
 }
 
 

@@ -444,3 +444,20 @@ def test_a_model_brings_its_protocol(debug_model, monkeypatch, tmp_path, asked, 
     monkeypatch.setattr("segearth.evaluation.run.run_evaluation", stand_in)
     evaluate_experiment(experiment, debug_model, "debug", "val", tmp_path)
     assert seen["protocol"] == used
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "used"), [("cpu", "null", 1), ("cuda:1", "null", 4), ("cpu", "6", 6), ("cuda", "1", 1)]
+)
+def test_images_at_a_time_follow_the_device_unless_asked_for(debug_model, monkeypatch, tmp_path, device, asked, used):
+    experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.batch_size={asked}", "eval.limit=2"])
+    seen = {}
+
+    def stand_in(*args, **options):
+        seen.update(options)
+        return run(PerfectPredictor(), Patches(1))
+
+    monkeypatch.setattr("segearth.evaluation.run.run_evaluation", stand_in)
+    monkeypatch.setattr("segearth.evaluation.run.Predictor", lambda model, device: None)
+    evaluate_experiment(experiment, debug_model, "debug", "val", tmp_path, device=device)
+    assert (seen["batch_size"], seen["limit"]) == (used, 2)
