@@ -83,9 +83,8 @@ MODULES: dict[str, Module] = {
     "scene": Module("segearth/data/scene.py", ("tests/data/test_scene.py",)),
     "phrases": Module("segearth/data/phrases.py", ("tests/data/test_phrases.py",)),
     "transform": Module("segearth/data/transform.py", ("tests/data/test_transform.py",)),
-    "sampler": Module(
-        "segearth/data/loading.py", ("tests/models/test_loading.py",), ("StepSampler*", "random_crop", "jitter")
-    ),
+    "loading": Module("segearth/data/loading.py", ("tests/data/test_loading.py",)),
+    "sampler": Module("segearth/data/sampling.py", ("tests/data/test_sampling.py",)),
     "packing": Module("segearth/models/packing.py", ("tests/models/test_packing.py",)),
     "criterion": Module("segearth/losses/criterion.py", ("tests/losses",)),
     "learning_rate": Module(

@@ -77,6 +77,28 @@ def test_sliver_is_marked_and_vanished_is_remembered() -> None:
     assert "b" not in small.by_category
 
 
+def test_a_sliver_stays_one_after_a_second_crop() -> None:
+    """A second crop sees no more of the object than the first: what was cut off does not come back."""
+    scene = Scene(100, 100, [block(1, "a", 0, 0, 52, 10), block(2, "b", 60, 60, 90, 90)])
+    once = scene.transform((50, 0, 100, 100), (100, 50))
+    assert [item.truncated for item in once.objects] == [True, False]
+    twice = once.transform((0, 0, 50, 50), (200, 200))  # the sliver is whole in this crop, and large in its frame
+    assert [(item.category, item.truncated) for item in twice.objects] == [("a", True)]
+    assert not scene.transform((0, 0, 100, 50), (50, 100)).objects[0].truncated
+
+
+def test_a_piece_is_a_sliver_only_if_it_is_little_of_the_object_and_of_the_frame() -> None:
+    """15 % of an object and 1 % of the frame, both counted in the new frame."""
+    def truncated(width: int, seen: int, crop: int) -> bool:
+        scene = Scene(1000, 100, [block(1, "a", 500 - width, 0, 500, 10)])
+        return scene.transform((500 - seen, 0, 500 - seen + crop, 100), (100, crop)).objects[0].truncated
+
+    assert truncated(100, 14, 200)  # 14 % of it, 140 of 20000 pixels
+    assert not truncated(100, 15, 200)  # 15 % of it
+    assert not truncated(100, 14, 140)  # 1 % of the frame
+    assert truncated(100, 14, 141)
+
+
 def test_from_coco_reads_polygons_and_rle() -> None:
     square = {"id": 1, "category_id": 1, "segmentation": [[2, 2, 6, 2, 6, 5, 2, 5]], "attributes": {"levels": 3}}
     rle = {"id": 2, "category_id": 2, "segmentation": {"size": [8, 10], "counts": [0, 8, 72]}, "iscrowd": 1}
@@ -86,6 +108,15 @@ def test_from_coco_reads_polygons_and_rle() -> None:
     assert (house.box, house.area, house.attributes) == ((2, 2, 6, 5), 12, {"levels": "3"})
     assert (grass.box, grass.is_thing) == ((0, 0, 1, 8), False)
     assert scene.vocabulary == {"house", "grass"}
+
+
+def test_from_coco_takes_a_crowd_for_stuff() -> None:
+    """``iscrowd`` marks things run together, which nobody can count."""
+    part = {"category_id": 1, "segmentation": [[2, 2, 6, 2, 6, 5, 2, 5]]}
+    categories = {1: {"name": "house"}}
+    crowd, single, plain = ({**part, "id": 1, "iscrowd": 1}, {**part, "id": 2, "iscrowd": 0}, {**part, "id": 3})
+    scene = Scene.from_coco({"width": 10, "height": 8}, [crowd, single, plain], categories)
+    assert [item.is_thing for item in scene.objects] == [False, True, True]
 
 
 @pytest.mark.parametrize("segmentation", [{"size": [9, 9], "counts": [81]}, {"size": [8, 10]}, None])

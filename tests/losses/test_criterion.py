@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segearth.config import LossConfig
-from segearth.losses.criterion import Criterion, point_bce, point_dice, text_loss
+from segearth.losses.criterion import Criterion, Losses, point_bce, point_dice, text_loss
 from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
 
 
@@ -73,6 +75,105 @@ def test_padding_is_not_supervised() -> None:
     # Half a pixel at the frame's edge reads as half a target, hence not zero.
     assert float(criterion.mask_losses([logits], batch_of(masks, valid))[0]) < 2
     assert float(criterion.mask_losses([logits], batch_of(masks))[0]) > 4
+
+
+def test_each_question_is_weighed_by_its_own_images_padding() -> None:
+    """Two images padded on opposite sides; logits are right on the image alone, so only the padding could cost."""
+    torch.manual_seed(0)
+    left = torch.zeros(32, 32, dtype=torch.bool)
+    left[:, :16] = True
+    valid = torch.stack([left, ~left])
+    for index in (torch.tensor([0, 1, 1]), torch.tensor([1])):  # nobody asks about the first image
+        masks = torch.ones(len(index), 32, 32)
+        batch = replace(batch_of(masks, valid), image_index=index)
+        shown = F.interpolate(valid[index, None].float(), (64, 64))[:, 0] > 0.5
+        logits = torch.where(shown, 20.0, -20.0)
+        bce, dice = Criterion(LossConfig(num_points=512)).mask_losses([logits], batch)
+        assert bce < 2  # half a cell at each edge; 10 and more where padding is supervised
+        swapped, _ = Criterion(LossConfig(num_points=512)).mask_losses([-logits], batch)
+        assert swapped > 17
+        assert dice < 0.1
+
+
+def test_losses_are_summed_over_depths_and_averaged_over_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points in the middle of cells, so that every value is known."""
+    cells = (torch.arange(4) + 0.5) / 4
+    grid = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), -1).view(1, 16, 2)
+    monkeypatch.setattr("segearth.losses.criterion.uncertain_points", lambda flat, *_: grid.repeat(len(flat), 1, 1))
+    masks = torch.zeros(2, 4, 4)
+    masks[0, :2] = 1.0
+    masks[1, 0, 0] = 0.25  # a quarter of a cell
+    first, last = torch.zeros(2, 4, 4), torch.full((2, 4, 4), -2.0)
+    last[0, :2] = 3.0
+    bce, dice = Criterion(LossConfig(num_points=16)).mask_losses([first, last], batch_of(masks))
+
+    def cost(logit: float, target: float) -> float:
+        return math.log1p(math.exp(-abs(logit))) + max(logit, 0) - logit * target
+
+    log2 = math.log(2)
+    right = (cost(3, 1) + cost(-2, 0)) / 2
+    small = (cost(-2, 0.25) + 15 * cost(-2, 0)) / 16
+    assert bce.item() == pytest.approx((log2 + right) / 2 + (log2 + small) / 2, rel=1e-5)
+
+    def one_minus(overlap: float, both: float) -> float:
+        return 1 - (2 * overlap + 1) / (both + 1)
+
+    p3, p2 = 1 / (1 + math.exp(-3)), 1 / (1 + math.exp(2))
+    expected = one_minus(4, 8 + 8) + one_minus(8 * p3, 8 * p3 + 8 * p2 + 8)
+    expected += one_minus(0.125, 8 + 0.25) + one_minus(0.25 * p2, 16 * p2 + 0.25)
+    assert dice.item() == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_points_are_drawn_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def points(flat: torch.Tensor, *how: object) -> torch.Tensor:
+        asked.append((tuple(flat.shape), *how))
+        return torch.rand(len(flat), 6, 2)
+
+    monkeypatch.setattr("segearth.losses.criterion.uncertain_points", points)
+    config = LossConfig(num_points=6, oversample_ratio=2.5, importance_ratio=0.5)
+    Criterion(config).mask_losses([torch.zeros(2, 4, 8)] * 3, batch_of(torch.zeros(2, 4, 8)))
+    assert asked == [((6, 4, 8), 6, 2.5, 0.5)]
+
+
+def test_the_total_is_weighted() -> None:
+    torch.manual_seed(0)
+    config = LossConfig(bce=2.0, dice=3.0, presence=5.0, text=7.0, num_points=16)
+    batch = batch_of((torch.rand(2, 8, 8) > 0.5).float())
+    labels = torch.tensor([[-100, 2, -100], [-100, -100, -100]])
+    batch.text = labelled(labels)
+    queries = QueryEmbeddings(torch.zeros(2, 4), batch.image_index, torch.randn(2, 3, 4))
+    output = MaskOutput(torch.randn(2, 4, 4), torch.randn(2), [torch.randn(2, 4, 4)])
+
+    def losses(config: LossConfig, queries: QueryEmbeddings = queries) -> Losses:
+        torch.manual_seed(1)
+        return Criterion(config)(output, queries, batch, Head())  # type: ignore[arg-type]
+
+    found = losses(config)
+    parts = [found.bce, found.dice, found.presence, found.text]
+    assert all(part > 0 for part in parts)
+    expected = sum(weight * part for weight, part in zip((2, 3, 5, 7), parts, strict=True))
+    assert found.total.item() == pytest.approx(float(expected), rel=1e-6)
+    torch.manual_seed(1)
+    bce, dice = Criterion(config).mask_losses([*output.auxiliary, output.mask_logits], batch)
+    assert (found.bce, found.dice) == (bce, dice)
+    assert found.text == text_loss(queries.hidden_states, batch.text, Head())  # type: ignore[arg-type]
+    for silent in (losses(replace(config, text=0.0)), losses(config, replace(queries, hidden_states=None))):
+        assert silent.text == 0
+        assert silent.total.item() == pytest.approx(float(expected - 7 * found.text), rel=1e-6)
+    batch.placeholder = True
+    nothing = losses(config)
+    assert [nothing.total, nothing.bce, nothing.dice, nothing.presence, nothing.text] == [0.0] * 5
+
+
+def test_half_precision_is_not_summed_in_half_precision() -> None:
+    batch = batch_of(torch.ones(1, 4, 4))
+    queries = QueryEmbeddings(torch.zeros(1, 4), batch.image_index, torch.randn(1, 3, 4).bfloat16())
+    batch.text = labelled(torch.tensor([[-100, 2, 1]]))
+    output = MaskOutput(torch.randn(1, 4, 4).bfloat16(), torch.randn(1).bfloat16())
+    losses = Criterion(LossConfig(num_points=4))(output, queries, batch, Head())  # type: ignore[arg-type]
+    assert {getattr(losses, name).dtype for name in ("total", "bce", "dice", "presence", "text")} == {torch.float32}
 
 
 class Head:
