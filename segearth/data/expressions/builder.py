@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -97,7 +96,6 @@ class ExpressionBuilder:
         """Returns up to ``max_questions`` verified questions without masks."""
         verifier = Verifier(scene, self.table, self.settings.margins)
         streams = {kind: self._stream(kind, verifier, rng) for kind, share in self.settings.mix.items() if share > 0}
-        asked: Counter[tuple[Claim, str]] = Counter()
         texts: set[str] = set()
         out: list[Expression] = []
         while streams and len(out) < self.settings.max_questions:
@@ -112,7 +110,6 @@ class ExpressionBuilder:
             text = question_text(claim, referents, self.table, rng)
             if text not in texts:
                 texts.add(text)
-                asked[claim, kind] += 1
                 out.append(Expression(text, kind, answer_text(claim, referents, scene, self.table), claim, referents))
         return out
 

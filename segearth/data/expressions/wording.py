@@ -44,7 +44,7 @@ def answer_text(claim: Claim, referents: Referents, scene: Scene, table: Table) 
     """Words the answer: "The 5 buildings.", "The road.", "There is no ship in this image."."""
     if claim.absent:
         return _absence_answer(claim, table)
-    if claim.need is None and (claim.about_individuals or claim.region or claim.attribute):
+    if claim.need is None and not claim.about_all:
         many = len(referents.ids) != 1 or table.words(claim.categories[0]).mass
         return _sentence(_phrase(claim, many, table, None))
     chosen = set(referents.ids)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from village import village
+
+from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings, ExpressionBuilder
+from segearth.data.expressions.claims import Claim, Margins
+from segearth.data.expressions.propose import PROPOSERS
+from segearth.data.expressions.table import load_table
+from segearth.data.scene import Scene
+from segearth.data.synthetic import draw_scene
+from segearth.errors import ConfigError
+
+TABLE = load_table()
+RICH = draw_scene(np.random.default_rng(14), 192)[1]
+
+
+def asked(scene: Scene, seed: int = 0, **settings: object) -> list:
+    return ExpressionBuilder(TABLE, BuilderSettings(**settings)).expressions(scene, np.random.default_rng(seed))
+
+
+def test_the_first_question_of_a_scene_follows_the_mix() -> None:
+    """Kinds are drawn by their shares: 3 to 1 gives three quarters, not a half and not all."""
+    mix = {"position": 3.0, "absent": 1.0}
+    first = Counter(asked(village(), seed, max_questions=1, mix=mix)[0].kind for seed in range(400))
+    assert 265 <= first["position"] <= 335  # 300 expected, 4 standard deviations either way
+    assert sum(first.values()) == 400
+
+
+def test_over_many_scenes_each_kind_has_its_share() -> None:
+    mix = {"class": 0.2, "position": 0.5, "absent": 0.3}
+    kinds: Counter[str] = Counter()
+    for seed in range(150):
+        kinds.update(e.kind for e in asked(RICH, seed, max_questions=4, mix=mix, paraphrases=8))
+    assert sum(kinds.values()) == 600
+    assert kinds["position"] == pytest.approx(300, abs=50)
+    assert kinds["absent"] == pytest.approx(180, abs=45)
+
+
+@pytest.mark.parametrize(
+    ("share", "most_questions", "cap"),
+    [(0.13, 8, 3), (0.13, 16, 5), (0.2, 8, 4), (0.01, 8, 1), (0.3, 4, 3)],  # 2.5 times the share, one at least
+)
+def test_a_kind_is_capped_where_others_run_out(share: float, most_questions: int, cap: int) -> None:
+    empty = Scene(100, 100, [], frozenset(TABLE.classes))
+    found = asked(empty, max_questions=most_questions, mix={"class": 1 - share, "absent": share})
+    assert [e.kind for e in found] == ["absent"] * cap
+
+
+def test_a_capped_kind_leaves_the_rest_to_others() -> None:
+    found = asked(RICH, max_questions=8, mix={"position": 0.9, "absent": 0.1})
+    kinds = Counter(e.kind for e in found)
+    assert len(found) == 8 and 1 <= kinds["absent"] <= 2 and kinds["position"] == 8 - kinds["absent"]
+
+
+def test_no_more_than_asked_for_and_a_kind_of_no_share_is_not_asked() -> None:
+    assert len(asked(RICH, max_questions=5)) == 5
+    assert asked(RICH, max_questions=0) == []
+    only = asked(village(), mix={"class": 1.0, "absent": 0.0}, max_questions=50)
+    assert {e.kind for e in only} == {"class"}
+
+
+def test_nothing_known_nothing_asked() -> None:
+    assert asked(Scene(64, 64, [])) == []
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_meaning_is_asked_again_only_in_other_words(times: int) -> None:
+    most = 0
+    for seed in range(30):
+        found = asked(village(), seed, max_questions=60, paraphrases=times, mix={"class": 1.0, "size": 1.0})
+        texts = [e.text for e in found]
+        assert len(set(texts)) == len(texts)
+        per_meaning = Counter((e.claim, e.kind) for e in found)
+        assert max(per_meaning.values()) <= times
+        most = max(most, *per_meaning.values())
+    assert most == times
+
+
+def test_same_generator_same_questions() -> None:
+    builder = ExpressionBuilder(TABLE, BuilderSettings(max_questions=30))
+    first, second = (builder.build(RICH, np.random.default_rng(5)) for _ in range(2))
+    assert [q.text for q in first] == [q.text for q in second]
+    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(first, second, strict=True))
+    assert [q.text for q in first] != [q.text for q in builder.build(RICH, np.random.default_rng(6))]
+
+
+def test_a_question_holds_what_its_expression_says() -> None:
+    scene = village()
+    for found in asked(scene, max_questions=30, paraphrases=1):
+        question = found.question(scene)
+        assert (question.text, question.answer, question.kind) == (found.text, found.answer, found.kind)
+        assert question.task == ("reasoning" if found.claim.need is not None else "referring")
+        assert np.array_equal(question.mask, scene.union_mask(found.referents.ids, found.referents.within))
+        assert question.mask.any() == (found.kind != "absent")
+
+
+def test_stuff_in_a_place_is_cut_in_the_question_too() -> None:
+    found = asked(village(), max_questions=60, mix={"position": 1.0})
+    (road,) = [e for e in found if e.claim == Claim(("road",), region="left half")][:1]
+    assert np.flatnonzero(road.question(village()).mask.any(axis=0)).tolist() == list(range(50))
+
+
+def test_margins_and_table_reach_the_claims() -> None:
+    scene = replace(village(), incomplete=frozenset(("building",)))
+    classes = dict(mix={"class": 1.0}, max_questions=40)
+    assert ("building",) in {e.claim.categories for e in asked(scene, **classes)}
+    never = asked(scene, **classes, margins=Margins(ask_incomplete=False))
+    assert never and ("building",) not in {e.claim.categories for e in never}
+    renamed = replace(TABLE, classes={**TABLE.classes, "road": TABLE.classes["ship"]})
+    builder = ExpressionBuilder(renamed, BuilderSettings(mix={"class": 1.0}, max_questions=40))
+    assert any("ship" in q.text for q in builder.build(village(), np.random.default_rng(0)))
+
+
+def test_defaults_are_the_built_in_table_and_mix() -> None:
+    builder = ExpressionBuilder()
+    assert builder.table == TABLE and builder.settings == BuilderSettings()
+    assert builder.settings.max_questions == 8 and builder.settings.mix == DEFAULT_MIX
+    assert sum(DEFAULT_MIX.values()) == pytest.approx(1) and set(DEFAULT_MIX) == set(PROPOSERS)
+
+
+def test_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="mix: unknown kind 'positon'; did you mean 'position'"):
+        ExpressionBuilder(TABLE, BuilderSettings(mix={"positon": 1.0}))
