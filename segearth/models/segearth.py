@@ -22,7 +22,15 @@ from segearth.layers.blocks import Freezable
 from segearth.layers.checkpointing import set_recomputed
 from segearth.models.description_projector import pool_description
 from segearth.models.readme import write_readme
-from segearth.structures import Batch, EncodedText, ImageFeatures, MaskOutput, QueryEmbeddings, Question
+from segearth.structures import (
+    Batch,
+    EncodedText,
+    ImageFeatures,
+    MaskOutput,
+    PromptMemory,
+    QueryEmbeddings,
+    Question,
+)
 from segearth.utils.hub import find_source
 
 if TYPE_CHECKING:
@@ -104,9 +112,22 @@ class SegEarth(Freezable, ModelHubMixin):
         """Puts the words that open every prompt before ``(B, S, D)`` image tokens: ``(B, P, D)``."""
         if not self.prompt_encoder.before_image:  # an empty look-up would cost a gradient the size of the table
             return image_tokens.to(self.language_model.dtype)
-        ids = torch.tensor(self.prompt_encoder.before_image).to(image_tokens.device, non_blocking=True)
-        words = self.language_model.embed(ids).expand(len(image_tokens), -1, -1)
-        return torch.cat([words, image_tokens.to(words.dtype)], 1)
+        return _after(self.language_model.embed(self._words_before(image_tokens.device)), image_tokens)
+
+    def _words_before(self, device: torch.device) -> Tensor:
+        return torch.tensor(self.prompt_encoder.before_image, dtype=torch.long).to(device, non_blocking=True)
+
+    def _embed_all(self, features: ImageFeatures, text: EncodedText) -> tuple[PromptMemory, Tensor]:
+        """Looks up the words before the image, where nothing is remembered of them, and those after it.
+
+        At once: the gradient of each look-up is a tensor of the whole table's size, 0.4 GiB in the published shape.
+        """
+        if features.prompt.cache is not None or not self.prompt_encoder.before_image:
+            return features.prompt, self.language_model.embed(text.input_ids)
+        before = self._words_before(text.input_ids.device)
+        embeds = self.language_model.embed(torch.cat([before, text.input_ids.flatten()]))
+        words, after = embeds.split([len(before), text.input_ids.numel()])
+        return PromptMemory(_after(words, features.image_tokens)), after.unflatten(0, text.input_ids.shape)
 
     def encode_text(self, features: ImageFeatures, text: EncodedText, image_index: Tensor) -> QueryEmbeddings:
         """Reads prompts with the language model and projects each description to a query.
@@ -116,8 +137,8 @@ class SegEarth(Freezable, ModelHubMixin):
             text: ``N`` encoded prompts.
             image_index: ``(N,)`` ascending, on the host; which image each prompt is about.
         """
-        embeds = self.language_model.embed(text.input_ids)
-        hidden = self.language_model.hidden_states(features.prompt, embeds, text.lengths, image_index, text.openings)
+        prompt, embeds = self._embed_all(features, text)
+        hidden = self.language_model.hidden_states(prompt, embeds, text.lengths, image_index, text.openings)
         pooled = pool_description(hidden, text.description_mask)
         queries = self.description_projector(pooled, features.media, image_index)
         return QueryEmbeddings(queries, image_index, hidden)
@@ -253,6 +274,11 @@ class SegEarth(Freezable, ModelHubMixin):
             model = build_model(config, load_weights=False)
         load_weights(model, folder / WEIGHTS_FILE)
         return model.eval()
+
+
+def _after(words: Tensor, image_tokens: Tensor) -> Tensor:
+    """Puts ``(B, S, D)`` image tokens after ``(P0, D)`` words: ``(B, P0 + S, D)``."""
+    return torch.cat([words.expand(len(image_tokens), -1, -1), image_tokens.to(words.dtype)], 1)
 
 
 class WithoutRandomStart(TorchFunctionMode):

@@ -169,6 +169,22 @@ def test_training_reads_once_what_the_questions_of_an_image_share() -> None:
     assert lengths == [shared + own]
 
 
+def test_all_words_of_a_training_step_are_looked_up_at_once() -> None:
+    """Each look-up more costs a gradient of the whole table's size."""
+    model = small("phi")
+    gradients: list[str] = []
+    features = model.encode_image(images())
+    queries = model.encode_text(features, model.prompt_encoder.encode(QUESTIONS), INDEX)
+    todo, seen = [queries.queries.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            gradients += [node.name()] if "Embedding" in node.name() else []
+            todo += [following for following, _ in node.next_functions]
+    assert gradients == ["EmbeddingBackward0"]
+
+
 def test_the_prompt_up_to_the_image_is_read_once() -> None:
     model = small("phi")
     lengths = rows_read(model)
