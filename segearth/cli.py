@@ -205,8 +205,14 @@ def bench(
     size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 1024,
     questions: Annotated[str, typer.Option(help="How many to ask of one image, in turn.")] = "1,8,32,128",
     training: Annotated[bool, typer.Option(help="Also measure training steps.")] = True,
+    wording: Annotated[str, typer.Option(help="Questions: sentences as in data sets, or short.")] = "sentences",
+    batches: Annotated[str, typer.Option(help="Also so many images at once, such as 1,4,16.")] = "",
     sizes: Annotated[str, typer.Option(help="Also take in images of these sides, such as 512,1024,2048.")] = "",
     shape_only: Annotated[bool, typer.Option(help="Random weights, packaged tokenizer: no hub is asked.")] = False,
+    template: Annotated[
+        str | None, typer.Option(help="With --shape-only: another prompt, such as segearth_r1, the published one.")
+    ] = None,
+    multiply_adds: Annotated[bool, typer.Option(help="Also count them (fvcore).")] = True,
     onnx: Annotated[bool, typer.Option(help="Also run the ONNX graphs in onnxruntime.")] = False,
     repeats: Annotated[int, typer.Option(help="Counted rounds; medians are taken.")] = 3,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -214,8 +220,9 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and benchmark.md.")] = None,
 ) -> None:
     """Measures a model beside the naive way of using the same weights."""
-    from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
-    from segearth.errors import UnknownNameError
+    from segearth.benchmark.suite import BenchmarkConfig, build_shape, run_benchmark
+    from segearth.benchmark.tables import as_markdown
+    from segearth.errors import ConfigError, UnknownNameError
     from segearth.inference.precision import set_precision
     from segearth.utils.files import check_output_folder
     from segearth.utils.processes import own_device
@@ -224,12 +231,15 @@ def bench(
         check_output_folder(out)
     if precision not in ("fp32", "bf16"):  # whole numbers cannot be trained
         raise UnknownNameError("precision", precision, ["fp32", "bf16"])
-    counts, sides = _numbers(questions), _numbers(sizes)
-    opened = build_shape(model) if shape_only else open_model(model)
+    if template and not shape_only:
+        raise ConfigError("--template goes with --shape-only: weights keep the prompt that they were trained with")
+    counts, several, sides = _numbers(questions), _numbers(batches), _numbers(sizes)
+    opened = build_shape(model, template) if shape_only else open_model(model)
     set_precision(opened.to(device or own_device()), precision)
     config = BenchmarkConfig(
-        size=size, questions=counts, training=training, sizes=sides, onnx=onnx, repeats=repeats
-    )
+        size=size, questions=counts, wording=wording, training=training, batches=several, sizes=sides,
+        multiply_adds=multiply_adds, onnx=onnx, repeats=repeats,
+    )  # fmt: skip
     typer.echo(as_markdown(run_benchmark(opened, model, config, out)))
 
 

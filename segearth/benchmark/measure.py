@@ -55,13 +55,32 @@ def peak_memory(work: Callable[[], Any], device: torch.device) -> int | None:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    before = _start_peak()
+    if before is None:
+        return None
+    work()
+    return _peak() - before
+
+
+def peak_resident(work: Callable[[], Any], device: torch.device) -> int | None:
+    """Returns the bytes of this process that are in memory at a work's peak, its libraries and weights included.
+
+    ``None`` on a GPU, and where the system is not Linux.
+    """
+    if device.type != "cpu" or _start_peak() is None:
+        return None
+    work()
+    return _peak()
+
+
+def _start_peak() -> int | None:
+    """Lets the peak start again from what is resident now, and returns that."""
+    gc.collect()
     if not RESET.exists():
         return None
     release_memory()
-    RESET.write_text("5", encoding="ascii")  # the peak starts again from what is resident now
-    before = _peak()
-    work()
-    return _peak() - before
+    RESET.write_text("5", encoding="ascii")
+    return _peak()
 
 
 def _peak() -> int:

@@ -1,4 +1,4 @@
-"""How much of the time deformable sampling takes: by its definition, and as it is done here."""
+"""How long deformable sampling takes, by its definition and as it is done here, and how far from a plain copy it is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from segearth.benchmark.measure import alternate
 from segearth.layers.deformable_attention import Sampler, multi_scale_sample, multi_scale_sample_definition
 from segearth.models.segearth import SegEarth
 
+COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes: far more than any cache holds
 
-def measure_sampling(model: SegEarth, image: Tensor, repeats: int) -> dict[str, dict[str, float]]:
+
+def measure_sampling(model: SegEarth, image: Tensor, repeats: int) -> dict[str, Any]:
     """Times the sampling of all layers of the pixel decoder, where the first layer really reads.
 
     Args:
@@ -24,7 +26,9 @@ def measure_sampling(model: SegEarth, image: Tensor, repeats: int) -> dict[str, 
         repeats: Counted rounds; medians are taken.
 
     Returns:
-        Seconds by way (``"definition"``, ``"here"``): ``"forward"``, and ``"both"`` with the backward pass.
+        ``"seconds"`` by way (``"definition"``, ``"here"``): ``"forward"``, and ``"both"`` with the backward pass;
+        ``"least bytes"`` of the same two: what has to be read and written if nothing is read twice;
+        ``"copied bytes per second"``: read and written by a plain copy on the same device.
     """
     value, shapes, locations, weights = _first_layer(model, image)
     inputs = [tensor.detach().requires_grad_() for tensor in (value, locations, weights)]
@@ -40,7 +44,21 @@ def measure_sampling(model: SegEarth, image: Tensor, repeats: int) -> dict[str, 
     works |= {(way, "both"): both(sample) for way, sample in ways.items()}
     seconds = alternate(works, repeats, image.device)
     layers = len(model.pixel_decoder.layers)
-    return {way: {part: layers * median(seconds[way, part]) for part in ("forward", "both")} for way in ways}
+    read, written = value.nbytes + locations.nbytes + weights.nbytes, value[0, 0].nbytes * weights[..., 0, 0, 0].numel()
+    # Backward reads inputs and the sums' gradient, and writes the inputs' gradients.
+    traffic = {"forward": read + written, "both": read + written + 2 * read + written}
+    return {
+        "seconds": {way: {part: layers * median(seconds[way, part]) for part in traffic} for way in ways},
+        "least bytes": {part: layers * count for part, count in traffic.items()},
+        "copied bytes per second": _copied_bytes_per_second(image.device, repeats),
+    }
+
+
+def _copied_bytes_per_second(device: torch.device, repeats: int) -> float:
+    source = torch.zeros(COPIED["cuda" if device.type == "cuda" else "cpu"], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = alternate({"": lambda: target.copy_(source)}, 3 * repeats, device)[""]
+    return 2 * source.nbytes / median(seconds)
 
 
 @torch.no_grad()

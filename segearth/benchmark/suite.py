@@ -18,20 +18,35 @@ from torch import Tensor
 
 from segearth.benchmark.flops import count_flops
 from segearth.benchmark.graphs import check_onnx, measure_onnx
-from segearth.benchmark.measure import alternate, peak_memory
+from segearth.benchmark.measure import alternate, peak_memory, peak_resident
 from segearth.benchmark.naive import naive_answer, naive_parts
 from segearth.benchmark.sampling import measure_sampling
+from segearth.benchmark.tables import as_markdown
 from segearth.config import LossConfig
+from segearth.errors import UnknownNameError
 from segearth.losses.criterion import Criterion
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
-from segearth.structures import Batch, EncodedText, Question
+from segearth.structures import Batch, EncodedText, ImageFeatures, Question
 from segearth.utils.files import write_text
 from segearth.utils.memory import give_back_freed_memory, keep_freed_memory
 from segearth.zoo.lookup import model_config
 
 logger = logging.getLogger(__name__)
-WORDS = ["the buildings", "the largest ship near the pier", "the road that leads to the airport", "flooded fields"]
+WORDINGS: dict[str, list[str]] = {
+    "short": ["the buildings", "the largest ship near the pier", "the road to the airport", "flooded fields"],
+    # As long as those of reasoning data sets; the first, which the naive way is timed with, is about the mean of all.
+    "sentences": [
+        "Which of these roofs are large and flat enough to carry several rows of solar panels?",
+        "Which area could serve as a landing place for a helicopter if all roads were blocked in an emergency?",
+        "Where would large ships be moored so that goods can be loaded and unloaded quickly?",
+        "the largest storage tank to the left of the harbour, close to the main road and the railway line",
+        "Which part of the image would be under water first if the river rose by a metre after heavy rain?",
+        "the bridge that crosses the river in the upper right part of the image, next to the sports field",
+        "Where could several hundred people find open space and shelter after an earthquake?",
+        "the two aeroplanes that stand closest to the terminal building, on the right of the runway",
+    ],
+}
 TOGETHER = 32  # questions read and decoded in one go
 
 
@@ -43,7 +58,10 @@ class BenchmarkConfig:
         size: Side of the square image in pixels.
         questions: How many are asked of one image, in turn.
         training: Also measure training steps, with one and with six questions an image.
+        wording: ``"sentences"`` asks what data sets ask; ``"short"`` names things in a few words.
+        batches: Also take in several images at once and ask one question of each.
         sizes: Also encode square images of these sides.
+        multiply_adds: Also count them, which runs each part once more.
         onnx: Also run the ONNX graphs in onnxruntime (float32 on a CPU).
         repeats: Counted rounds; medians are taken.
         seed: Decides image and targets.
@@ -51,8 +69,11 @@ class BenchmarkConfig:
 
     size: int = 1024
     questions: list[int] = field(default_factory=lambda: [1, 8, 32, 128])
+    wording: str = "sentences"
     training: bool = True
+    batches: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    multiply_adds: bool = True
     onnx: bool = False
     repeats: int = 3
     seed: int = 0
@@ -63,7 +84,8 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measures a model where it is and in the precision it has.
 
-    Memory comes first; from then on the process keeps what it frees (see ``segearth.utils.memory``).
+    Memory comes first, and what it is worth that the process keeps what it frees (see ``segearth.utils.memory``); then
+    it keeps it.
 
     Args:
         model: On the device to measure.
@@ -77,28 +99,38 @@ def run_benchmark(
     Raises:
         MissingExtraError: ``config.onnx`` without onnx, onnxscript or onnxruntime.
         ConfigError: ``config.onnx`` and the model is not in float32 on a CPU.
+        UnknownNameError: No such wording.
     """
     if config.onnx:
         check_onnx(model)
-    give_back_freed_memory()
+    if config.wording not in WORDINGS:
+        raise UnknownNameError("wording", config.wording, WORDINGS)
     torch.manual_seed(config.seed)
     bench = _Bench(model, config)
-    memory = bench.memory()
-    keep_freed_memory()
     figures: dict[str, Any] = {
         "model": name,
         "size": config.size,
         "dtype": str(model.dtype).removeprefix("torch."),
         "machine": machine(model.device),
+        "tokens": bench.tokens(),
         "agreement": bench.agreement(),
-        "peak bytes": memory,
-        "parts": bench.parts(),
-        "prediction": bench.prediction(),
     }
+    keep_freed_memory()
+    resident = bench.resident() if config.training else {}
+    give_back_freed_memory()
+    figures["peak bytes"] = bench.memory() | resident
+    given_back = bench.alternatives() if model.device.type == "cpu" else {}
+    keep_freed_memory()
+    figures["parts"] = bench.parts()
+    figures["prediction"] = bench.prediction()
+    if config.batches:
+        figures["batches"] = bench.batches()
     if config.sizes:
         figures["sizes"] = bench.sizes()
     if config.training:
         figures["training"] = bench.training()
+    if given_back:
+        figures["freed memory given back"] = given_back
     figures["deformable attention"] = measure_sampling(model, bench.image, config.repeats)
     if config.onnx:
         figures["onnx"] = measure_onnx(model, bench.image, bench.questions(5), config.repeats)
@@ -108,11 +140,12 @@ def run_benchmark(
     return figures
 
 
-def build_shape(name: str) -> SegEarth:
+def build_shape(name: str, template: str | None = None) -> SegEarth:
     """Builds a model of the zoo with random weights and the packaged tokenizer; its speed is the real one's.
 
     Args:
         name: As in ``segearth zoo list``. The vocabulary keeps its language model's size.
+        template: Its prompt template, such as ``"segearth_r1"``, the published one; the model's own if left out.
     """
     from transformers import AutoConfig
 
@@ -122,6 +155,7 @@ def build_shape(name: str) -> SegEarth:
         size = AutoConfig.for_model(language.model_type).vocab_size
         language.config = {"vocab_size": size, **language.config}
     language.pretrained, config.text.tokenizer = None, "aerial"
+    config.text.template = template or config.text.template
     return build_model(config, load_weights=False)
 
 
@@ -138,7 +172,25 @@ class _Bench:
         self.image = torch.randn(1, 3, config.size, config.size).to(model.device, model.dtype)
 
     def questions(self, count: int) -> list[Question]:
-        return [Question(f"{WORDS[i % len(WORDS)]} {i}", answer="There it is.") for i in range(count)]
+        words = WORDINGS[self.config.wording]
+        return [Question(words[i % len(words)], answer="There it is.") for i in range(count)]
+
+    def tokens(self) -> dict[str, Any]:
+        """How many tokens a prompt has, part by part, up to and including ``[SEG]``."""
+        encoder, questions = self.model.prompt_encoder, self.questions(max(self.config.questions))
+        text = encoder.encode(questions)
+        own = [length - opening for length, (_, opening) in zip(text.lengths, text.openings, strict=True)]
+        features = self._features()
+        return {
+            "before the image": len(encoder.before_image),
+            "of the image": features.image_tokens.shape[1],
+            "shared by a task": text.openings[0][1],
+            "of a question": {"least": min(own), "mean": sum(own) / len(own), "most": max(own)},
+        }
+
+    @torch.no_grad()
+    def _features(self) -> ImageFeatures:
+        return self.model.encode_image(self.image)
 
     def _text(self, questions: list[Question], **options: bool) -> EncodedText:
         return self.model.prompt_encoder.encode(questions, **options).to(self.device)
@@ -192,7 +244,9 @@ class _Bench:
         seconds = alternate(works, self.config.repeats, self.device)
         figures: dict[str, dict[str, dict[str, float]]] = {"ours": {}, "naive": {}}
         for (way, name), work in works.items():
-            figures[way][name] = {"seconds": median(seconds[way, name]), "multiply-adds": count_flops(model, work)}
+            figures[way][name] = {"seconds": median(seconds[way, name])}
+            if self.config.multiply_adds:
+                figures[way][name]["multiply-adds"] = count_flops(model, work)
         return figures
 
     def prediction(self) -> dict[str, Any]:
@@ -215,6 +269,18 @@ class _Bench:
                 "a further question's share of the first": further,
             }
         return {"naive seconds": naive, "questions": rows, "rounds": seconds}
+
+    def batches(self) -> dict[str, dict[str, float]]:
+        """Seconds for several images taken in at once, and one question of each."""
+        works = {str(count): partial(self._ask_each, count) for count in self.config.batches}
+        seconds = {name: median(rounds) for name, rounds in alternate(works, self.config.repeats, self.device).items()}
+        return {name: {"seconds": s, "images per second": int(name) / s} for name, s in seconds.items()}
+
+    @torch.no_grad()
+    def _ask_each(self, count: int) -> Any:
+        features = self.model.encode_image(self.image.expand(count, -1, -1, -1))
+        queries = self.model.encode_text(features, self._text(self.questions(count)), torch.arange(count))
+        return self.model.decode_masks(features, queries)
 
     def sizes(self) -> dict[str, dict[str, float]]:
         """Seconds for taking in larger and larger images."""
@@ -240,6 +306,25 @@ class _Bench:
             "pairs ratio": _ratio(rounds["naive"], rounds["6"], 6),
             "rounds": rounds,
         }
+
+    def alternatives(self) -> dict[str, dict[str, list[float]]]:
+        """Rounds of a first question and of a training step, both ways, under the memory policy of the moment."""
+        rounds = max(1, self.config.repeats // 2)
+        first: dict[str, Callable[[], Any]] = {"1": partial(self._answer, 1), "naive": self._naive}
+        figures = {"a first question": alternate(first, rounds, self.device)}
+        if self.config.training:
+            with self._steps() as works:
+                steps = {name: works[name] for name in first}
+                figures["a training step, one question"] = alternate(steps, rounds, self.device)
+        return figures
+
+    def resident(self) -> dict[str, dict[str, int | None]]:
+        """Bytes of the whole process at the peak of a training step, and of the weights and gradients in it."""
+        with self._steps() as works:
+            figures = {name: peak_resident(works[name], self.device) for name in ("1", "6", "naive")}
+            held = [tensor for p in self.model.parameters() for tensor in (p, p.grad) if tensor is not None]
+            figures["weights and gradients"] = sum(tensor.nbytes for tensor in held)
+        return {"process in a training step": figures}
 
     def memory(self) -> dict[str, dict[str, int | None]]:
         """Bytes that are needed at the peak, beyond weights and, in a training step, gradients."""
@@ -288,97 +373,8 @@ class _Bench:
 def _ratio(naive: list[float], ours: list[float], times: int = 1) -> dict[str, float]:
     """How many times faster than ``times`` naive works: in each round, since a machine slows down between rounds."""
     ratios = [times * long / short for long, short in zip(naive, ours, strict=True)]
-    return {"median": median(ratios), "least": min(ratios), "most": max(ratios)}
-
-
-def as_markdown(figures: dict[str, Any]) -> str:
-    """Returns the figures as tables."""
-    box, parts = figures["machine"], figures["parts"]
-    lines = [
-        f"`{figures['model']}`, {figures['size']} px, {figures['dtype']}, {box['device']} ({box['name']}, "
-        f"{box['capability']}, {box['threads']} threads), torch {box['torch']}; logits of both ways agree to "
-        f"{figures['agreement']:.1e}.", "",
-        "| part of a first question | seconds | naive | billion multiply-adds | naive |", "|---|---:|---:|---:|---:|",
-        *(_part(name, *(parts[way].get(name) for way in ("ours", "naive"))) for name in parts["ours"]),
-        "| multiply-adds in all | | | " + " | ".join(_multiply_adds(parts[way]) for way in ("ours", "naive")) + " |",
-        "",
-        "| questions on one image | seconds | naive | ratio (rounds) | questions/s | a further question, of first |",
-        "|---:|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
-    for count, row in figures["prediction"]["questions"].items():
-        share = row["a further question's share of the first"]
-        lines.append(
-            f"| {count} | {row['seconds']:.2f} | {row['naive seconds']:.1f} | {_times(row['ratio'])} | "
-            f"{row['questions per second']:.3f} | {'' if share is None else f'{share:.1%}'} |"
-        )
-    if "sizes" in figures:
-        lines += ["", "| image side | seconds | seconds a megapixel | GiB |", "|---:|---:|---:|---:|"]
-        for side, row in figures["sizes"].items():
-            peak = _gib(figures["peak bytes"]["sizes"][side])
-            lines.append(f"| {side} | {row['seconds']:.2f} | {row['seconds per megapixel']:.2f} | {peak} |")
-    if "training" in figures:
-        training = figures["training"]
-        lines += ["", "| training step | seconds | pairs/s | ratio (rounds) |", "|---|---:|---:|---:|"]
-        ratios = {"naive": "", "1": _times(training["step ratio"]), "6": _times(training["pairs ratio"])}
-        names = {"naive": "naive, one question", "1": "one question", "6": "six questions of one image"}
-        for key, label in names.items():
-            seconds, pairs = training["seconds"][key], training["pairs per second"][key]
-            lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]} |")
-    lines += ["", *_memory(figures["peak bytes"]), "", *_sampling(figures)]
-    if "onnx" in figures:
-        lines += ["", *_onnx(figures["onnx"])]
-    return "\n".join(lines) + "\n"
-
-
-def _sampling(figures: dict[str, Any]) -> list[str]:
-    questions, training = figures["prediction"], figures.get("training")
-    first = {"definition": questions["naive seconds"], "here": questions["questions"].get("1", {}).get("seconds")}
-    step = {"definition": training["seconds"]["naive"], "here": training["seconds"]["1"]} if training else None
-    lines = [
-        "| deformable sampling, all layers | forward, s | of a first question | with backward, s | of a step |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for way, seconds in figures["deformable attention"].items():
-        of_step = f"{seconds['both'] / step[way]:.0%}" if step else ""
-        of_first = f"{seconds['forward'] / first[way]:.0%}" if first[way] else ""
-        lines.append(f"| {way} | {seconds['forward']:.2f} | {of_first} | {seconds['both']:.2f} | {of_step} |")
-    return lines
-
-
-def _onnx(figures: dict[str, Any]) -> list[str]:
-    lines = ["| ONNX graph | PyTorch, s | onnxruntime, s | ratio |", "|---|---:|---:|---:|"]
-    for part, seconds in figures["parts"].items():
-        torch_s, runtime_s = seconds["torch"], seconds["onnxruntime"]
-        lines.append(f"| {part} | {torch_s:.4f} | {runtime_s:.4f} | {torch_s / runtime_s:.2f} |")
-    return [*lines, "", f"Mask logits of both differ by {figures['difference']:.1e} of the largest."]
-
-
-def _part(name: str, ours: dict[str, float] | None, naive: dict[str, float] | None) -> str:
-    digits = {"seconds": 3, "multiply-adds": 2}
-    figures = [f"{way[key]:.{digits[key]}f}" if way else "" for key in digits for way in (ours, naive)]
-    return f"| {name} | {' | '.join(figures)} |"
-
-
-def _times(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.2f} ({ratio['least']:.2f}-{ratio['most']:.2f})"
-
-
-def _multiply_adds(parts: dict[str, dict[str, float]]) -> str:
-    return f"{sum(part['multiply-adds'] for part in parts.values()):.2f}"
-
-
-def _memory(peaks: dict[str, dict[str, int | None]]) -> list[str]:
-    first, steps = peaks["first question"], peaks.get("training step", {})
-    rows = {"a first question": (first["ours"], first["naive"])}
-    if steps:
-        rows["a training step, one question"] = steps["1"], steps["naive"]
-        rows["a training step, six questions"] = steps["6"], steps["naive"]
-    lines = ["| memory beyond weights and gradients, at its peak | GiB | naive | of it |", "|---|---:|---:|---:|"]
-    for name, (ours, naive) in rows.items():
-        share = f"{ours / naive:.0%}" if ours and naive else ""
-        lines.append(f"| {name} | {_gib(ours)} | {_gib(naive)} | {share} |")
-    return lines
-
-
-def _gib(count: int | None) -> str:
-    return "?" if count is None else f"{count / 2**30:.2f}"
+    usual = median(ours)
+    return {
+        "median": median(ratios), "least": min(ratios), "most": max(ratios),
+        "to the fastest naive round": times * min(naive) / usual, "to the slowest": times * max(naive) / usual,
+    }  # fmt: skip

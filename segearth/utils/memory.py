@@ -29,10 +29,11 @@ def keep_freed_memory() -> None:
 def give_back_freed_memory() -> None:
     """Lets large tensors leave this process when they are freed, so that its resident memory is what is in use.
 
-    Left alone the C library keeps more of them the longer it runs. :func:`keep_freed_memory` ends this, but not the
-    other way round: what was once kept has holes, which later tensors fill.
+    Left alone the C library keeps more of them the longer it runs. This and :func:`keep_freed_memory` end each other;
+    what was kept until then stays until :func:`release_memory`, and its holes are filled by small tensors alone.
     """
     if mallopt := _of_glibc("mallopt"):
+        mallopt(M_MMAP_MAX, 65536)  # glibc's own
         mallopt(M_MMAP_THRESHOLD, 2**20)
 
 

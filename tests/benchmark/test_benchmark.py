@@ -11,7 +11,9 @@ from segearth.benchmark.flops import count_flops
 from segearth.benchmark.graphs import measure_onnx
 from segearth.benchmark.measure import alternate, peak_memory
 from segearth.benchmark.naive import naive_answer
-from segearth.benchmark.suite import BenchmarkConfig, as_markdown, build_shape, run_benchmark
+from segearth.benchmark.sampling import measure_sampling
+from segearth.benchmark.suite import WORDINGS, BenchmarkConfig, _ratio, build_shape, run_benchmark
+from segearth.benchmark.tables import as_markdown
 from segearth.errors import ConfigError
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
@@ -69,7 +71,7 @@ def test_the_naive_way_gives_the_same_answer(debug_model: SegEarth) -> None:
 
 
 def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
-    config = BenchmarkConfig(size=64, questions=[1, 3], sizes=[64, 96], repeats=1)
+    config = BenchmarkConfig(size=64, questions=[1, 3], batches=[2], sizes=[64, 96], repeats=1)
     figures = run_benchmark(debug_model, "segearth_debug", config, tmp_path)
     assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8")) == json.loads(json.dumps(figures))
     assert (tmp_path / "benchmark.md").read_text(encoding="utf-8") == as_markdown(figures)
@@ -84,12 +86,53 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     rounds = figures["prediction"]["rounds"]
     assert rows["3"]["ratio"]["median"] == pytest.approx(3 * rounds["naive"][0] / rounds["3"][0])
     assert list(figures["sizes"]) == ["64", "96"]
+    batch = figures["batches"]["2"]
+    assert batch["images per second"] == pytest.approx(2 / batch["seconds"])
+    text = debug_model.prompt_encoder.encode([Question(words) for words in WORDINGS["sentences"][:3]])
+    opening = text.openings[0][1]
+    assert figures["tokens"] == {
+        "before the image": len(debug_model.prompt_encoder.before_image),
+        "of the image": 1,
+        "shared by a task": opening,
+        "of a question": {
+            "least": min(text.lengths) - opening,
+            "mean": pytest.approx(sum(text.lengths) / 3 - opening),
+            "most": max(text.lengths) - opening,
+        },
+    }
+    lines = as_markdown(figures).splitlines()
     sampling = figures["deformable attention"]
-    assert all(seconds > 0 for way in sampling.values() for seconds in way.values())
-    assert f"| definition | {sampling['definition']['forward']:.2f} |" in as_markdown(figures)
+    assert all(seconds > 0 for way in sampling["seconds"].values() for seconds in way.values())
+    rate = sampling["least bytes"]["forward"] / sampling["seconds"]["definition"]["forward"] / 1e9
+    assert f"| {rate:.1f} |" in next(line for line in lines if line.startswith("| definition |"))
+    assert sampling["copied bytes per second"] > 1e8
     assert set(figures["training"]["pairs per second"]) == {"naive", "1", "6"}
+    given_back = figures["freed memory given back"]
+    for name, kept in (("a first question", rounds), ("a training step, one question", figures["training"]["rounds"])):
+        row = next(line for line in lines if line.startswith(f"| {name} | {kept['1'][0]:.2f} |"))
+        assert f"| {given_back[name]['1'][0] / kept['1'][0]:.2f} |" in row
+    whole = figures["peak bytes"]["process in a training step"]
+    if whole["1"] is not None:  # read from Linux alone
+        held = sum(p.nbytes for p in debug_model.parameters())
+        assert whole["1"] > whole["weights and gradients"] > 1.5 * held
     assert all(p.grad is None for p in debug_model.parameters())
     assert not debug_model.training
+
+
+def test_ratios_round_by_round_and_to_the_extremes() -> None:
+    """Two questions at once in 2, 4 and 5 seconds; the naive way takes 10, 12 and 30 for one."""
+    ratio = _ratio([10.0, 12.0, 30.0], [2.0, 4.0, 5.0], 2)
+    assert ratio == {
+        "median": 10.0, "least": 6.0, "most": 12.0, "to the fastest naive round": 5.0, "to the slowest": 15.0
+    }  # fmt: skip
+
+
+def test_bytes_that_sampling_has_to_move(debug_model: SegEarth) -> None:
+    """64 px: levels of 4, 16 and 64 cells. 4 heads of 8 channels, 3 levels of 2 points; one layer, float32."""
+    least = measure_sampling(debug_model, torch.zeros(1, 3, 64, 64), 1)["least bytes"]
+    cells, read = 84 * 32, 84 * 4 * 3 * 2 * 3  # as many queries as cells: x, y and weight of each point
+    assert least["forward"] == 4 * (cells + read + cells)
+    assert least["both"] == least["forward"] + 4 * (cells + 2 * (cells + read))
 
 
 def need_onnx() -> None:
