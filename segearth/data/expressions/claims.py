@@ -217,7 +217,7 @@ class Verifier:
             return []
         order = sorted(members, key=lambda item: item.area, reverse=rank > 0)
         place = abs(rank) - 1
-        neighbours = [(order[k].area, order[k + 1].area) for k in range(place + 1) if k + 1 < len(order)]
+        neighbours = [(order[k].area, order[k + 1].area) for k in range(place + 1)]
         clear = all(max(pair) >= self.margins.size_ratio * min(pair) for pair in neighbours)
         cut = rank < 0 and self._touches_edge(order[0])  # what is cut off may be larger
         return [order[place]] if clear and not cut else []
