@@ -32,6 +32,7 @@ def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) 
 
     Raises:
         ConfigError: The report of another data set lies there.
+        UnknownNameError: No such split.
     """
     own = Path(experiment.train.output_dir)
     model = Path(source).expanduser()
@@ -43,7 +44,7 @@ def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) 
         folder = own / f"eval_{split}"
     else:
         folder = own / f"eval_{split}_{re.sub(r'[^A-Za-z0-9._-]+', '--', str(source).removeprefix('hf:'))}"
-    _check_same_data(folder, getattr(experiment.data, split, []))
+    _check_same_data(folder, split_configs(experiment.data, split))
     return folder
 
 

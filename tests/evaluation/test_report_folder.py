@@ -20,6 +20,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentCon
     monkeypatch.chdir(tmp_path)
     made = ExperimentConfig()
     made.train.output_dir = "runs/mine"
+    made.data.train = [DatasetConfig(name="aerial_mini", split="train")]
     made.data.test = [DatasetConfig(name="aerial_mini", split="test")]
     return made
 
@@ -54,6 +55,9 @@ def test_a_report_on_other_data_is_not_replaced(experiment: ExperimentConfig) ->
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"dataset": "rrsisd"}))
     with pytest.raises(ConfigError, match="holds the report on rrsisd; name a folder for this one with --out"):
+        report_folder(experiment, "converted", "test")
+    experiment.data.test = None  # the training set's own test split stands in
+    with pytest.raises(ConfigError, match="holds the report on rrsisd"):
         report_folder(experiment, "converted", "test")
     for replaced in (json.dumps({"dataset": "aerial_mini"}), "[]", "{"):
         path.write_text(replaced)
