@@ -274,10 +274,13 @@ def _score_all(
     batch_size: int, rules: EvaluationProtocol, controls: list[Control], part: _Part, progress: bool,
 ) -> None:  # fmt: skip
     """Scores the images at ``indices`` into ``part``; each batch is read while the one before it is scored."""
-    if not isinstance(predictor, BatchPredictor):
-        predictor, batch_size = OneAtATime(predictor), 1
+    batched: BatchPredictor
+    if isinstance(predictor, BatchPredictor):
+        batched = predictor
+    else:
+        batched, batch_size = OneAtATime(predictor), 1
     samples = (dataset[index] for index in indices)
-    batches = one_ahead(in_batches(samples, predictor.frame_size, batch_size))
+    batches = one_ahead(in_batches(samples, batched.frame_size, batch_size))
     start, waited = time.perf_counter(), 0.0
     with tqdm(total=len(indices), desc=f"{dataset.name} {dataset.split}", disable=not progress) as bar:
         while True:
@@ -286,7 +289,7 @@ def _score_all(
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            _score_batch(predictor, batch, rules, controls, part)
+            _score_batch(batched, batch, rules, controls, part)
             bar.update(len(batch))
     if indices:
         logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
@@ -296,7 +299,7 @@ def _score_batch(
     predictor: BatchPredictor, batch: list[Sample], rules: EvaluationProtocol, controls: list[Control], part: _Part
 ) -> None:
     part.without_mask += sum(question.mask is None for sample in batch for question in sample.questions)
-    asked = [(sample, questions) for sample in batch if (questions := scored_questions(sample, rules))]
+    asked = [(sample, own) for sample in batch if (own := scored_questions(sample, rules))]
     if not asked:
         return
     samples, questions = [sample for sample, _ in asked], [own for _, own in asked]

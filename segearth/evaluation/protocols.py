@@ -33,7 +33,7 @@ class BatchPredictor(Protocol):
     def set_images(self, images: Any) -> None:
         """Takes a list of ``uint8`` RGB arrays, each of shape ``(H, W, 3)``."""
 
-    def predict(self, questions: Any, *, task: Any = "referring") -> Any:
+    def predict(self, questions: Any, *, task: Any) -> Any:
         """Takes, for each image, a list of questions and a list of tasks; returns a list of ``Segmentation`` each."""
 
 
@@ -52,7 +52,7 @@ class OneAtATime:
         (image,) = images
         self.predictor.set_image(image)
 
-    def predict(self, questions: Sequence[list[str]], *, task: Sequence[list[str]]) -> list[list[Segmentation]]:
+    def predict(self, questions: Any, *, task: Any) -> list[list[Segmentation]]:
         """Asks the questions of the one image."""
         (own,), (tasks,) = questions, task
         return [self.predictor.predict(own, task=tasks)]

@@ -15,8 +15,10 @@ from segearth.data.transform import ImageTransform
 from segearth.errors import ImageError, SegEarthError
 from segearth.inference import predictor as module
 from segearth.inference.predictor import Predictor, _portions
+from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
+from segearth.zoo.lookup import model_config
 
 SIZES = [(96, 120), (48, 60), (200, 251), (90, 119)]  # all are seen at 96 x 128
 ASKED = [["the road", "ships"], [], ["all buildings with a tin roof", "a pond", "trees", "roads"], ["the road"]]
@@ -40,7 +42,7 @@ def pictures() -> list[np.ndarray]:
     return made
 
 
-def logits_of(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def logits_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``predict`` return the logits at the image's size, those in the frame, and the presence."""
 
     def kept(self: Any, question: str, logits: Any, frame: Any, presence: float, words: str | None) -> Any:
@@ -49,13 +51,21 @@ def logits_of(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Predictor, "_segmentation", kept)
 
 
+@pytest.fixture(scope="module", params=["plain", "segearth_r1"])
+def model(request: pytest.FixtureRequest) -> SegEarth:
+    """The published prompt opens the questions of a task with words that are read once an image and kept beside it."""
+    torch.manual_seed(0)
+    return build_model(model_config({"name": "segearth_debug", "text": {"template": request.param}})).eval()
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 3, 32])
 @pytest.mark.parametrize("fit", ["resize", "letterbox"])
 def test_each_image_is_answered_as_if_it_were_alone(
-    predictor: Predictor, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, at_once: int, fit: str
+    model: SegEarth, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, at_once: int, fit: str
 ) -> None:
-    logits_of(predictor, monkeypatch)
-    predictor.transform = ImageTransform(replace(predictor.model.config.image_transform, fit=fit))
+    predictor = Predictor(model)
+    logits_of(monkeypatch)
+    predictor.transform = ImageTransform(replace(model.config.image_transform, fit=fit))
     alone = []
     for picture, questions, tasks in zip(pictures, ASKED, TASKS, strict=True):
         predictor.set_image(picture)
@@ -63,6 +73,7 @@ def test_each_image_is_answered_as_if_it_were_alone(
     assert (alone[0][0][1][::2, ::2][:48, :60] - alone[2][3][1][:48, :60]).abs().max() > 1e-3  # images do differ
     monkeypatch.setattr(module, "QUESTIONS_AT_ONCE", at_once)
     predictor.set_images(pictures)
+    predictor.predict([own[:1] for own in ASKED])  # what was asked before leaves no trace
     together = predictor.predict(ASKED, task=TASKS)
     assert [[answer[0] for answer in own] for own in together] == ASKED
     for size, one, same in zip(SIZES, alone, together, strict=True):
