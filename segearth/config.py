@@ -218,7 +218,7 @@ class EvalConfig:
     controls: bool = True
     sheet_rows: int = 8
     limit: int | None = None
-    batch_size: int | None = None  # most images through the device at a time; None: 4 on a GPU, 1 on a CPU
+    batch_size: int | None = None  # most images at a time; None: 4, on a CPU fewer if they are large
 
 
 @dataclass

@@ -98,6 +98,7 @@ def evaluate_experiment(
         notes["warning"] = "this split was trained on: its scores say nothing about new images"
     options = experiment.eval
     train = experiment.data.train[0] if options.controls and experiment.data.train else None
+    images_at_a_time = usual_batch_size(device, model.config.image_transform.size)
     result = run_evaluation(
         Predictor(model, device),
         _open(chosen[0]),
@@ -111,7 +112,7 @@ def evaluate_experiment(
         train_dataset=_open(train) if train else None,
         seed=experiment.train.seed,
         limit=options.limit,
-        batch_size=usual_batch_size(device) if options.batch_size is None else options.batch_size,
+        batch_size=images_at_a_time if options.batch_size is None else options.batch_size,
         examples=options.sheet_rows,
     )
     metrics = result.metrics
@@ -121,9 +122,17 @@ def evaluate_experiment(
     return line
 
 
-def usual_batch_size(device: str) -> int:
-    """Images at a time where none is asked for: several keep a GPU busy; a CPU is busy with one, in less memory."""
-    return 1 if device == "cpu" else 4
+def usual_batch_size(device: str, side: int) -> int:
+    """Images at a time where none is asked for.
+
+    A GPU needs several to be busy. On a CPU small ones share what each call costs; of large ones that is a small part,
+    and several would fill the memory.
+
+    Args:
+        device: Where to run.
+        side: Longer side of the model's frame in pixels.
+    """
+    return 4 if device != "cpu" else max(1, min(4, 1024**2 // side**2))
 
 
 def _open(config: DatasetConfig) -> SegmentationDataset:

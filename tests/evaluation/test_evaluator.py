@@ -447,10 +447,17 @@ def test_a_model_brings_its_protocol(debug_model, monkeypatch, tmp_path, asked, 
 
 
 @pytest.mark.parametrize(
-    ("device", "asked", "used"), [("cpu", "null", 1), ("cuda:1", "null", 4), ("cpu", "6", 6), ("cuda", "1", 1)]
-)
-def test_images_at_a_time_follow_the_device_unless_asked_for(debug_model, monkeypatch, tmp_path, device, asked, used):
+    ("device", "side", "asked", "used"),
+    [
+        ("cpu", 128, "null", 4), ("cpu", 512, "null", 4), ("cpu", 640, "null", 2), ("cpu", 1024, "null", 1),
+        ("cpu", 2048, "null", 1), ("cuda:1", 2048, "null", 4), ("cpu", 1024, "6", 6), ("cuda", 128, "1", 1),
+    ],
+)  # fmt: skip
+def test_images_at_a_time_follow_device_and_frame_unless_asked_for(
+    debug_model, monkeypatch, tmp_path, device, side, asked, used
+):
     experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.batch_size={asked}", "eval.limit=2"])
+    monkeypatch.setattr(debug_model.config.image_transform, "size", side)
     seen = {}
 
     def stand_in(*args, **options):
