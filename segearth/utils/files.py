@@ -199,7 +199,10 @@ def rgb_of(image: Image.Image, name: object) -> np.ndarray:
     with _named_errors(name):
         if deep := deep_samples(image):
             raise ImageError(f"{name}: {deep}")
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        turned = ImageOps.exif_transpose(image)
+        if "transparency" in turned.info:  # Pillow warns when a palette with alpha goes to RGB directly
+            turned = turned.convert("RGBA")
+        return np.asarray(turned.convert("RGB"))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
