@@ -36,13 +36,20 @@ def shows_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except SegEarthError as error:
-            _fail(str(error), error)
+            _fail(_own_words(error), error)
         except OSError as error:
             if error.errno is None:  # not the system's own, such as no permission, a full disk, a folder for a file
                 raise
             _fail(f"{error.filename or 'the system says'}: {error.strerror}", error)
 
     return wrapped
+
+
+def _own_words(error: SegEarthError) -> str:
+    """An error's message; one from a worker that loads data arrives behind that worker's traceback."""
+    kind = type(error)
+    text = str(error)
+    return text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip() if "Traceback" in text else text
 
 
 def _fail(message: str, error: Exception) -> NoReturn:
@@ -84,7 +91,7 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    predictor = Predictor(set_precision(open_model(model or DEFAULT_RUN).to(device or own_device()), precision))
+    predictor = Predictor(set_precision(open_model(model or DEFAULT_RUN).to(own_device(device)), precision))
     predictor.set_image(picture)
     result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
     save_mask(out, result.mask)
@@ -202,7 +209,7 @@ def info(
 @shows_errors
 def bench(
     model: Annotated[str, typer.Argument(help=f"{SOURCES}.")] = "segearth_tiny",
-    size: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 1024,
+    size: Annotated[int, typer.Option(min=32, help="Side of the image in pixels.")] = 1024,
     questions: Annotated[str, typer.Option(help="How many to ask of one image, in turn.")] = "1,8,32,128",
     training: Annotated[bool, typer.Option(help="Also measure training steps.")] = True,
     wording: Annotated[str, typer.Option(help="Questions: sentences as in data sets, or short.")] = "sentences",
@@ -214,7 +221,7 @@ def bench(
     ] = None,
     multiply_adds: Annotated[bool, typer.Option(help="Also count them (fvcore).")] = True,
     onnx: Annotated[bool, typer.Option(help="Also run the ONNX graphs in onnxruntime.")] = False,
-    repeats: Annotated[int, typer.Option(help="Counted rounds; medians are taken.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Counted rounds; medians are taken.")] = 3,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and benchmark.md.")] = None,
@@ -235,7 +242,7 @@ def bench(
         raise ConfigError("--template goes with --shape-only: weights keep the prompt that they were trained with")
     counts, several, sides = _numbers(questions), _numbers(batches), _numbers(sizes)
     opened = build_shape(model, template) if shape_only else open_model(model)
-    set_precision(opened.to(device or own_device()), precision)
+    set_precision(opened.to(own_device(device)), precision)
     config = BenchmarkConfig(
         size=size, questions=counts, wording=wording, training=training, batches=several, sizes=sides,
         multiply_adds=multiply_adds, onnx=onnx, repeats=repeats,

@@ -9,14 +9,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a hub that cannot be reached is 
 import numpy as np
 import pytest
 import torch
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from segearth.models.segearth import SegEarth
 from segearth.zoo.lookup import load_model
 
+# A busy machine makes examples slowly, which is no fault of a property.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", PATIENT)
 # For tools/mutation.py: that a property fails is enough to know, its smallest counterexample would take minutes to
 # find; and a mutant noticed today is noticed tomorrow.
-settings.register_profile("mutation", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
+settings.register_profile(
+    "mutation", PATIENT, phases=(Phase.explicit, Phase.generate), derandomize=True, database=None
+)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -116,6 +116,31 @@ def test_what_the_system_refuses_is_one_message(tmp_path: Path) -> None:
     assert isinstance(result.exception, SystemExit), result.output
 
 
+@pytest.mark.parametrize("device", ["blub", "cuda:99", "meta:x"])
+def test_devices_that_are_not_there(model: str, picture: np.ndarray, tmp_path: Path, device: str) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    options = ["--model", model, "--device", device, "--out", str(tmp_path / "m.png")]
+    result = RUN.invoke(app, ["predict", str(tmp_path / "a.png"), "roads", *options])
+    assert result.exit_code == 1
+    assert f"error: no device '{device}' here" in " ".join(result.output.split())
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_an_error_in_a_worker_is_one_message(tmp_path: Path) -> None:
+    """A worker that loads data sends its traceback along, which is not for users."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    line = {"image": "a.png", "question": "roads", "mask": [[0, 0, 9, 0, float("nan"), 9]]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(line) + "\n")
+    sets = [f"data.{split}=[{{name: jsonl, root: {tmp_path}, split: train}}]" for split in ("train", "val")]
+    options = ["model.name=segearth_debug", f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"]
+    options += ["train.global_batch_size=1", "train.micro_batch_size=1", "data.num_workers=1"]
+    result = RUN.invoke(app, ["train", "aerial_mini", *sets, *options])
+    assert result.exit_code == 1
+    assert "train.jsonl:1: a polygon needs three or more x, y pairs of finite numbers" in result.output
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+
+
 @pytest.mark.parametrize("numbers", ["a", "1,,x", "0", "-3"])
 def test_lists_of_numbers(numbers: str) -> None:
     result = RUN.invoke(app, ["bench", "segearth_debug", f"--questions={numbers}"])

@@ -14,6 +14,7 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, dataset_class
 from segearth.errors import DatasetError, SegEarthError
 from segearth.structures import Sample
+from segearth.utils.text import is_whole_text
 
 
 @dataclass
@@ -146,6 +147,9 @@ def _problems_of(sample: Sample) -> list[str]:
     for question in sample.questions:
         if not question.text.strip():
             problems.append(f"{where}: question {question.id!r} is empty")
+        if not is_whole_text(question.text + (question.answer or "")):
+            what = f"question {question.id!r} or its answer"
+            problems.append(f"{where}: {what} holds half a character; write it as UTF-8")
         if question.mask is None:
             continue
         if question.mask.shape != sample.image.shape[:2]:

@@ -14,6 +14,7 @@ import torch
 from segearth.errors import QuestionError
 from segearth.structures import EncodedText, Question, Task
 from segearth.text.templates import ANSWER, PromptTemplate
+from segearth.utils.text import is_whole_text
 
 SEG_TOKEN = "[SEG]"
 IGNORE = -100
@@ -113,11 +114,15 @@ class PromptEncoder:
         )
 
     def _answer(self, text: str | None) -> list[int]:
+        if text and not is_whole_text(text):
+            raise QuestionError(f"the answer holds half a character ({text[:80]!r}); write it as UTF-8")
         return [*self._words(text or ""), *([self._seg_id] if self.template.seg_after_answer else [])]
 
     def _description(self, text: str) -> list[int]:
         if not isinstance(text, str) or not text.strip():
             raise QuestionError(f"the question is empty ({text!r}); ask for something, such as 'the roofs'")
+        if not is_whole_text(text):
+            raise QuestionError(f"the question holds half a character ({text[:80]!r}); write it as UTF-8")
         limit = self.max_question_tokens
         # A token is at least one byte long, so text far beyond the limit need not be tokenized to be refused.
         too_long = len(text) > 50 * limit

@@ -41,20 +41,37 @@ class Process:
         return self.rank == 0
 
 
-def own_device() -> torch.device:
-    """Returns the device of this process: the GPU that the launcher meant for it, the first one, or the CPU.
+def own_device(name: str | None = None) -> torch.device:
+    """Returns the device of this process: the one asked for, the GPU that the launcher meant for it, or the CPU.
+
+    Args:
+        name: Such as ``"cpu"`` or ``"cuda:1"``; ``None`` for a GPU where there is one.
 
     Raises:
-        ConfigError: More processes were started on this machine than it has GPUs.
+        ConfigError: There is no such device, or more processes were started on this machine than it has GPUs.
     """
     import torch
 
+    if name is not None:
+        return _named_device(name)
     if not torch.cuda.is_available():
         return torch.device("cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= count:
         raise ConfigError(f"process {index} of this machine has no GPU, since it has {count}; start with NGPU={count}")
     return torch.device("cuda", index)
+
+
+def _named_device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # one for each way of not being there
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"no device {name!r} here ({reason}); use cpu, or cuda where there is one") from error
+    return device
 
 
 def join_processes(training: bool = False) -> Process:

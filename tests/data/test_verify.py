@@ -161,25 +161,29 @@ class Odd(SegmentationDataset):
     name, tree = "odd", "ROOT/"
 
     def __len__(self):
-        return 3
+        return 4
 
     def __getitem__(self, index):
         image = np.zeros((4, 5, 3), np.uint8)
         if index == 0:
             masks = [np.zeros((5, 4), bool), np.zeros((4, 5), np.uint8), None]
             return Sample("a", image, [Question(t, m, id=t) for t, m in zip(("p", "q", ""), masks, strict=True)])
+        if index == 3:
+            return Sample("d", image, [Question("\ud800", id="r"), Question("x", answer="\udcff", id="s")])
         return Sample("a", image if index == 1 else image.astype(float), [Question("p", id="p")] if index == 1 else [])
 
 
 def test_broken_promises_are_found(tmp_path):
     report = verify(Odd(tmp_path, "train"))
-    assert report.unlabelled == 2 and report.images == 3
+    assert report.unlabelled == 4 and report.images == 4
     assert report.problems == [
         "a: mask of question 'p' is (5, 4), image (4, 5)",
         "a: mask of question 'q' is uint8, expected bool",
         "a: question '' is empty",
         "a: image is float64 (4, 5, 3), expected uint8 (H, W, 3)",
         "a: no question",
+        "d: question 'r' or its answer holds half a character; write it as UTF-8",
+        "d: question 's' or its answer holds half a character; write it as UTF-8",
         "image id 'a' occurs 3 times",
         "question id 'p' occurs 2 times",
     ]

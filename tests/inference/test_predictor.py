@@ -97,6 +97,7 @@ def test_a_damaged_image(predictor: Predictor, picture: np.ndarray, tmp_path: Pa
         ("  \n", "empty"),
         ("roof " * 20_000, "100000 characters"),
         ("roof, " * 300, "this model takes 256"),
+        ("the \udcff roof", "half a character"),
     ],
 )
 def test_questions_that_cannot_be_asked(predictor: Predictor, picture: np.ndarray, question: str, message: str) -> None:
