@@ -17,9 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from segearth.config import AugmentConfig, DataConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
+from segearth.data.expressions.claims import Referents
 from segearth.data.expressions.regions import has_direction
+from segearth.data.resampling import raised
 from segearth.data.sampling import Frame, StepSampler
-from segearth.data.scene import Box, Scene, SceneDataset, transform_image
+from segearth.data.scene import Box, Scene, SceneDataset, cut_to, transform_image
 from segearth.data.transform import MULTIPLE, ImageTransform
 from segearth.errors import ConfigError, DatasetError
 from segearth.structures import Batch, Question
@@ -70,10 +72,11 @@ class TrainingView(Dataset[Example]):
         self.places = [(dataset, i) for dataset in datasets for i in range(len(dataset))]
         if not self.places:
             raise DatasetError("no training image in any of the data sets; check data.train in the config")
-        self.size = config.train_size or transform.size
-        if self.size != transform.size and (transform.fit != "resize" or self.size % MULTIPLE):
-            raise ConfigError(f"data.train_size {self.size} needs fit: resize and a multiple of {MULTIPLE}")
-        self.transform, self.config, self.seed = transform.at_size(self.size), config, seed
+        size = config.train_size or transform.size
+        if size != transform.size and (transform.fit != "resize" or size % MULTIPLE):
+            raise ConfigError(f"data.train_size {size} needs fit: resize and a multiple of {MULTIPLE}")
+        self.transform, self.config, self.seed = transform.at_size(size), config, seed
+        self.square = self.transform.frame_size(size, size)
         self.settings = BuilderSettings(max_questions=config.questions_per_image)
         self.frames = [self._frame(dataset, i) for dataset, i in self.places]
 
@@ -112,19 +115,24 @@ class TrainingView(Dataset[Example]):
     ) -> tuple[np.ndarray, list[Question]]:
         image, scene = dataset.image(index), dataset.scene(index)
         augment, builder = self.config.augment, ExpressionBuilder(dataset.table, self.settings)
-        size = (self.size, self.size)
-        flip, turns = False, 0
-        crop: Box = (0, 0, 0, 0)
-        questions: list[Question] = []
-        for attempt in range(5):  # a crop may show nothing that can be asked about
-            last = attempt == 4
-            crop = largest_crop(scene) if last else random_crop(*image.shape[:2], augment.min_scale, rng)
+        for last in (False, False, False, False, True):  # a crop may show nothing that can be asked about
+            crop = largest_crop(scene) if last else random_crop(scene.height, scene.width, augment.min_scale, rng)
+            flip, turns = False, 0
             if augment.flips_and_turns:
                 flip, turns = bool(rng.integers(2)), int(rng.integers(4))
-            questions = builder.build(scene.transform(crop, size, flip, turns), rng)
-            if questions:
+            view = scene.transform(crop, self.square, flip, turns)
+            drawn = builder.expressions(view, rng)
+            if drawn:
                 break
-        return transform_image(image, crop, size, flip, turns), questions
+
+        def target(referents: Referents) -> np.ndarray:
+            # What is asked is decided by bitmaps that are sampled, which is quick but leaves gaps in a thin road.
+            mask = scene.union_mask(referents.ids).astype(np.float32)
+            share = transform_image(mask, crop, self.square, flip, turns)
+            return raised(share if referents.within is None else cut_to(share, referents.within))
+
+        questions = [replace(found.question(view), mask=target(found.referents)) for found in drawn]
+        return transform_image(image, crop, self.square, flip, turns), questions
 
     def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> Example:
         augment = self.config.augment
@@ -147,7 +155,7 @@ class TrainingView(Dataset[Example]):
     def _frame(self, dataset: SegmentationDataset, index: int) -> Frame:
         whole = self.transform.fit == "letterbox"
         if whole or (isinstance(dataset, SceneDataset) and self.augments_scenes):
-            return self.size, self.size
+            return self.square
         return self.transform.frame_size(*dataset.image_size(index))
 
     def _tensor(self, frame: np.ndarray) -> Tensor:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 
 from segearth.data.expressions.table import Table
+from segearth.data.resampling import resized
 from segearth.errors import DatasetError
 from segearth.utils.coco_masks import decode_cropped
 
@@ -136,12 +136,7 @@ class Scene:
                 out[y0:y1, x0:x1] |= item.mask
         if wanted:
             raise DatasetError(f"scene of {self.source or 'unknown source'} has no object {sorted(wanted)}")
-        if within is not None:
-            x0, y0, x1, y1 = within
-            kept = np.zeros_like(out)
-            kept[y0:y1, x0:x1] = out[y0:y1, x0:x1]
-            return kept
-        return out
+        return out if within is None else cut_to(out, within)
 
     def transform(self, crop: Box, out_size: tuple[int, int], flip: bool = False, turns: int = 0) -> Scene:
         """Returns the scene of a cropped, turned, mirrored and scaled frame; :func:`transform_image` does the image.
@@ -265,28 +260,35 @@ class SceneDataset(Protocol):
         """The annotation of image ``index``, at the image's own size."""
 
 
+def cut_to(mask: np.ndarray, box: Box) -> np.ndarray:
+    """Returns a copy of a mask ``(H, W)`` in which everything outside the pixel box ``(x0, y0, x1, y1)`` is empty."""
+    x0, y0, x1, y1 = box
+    kept = np.zeros_like(mask)
+    kept[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+    return kept
+
+
 def transform_image(
     image: np.ndarray, crop: Box, out_size: tuple[int, int], flip: bool = False, turns: int = 0
 ) -> np.ndarray:
-    """Crops, turns, mirrors and scales an image as :meth:`Scene.transform` does its annotation.
+    """Crops, turns, mirrors and scales an image or a mask as :meth:`Scene.transform` does its annotation.
 
     Args:
-        image: ``uint8`` array of shape ``(H, W, 3)``.
+        image: ``uint8`` or float32 array of shape ``(H, W, 3)`` or ``(H, W)``.
         crop: ``(x0, y0, x1, y1)`` in pixels, inside the image.
         out_size: ``(height, width)`` of the result.
         flip: Whether left and right change places.
         turns: Quarter turns counter-clockwise.
 
     Returns:
-        ``uint8`` array of shape ``(*out_size, 3)``; area averages where it shrinks, bilinear where it grows.
+        The same with ``out_size`` for ``(H, W)``; area averages where it shrinks, bilinear where it grows.
 
     Raises:
         DatasetError: The crop is empty or leaves the image.
     """
     x0, y0, x1, y1 = _checked_crop(crop, image.shape[1], image.shape[0])
     height, width = out_size if turns % 2 == 0 else out_size[::-1]
-    method = cv2.INTER_AREA if height < y1 - y0 and width < x1 - x0 else cv2.INTER_LINEAR
-    out = cv2.resize(image[y0:y1, x0:x1], (width, height), interpolation=method)
+    out = resized(image[y0:y1, x0:x1], height, width)
     out = np.rot90(out, turns) if turns % 4 else out
     return np.ascontiguousarray(out[:, ::-1] if flip else out)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segearth.config import ImageTransformConfig
+from segearth.data.resampling import raised, resized
 from segearth.errors import UnknownNameError
 
 MULTIPLE = 32  # the coarsest stride; frames of such sides need no padding inside the encoder
@@ -63,21 +64,17 @@ class ImageTransform:
         """Maps ``uint8`` RGB ``(H, W, 3)`` to a normalised ``(3, h, w)`` float32 tensor."""
         top, left, h, w = self.content_box(*image.shape[:2])
         letterbox = self.fit == "letterbox"  # the published protocol interpolates, whether it shrinks or grows
-        resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR) if letterbox else _resized(image, h, w)
-        frame = self._place(resized, image.shape[:2], top, left)
+        content = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR) if letterbox else resized(image, h, w)
+        frame = self._place(content, image.shape[:2], top, left)
         return torch.from_numpy(np.ascontiguousarray(self.normalise(frame).transpose(2, 0, 1)))
 
     def apply_to_target(self, mask: np.ndarray) -> np.ndarray:
         """Maps a boolean ``(H, W)`` mask to what is learned in the frame: float32 ``(h, w)`` in [0, 1].
 
-        A cell holds the share of it that is target. A target so small or thin that it fills no cell is raised until its
-        fullest cell counts whole. Left as it is, the best answer to it would be a mask that is empty once it is
-        thresholded, beside a presence that says it is there.
+        A cell holds the share of it that is target; see :func:`~segearth.data.resampling.raised` for what fills none.
         """
         top, left, h, w = self.content_box(*mask.shape)
-        share = _resized(mask.astype(np.float32), h, w)
-        fullest = float(share.max(initial=0.0))
-        return self._place(share / fullest if fullest else share, mask.shape, top, left)
+        return self._place(raised(resized(mask.astype(np.float32), h, w)), mask.shape, top, left)
 
     def apply_to_mask(self, mask: np.ndarray) -> np.ndarray:
         """Maps a boolean ``(H, W)`` mask to the frame: boolean ``(h, w)``, in which no target vanishes when it is
@@ -85,8 +82,8 @@ class ImageTransform:
         if self.fit == "resize":
             return self.apply_to_target(mask) > 0.5
         top, left, h, w = self.content_box(*mask.shape)
-        resized = cv2.resize(mask.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
-        return self._place(resized, mask.shape, top, left)
+        content = cv2.resize(mask.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
+        return self._place(content, mask.shape, top, left)
 
     def valid(self, height: int, width: int) -> np.ndarray:
         """Boolean ``(h, w)``: ``True`` where the frame shows the image, ``False`` on padding."""
@@ -130,11 +127,3 @@ class ImageTransform:
         frame = np.zeros((frame_h, frame_w, *content.shape[2:]), content.dtype)
         frame[top : top + content.shape[0], left : left + content.shape[1]] = content
         return frame
-
-
-def _resized(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Averages over areas along sides that shrink, then interpolates along sides that grow."""
-    h, w = min(height, array.shape[0]), min(width, array.shape[1])
-    # Asked for both at once, OpenCV interpolates along both, which skips pixels along the side that shrinks.
-    array = cv2.resize(array, (w, h), interpolation=cv2.INTER_AREA)
-    return array if (h, w) == (height, width) else cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -183,21 +183,41 @@ class TestGivenViews:
 
 class TestFreshViews:
     def test_image_and_mask_move_together(self) -> None:
-        image, mask = corner(128, 160)
-        item = SceneObject(1, "ship", mask[:64, :80], (0, 0, 80, 64))
-        data = Annotated(image, Scene(160, 128, [item], frozenset(("ship",))))
-        view = view_of(data, augment=replace(GEOMETRY, min_scale=0.4))
+        """Where both shrink, both are averaged: the target is what the image shows of the ship."""
+        image, mask = corner(256, 320)
+        image, mask = image.copy(), mask.copy()
+        mask[100:200:3], image[100:200:3] = True, 255  # thin, so that sampling would leave gaps
+        item = SceneObject(1, "ship", mask, (0, 0, 320, 256))
+        view = view_of(Annotated(image, Scene(320, 256, [item], frozenset(("ship",)))), augment=GEOMETRY)
         assert view.frames == [(64, 64)]
         found = set()
-        for epoch in range(60):
+        for epoch in range(40):
             example = view[epoch, 0]
             shown = example.image[0].numpy()
-            sure = np.abs(shown - 0.5) > 0.4
             for question in example.questions:
-                if question.kind == "class":
-                    assert np.array_equal((shown > 0.5)[sure], question.mask[sure])
+                if question.kind == "class" and shown.max() > 0.99:  # else the target is raised
+                    assert np.abs(shown - question.mask).max() < 0.01
                     found.add(seen(example))
         assert len(found) > 20
+
+    def test_stuff_is_cut_at_the_line_and_thin_things_are_raised(self) -> None:
+        """A road of one pixel in eight; its part in a half of the frame ends at the middle."""
+        mask = np.zeros((512, 512), bool)
+        mask[300] = True
+        mask[104:112] = True
+        rows = ((1, 300, 301), (2, 104, 112))
+        road = [SceneObject(n, "road", mask[y0:y1], (0, y0, 512, y1), False) for n, y0, y1 in rows]
+        image = np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255
+        still = replace(GEOMETRY, min_scale=1.0, flips_and_turns=False)
+        for objects, level in ((road[:1], 1.0), (road, 0.125)):  # alone it is raised; beside a whole road it is not
+            view = view_of(Annotated(image, Scene(512, 512, objects, frozenset(("road",)))), augment=still)
+            asked = [q for epoch in range(30) for q in view[epoch, 0].questions]
+            whole = [q.mask for q in asked if q.kind == "class"]
+            halves = [q.mask for q in asked if "left half" in q.text]
+            assert whole and halves
+            assert all(m.dtype == np.float32 and (m[37] == level).all() for m in whole)
+            assert all((m[37, :32] == level).all() and not m[:, 32:].any() for m in halves)
+            assert all(q.present for q in asked if q.mask.any())
 
     def test_the_last_crop_is_the_largest_square_and_shows_the_largest_object(self) -> None:
         """Nothing can be asked of a crop beside the ship, and an image is never squeezed to show all of it."""
@@ -267,6 +287,10 @@ def test_settings_and_data_that_cannot_train() -> None:
     view = view_of(given(64, 128, "ships"), train_size=32)
     assert view.frames == [(32, 32)] and view[0, 0].image.shape == (3, 32, 32)
     assert len(view_of(given(64, 64, "a"), given(64, 128, "b"))) == 2
+    odd = ImageTransform(ImageTransformConfig(size=100))  # use rounds its frames to 96, and so does a fresh view
+    for augment in (STILL, GEOMETRY):
+        view = view_of(SyntheticDataset(length=1, size=128), augment=augment, transform=odd)
+        assert view.frames == [(96, 96)] and view[0, 0].image.shape == (3, 96, 96)
 
 
 def test_data_sets_are_read_one_after_the_other() -> None:
