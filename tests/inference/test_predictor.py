@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segearth.errors import ImageError, QuestionError, SegEarthError
 from segearth.inference.predictor import Predictor, as_rgb
 from segearth.models.segearth import SegEarth
+from segearth.structures import Question
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,18 @@ def test_every_form_of_an_image(predictor: Predictor, picture: np.ndarray, tmp_p
 
 
 def test_an_answer_in_words(predictor: Predictor, picture: np.ndarray) -> None:
+    """Written by the model for this question and task about this image, and only where words are asked for."""
     predictor.set_image(picture)
-    assert isinstance(predictor.predict("roads", answer=True).answer, str)
-    assert predictor.predict("roads").answer is None
+    features = predictor.model.encode_image(predictor.transform.apply(picture)[None])
+    asked = [Question("the roads"), Question("Where can a ship land?", task="reasoning")]
+    expected = [predictor.model.generate_answers(features, [one], torch.zeros(1, dtype=torch.long))[0] for one in asked]
+    assert expected[0] != expected[1] and all(expected)
+    found = predictor.predict([one.text for one in asked], task=[one.task for one in asked], answer=True)
+    assert [one.answer for one in found] == expected
+    assert predictor.predict(asked[0].text, answer=True).answer == expected[0]
+    swapped = predictor.predict(asked[0].text, task="reasoning", answer=True).answer
+    assert swapped != expected[0]  # the prompt of the other task
+    assert predictor.predict("the roads").answer is None
 
 
 def test_what_is_absent_has_an_empty_mask(debug_model: SegEarth, picture: np.ndarray) -> None:

@@ -50,6 +50,33 @@ def test_overlay_draws_the_contour_in_full_colour_with_a_dark_edge():
     assert painted[2, 12].tolist() == [100, 100, 100]
 
 
+def test_the_contour_is_as_wide_as_asked():
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    painted = overlay(grey(40, 40), mask, (200, 0, 100), alpha=0.5, outline=3)
+    column = painted[:, 20].tolist()
+    assert column[7:8] == [[100] * 3]
+    assert column[8:10] == [[35] * 3] * 2  # half as wide, rounded up
+    assert column[10:13] == [[200, 0, 100]] * 3
+    assert column[13:27] == [[150, 50, 100]] * 14
+    assert column[27:33] == [*[[200, 0, 100]] * 3, *[[35] * 3] * 2, [100] * 3]
+    assert painted[8, 8].tolist() == [35] * 3  # around corners too
+
+
+@pytest.mark.parametrize(("side", "width"), [(20, 1), (449, 1), (451, 2), (900, 3)])
+def test_the_contour_suits_the_images_size(side, width):
+    mask = np.zeros((30, side), bool)
+    mask[10:20] = True
+    painted = overlay(grey(30, side), mask, (200, 0, 100), alpha=0.5)
+    assert (painted == overlay(grey(30, side), mask, (200, 0, 100), alpha=0.5, outline=width)).all()
+    assert (painted[:, side // 2] == (200, 0, 100)).all(-1).sum() == 2 * width
+
+
+def test_a_mask_that_fills_the_image_has_no_contour():
+    painted = overlay(grey(8, 9), np.ones((8, 9), bool), (200, 0, 100), alpha=0.25)
+    assert (painted == (125, 75, 100)).all()
+
+
 def test_overlay_of_an_empty_mask_changes_nothing():
     assert (overlay(grey(8, 9), np.zeros((8, 9), bool)) == 100).all()
 
@@ -136,21 +163,79 @@ def test_an_older_mask_stays_when_the_new_one_fails(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["m.png"]
 
 
-def test_picture_sheet_size_follows_columns_rows_and_captions():
-    row = SheetRow([grey(10, 20), grey(20, 10)], "roofs")
-    one = picture_sheet([row], tile=64)
-    two = picture_sheet([row, row], tile=64)
-    long = picture_sheet([SheetRow(row.pictures, "a much longer caption that takes several lines")], tile=64)
-    assert one.width == two.width == 8 + 2 * (64 + 8)
-    assert two.height > one.height + 64
-    assert long.height > one.height
-    assert picture_sheet([row], tile=64, heading="Best", titles=["a", "b"]).height > one.height
+TILE, GAP = 64, 8
+RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)
 
 
-def test_picture_is_fitted_with_its_aspect():
-    sheet = np.asarray(picture_sheet([SheetRow([grey(10, 20, 0)])], tile=64))
-    dark = np.argwhere((sheet == 0).all(-1))
-    assert (np.ptp(dark, axis=0) + 1).tolist() == [32, 64]
+def plain(colour, height=20, width=20):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def drawn(picture, *colours):
+    """Where a sheet has exactly one of some colours: ``(top, left, bottom, right)``, the end exclusive."""
+    places = np.argwhere(np.any([(np.asarray(picture) == colour).all(-1) for colour in colours], axis=0))
+    return (*places.min(0).tolist(), *(places.max(0) + 1).tolist()) if len(places) else None
+
+
+def test_pictures_stand_in_their_row_and_column():
+    rows = [SheetRow([plain(RED), plain(GREEN)]), SheetRow([plain(BLUE)])]
+    sheet = picture_sheet(rows, tile=TILE)
+    assert sheet.size == (GAP + 2 * (TILE + GAP), GAP + 2 * (TILE + 6 + 2 * GAP))
+    second = GAP + TILE + 6 + 2 * GAP
+    assert drawn(sheet, RED) == (GAP, GAP, GAP + TILE, GAP + TILE)
+    assert drawn(sheet, GREEN) == (GAP, 2 * GAP + TILE, GAP + TILE, 2 * GAP + 2 * TILE)
+    assert drawn(sheet, BLUE) == (second, GAP, second + TILE, GAP + TILE)
+    assert np.asarray(sheet)[second + 5, 2 * GAP + TILE + 5].tolist() == [255, 255, 255]  # no picture, no ground
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [(10, 20, (16, 0, 48, 64)), (20, 10, (0, 16, 64, 48)), (200, 100, (0, 16, 64, 48)), (1, 500, (31, 0, 32, 64))],
+)
+def test_a_picture_is_fitted_into_the_middle_of_its_tile_with_its_aspect(height, width, box):
+    sheet = picture_sheet([SheetRow([plain(RED, height, width)])], tile=TILE)
+    found = drawn(sheet, RED)
+    assert found == tuple(side + GAP for side in box)
+    ground = np.asarray(sheet)[GAP : GAP + TILE, GAP : GAP + TILE].copy()
+    ground[box[0] : box[2], box[1] : box[3]] = (236, 238, 241)
+    assert (ground == (236, 238, 241)).all()
+
+
+INK, FAINT = (32, 36, 42), (112, 118, 128)
+
+
+def test_texts_stand_where_they_belong():
+    rows = [SheetRow([plain(RED)] * 2, "IIII IIII", "HHHH"), SheetRow([plain(BLUE)] * 2, "", "")]
+    sheet = picture_sheet(rows, titles=["HHHH", "IIII"], heading="HIHI", tile=TILE)
+    top = GAP + 32 + 24
+    assert drawn(sheet, RED)[:2] == (top, GAP)
+    second = top + TILE + 6 + 20 + 18 + 2 * GAP
+    assert drawn(sheet, BLUE)[:2] == (second, GAP)
+    assert sheet.height == second + TILE + 6 + 2 * GAP
+    picture = np.asarray(sheet)
+    heading = drawn(picture[: GAP + 30], INK)
+    assert heading is not None and drawn(picture[: GAP + 30], FAINT) is None
+    title = picture[GAP + 32 : top]
+    assert drawn(title, FAINT) is not None and drawn(title, INK) is None
+    left, right = drawn(title[:, : GAP + TILE], FAINT), drawn(title[:, GAP + TILE :], FAINT)
+    assert GAP <= left[1] < GAP + 4 and GAP <= right[1] < GAP + 4  # each over its own column
+    below = picture[top + TILE : second]
+    caption, note = drawn(below, INK), drawn(below, FAINT)
+    assert 6 <= caption[0] < caption[2] <= 6 + 20 <= note[0] < note[2] <= 6 + 20 + 18
+    assert drawn(picture[second + TILE :], INK, FAINT) is None
+    words = picture_sheet(rows[:1], tile=TILE)
+    assert (np.asarray(words)[GAP:] == picture[top:second]).all()
+
+
+def test_long_texts_take_more_lines_and_push_the_next_row_down():
+    text = "a much longer caption that takes several lines below such a narrow picture"
+    sheet = picture_sheet([SheetRow([plain(RED)], text, text), SheetRow([plain(BLUE)])], tile=TILE)
+    captions, notes = (len(wrap_text(text, ImageFont.load_default(size), TILE)) for size in (15, 13))
+    assert captions > notes > 3
+    assert drawn(sheet, BLUE)[0] == GAP + TILE + 6 + 20 * captions + 18 * notes + 2 * GAP
+    ink = (np.asarray(sheet)[: drawn(sheet, BLUE)[0]] == INK).all(-1).any(1)
+    starts = GAP + TILE + 6 + 20 * np.arange(captions)
+    assert all(ink[start : start + 20].any() for start in starts) and not ink[starts[-1] + 20 :].any()
 
 
 def test_picture_sheet_without_pictures_is_an_error():
@@ -159,12 +244,43 @@ def test_picture_sheet_without_pictures_is_an_error():
 
 
 def test_sheets_stand_side_by_side(tmp_path):
-    sheet = picture_sheet([SheetRow([grey(10, 10)])], tile=32)
-    joined = side_by_side([sheet, sheet], gap=10)
-    assert joined.size == (2 * sheet.width + 10, sheet.height)
+    sheets = [Image.fromarray(plain(RED, 30, 10)), Image.fromarray(plain(GREEN, 50, 20))]
+    joined = side_by_side([*sheets, sheets[0]], gap=7)
+    assert joined.size == (10 + 7 + 20 + 7 + 10, 50)
+    expected = np.full((50, 54, 3), 255, np.uint8)
+    expected[:30, :10] = expected[:30, 44:] = RED
+    expected[:, 17:37] = GREEN
+    assert (np.asarray(joined) == expected).all()
+    assert side_by_side(sheets).size == (10 + 24 + 20, 50)
     save_picture(tmp_path / "sheet.jpg", joined)
     with Image.open(tmp_path / "sheet.jpg") as image:
-        assert image.format == "JPEG"
+        assert image.format == "JPEG" and image.size == joined.size
+
+
+class Letters:
+    """A font in which every letter is ten pixels wide."""
+
+    def getlength(self, text):
+        return 10 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", []),
+        ("  \n ", []),
+        ("one", ["one"]),
+        ("one two", ["one two"]),
+        ("one two three", ["one two", "three"]),
+        ("a bb  ccc\ndd", ["a bb", "ccc dd"]),
+        ("seventeen", ["sevente", "en"]),
+        ("to seventeen ab", ["to", "sevente", "en ab"]),
+        ("fourteenletter", ["fourtee", "nletter"]),
+    ],
+)
+def test_lines_break_at_spaces_and_inside_words_that_are_too_long(text, lines):
+    assert wrap_text(text, Letters(), 70) == lines
+    assert wrap_text("abc", Letters(), 5) == ["a", "b", "c"]
 
 
 @settings(max_examples=40, deadline=None)
