@@ -127,6 +127,7 @@ def main() -> int:
         parser.error(f"unknown module {', '.join(unknown)}; known: {', '.join(MODULES)}")
     if shutil.which("mutmut", path=str(Path(sys.executable).parent)) is None:
         parser.error("mutmut is missing; run: python -m pip install -c constraints.txt -e '.[mutation]'")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else `timeout` would leave mutants and the copy behind
     whole = [run(name, args.minutes, args.processes) for name in args.modules]
     return 0 if all(whole) else 1
 

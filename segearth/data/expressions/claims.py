@@ -334,9 +334,9 @@ def _distance(anchor: Anchor, item: SceneObject) -> float:
 def _beyond(side: str, item: SceneObject, anchor: Box) -> Truth:
     axis = 0 if side in ("left", "right") else 1
     start, end = anchor[axis], anchor[axis + 2]
-    low, high, centre = item.box[axis], item.box[axis + 2], item.centroid[axis]
+    last, centre = item.box[axis + 2], item.centroid[axis]
     if side in ("right", "below"):  # mirror the axis, so that "further" always means smaller
-        start, end, low, high, centre = -end, -start, -high, -low, -centre
-    if high <= start:
+        start, end, last, centre = -end, -start, -item.box[axis], -centre
+    if last <= start:
         return True
     return False if centre >= (start + end) / 2 else None

@@ -94,6 +94,8 @@ def test_truncated_object_is_never_the_one() -> None:
     [
         ((42, 52), True),  # eight tenths of it in the left half, its centre at 47
         ((43, 53), None),  # seven tenths
+        ((19, 59), None),  # 31 of 40
+        ((41, 81), None),  # 9 of 40
         ((45, 49), True),  # its centre at 47, the core's edge
         ((46, 49), None),  # all of it in the left half, its centre past the core
         ((46, 66), False),  # two tenths inside
@@ -283,7 +285,8 @@ def test_the_largest_with_an_attribute() -> None:
     ("near", "far_off", "ids"),
     [
         (10, 15, (1,)),  # 1.5 times as far, 5 px farther: 3.5 % of the diagonal
-        (10, 13, None),  # 1.3 times
+        (20, 28, (1,)),  # 1.4 times
+        (20, 27, None),  # 1.35 times, 5 % of the diagonal
         (20, 25, None),  # 1.25 times
         (5, 8, None),  # 1.6 times, but 2 % of the diagonal
         (8, 12, None),  # 1.5 times, 4 px: 2.8 %
