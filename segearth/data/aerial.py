@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.table import load_table
+from segearth.data.layout import parse_json, read_json, read_text
 from segearth.data.scene import Scene
 from segearth.errors import DatasetError
 from segearth.structures import Question, Sample
@@ -71,7 +71,7 @@ class AerialMini(SegmentationDataset):
         """
         super().__init__(PACKAGED if root is None else root, split)
         self.table = load_table(table)
-        tree = json.loads(self.require(LAYOUT.annotations).read_text(encoding="utf-8"))
+        tree = read_json(self.require(LAYOUT.annotations))
         self.sources: dict[str, dict[str, list[str]]] = tree["sources"]
         self.records: list[dict[str, Any]] = [record for record in tree["images"] if record["split"] == split]
         self._categories = {category["id"]: category for category in tree["categories"]}
@@ -82,8 +82,10 @@ class AerialMini(SegmentationDataset):
         self.questions: dict[int, list[dict[str, Any]]] = {}
         if questions:
             path = self.require(LAYOUT.questions.format(split=split))
-            for line in path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
+            for number, line in enumerate(read_text(path).split("\n"), start=1):
+                if not line.strip():
+                    continue
+                entry = parse_json(line, f"{path}:{number}: ")
                 if entry["image_id"] not in self._annotations:
                     raise DatasetError(
                         f"{path}: question {entry['id']} is about image {entry['image_id']}, not in {split}"

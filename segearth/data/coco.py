@@ -17,7 +17,7 @@ from segearth.data.layout import read_json
 from segearth.data.scene import Scene
 from segearth.errors import ConfigError, DatasetError, nearest_names
 from segearth.structures import Sample
-from segearth.utils.files import read_image
+from segearth.utils.files import is_file, read_image
 from segearth.utils.seeds import rng_for
 
 
@@ -166,7 +166,7 @@ ROOT/
         for record in images.values():
             if whole_file and record.get("split", "train") != self.split:
                 continue
-            if not (folder / record["file_name"]).is_file():
+            if not is_file(folder / record["file_name"]):
                 self.note_missing(f"images/{record['file_name']}")
             else:
                 self._records.append({"width": record["width"], "height": record["height"], **record})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from segearth.data.base import SegmentationDataset, check_mask
+from segearth.data.layout import parse_json, read_text
 from segearth.errors import DatasetError, ImageError, nearest_names
 from segearth.structures import Question, Sample, Task
 from segearth.utils.coco_masks import decode_segmentation
@@ -104,10 +104,7 @@ ROOT/                      or the path of one .jsonl file
 
     def _read(self) -> None:
         lines_of_ids: dict[str, int] = {}
-        try:
-            text = self.file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{self.file}: cannot be read as UTF-8 text ({error})") from error
+        text = read_text(self.file)
         for number, written in enumerate(text.split("\n"), start=1):
             if not written.strip():
                 continue
@@ -124,10 +121,7 @@ ROOT/                      or the path of one .jsonl file
             group.append(line)
 
     def _parse(self, written: str, number: int) -> tuple[str, _Line]:
-        try:
-            record = json.loads(written)
-        except (ValueError, RecursionError) as error:  # the latter: brackets in brackets without end
-            raise DatasetError(f"not valid JSON ({error})") from error
+        record = parse_json(written)
         if not isinstance(record, dict):
             raise DatasetError('expected an object, {"image": …, "question": …, "mask": …}')
         for key in record:

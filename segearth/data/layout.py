@@ -51,15 +51,40 @@ def files_by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     return found
 
 
+def read_text(path: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        DatasetError: The file is missing or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
         DatasetError: The file is missing, not UTF-8 or not JSON; the message has the line.
     """
+    return parse_json(read_text(path), f"{path}: ")
+
+
+def parse_json(text: str, where: str = "") -> Any:
+    """Parses JSON.
+
+    Args:
+        text: What to parse.
+        where: Put before the error's message.
+
+    Raises:
+        DatasetError: It is not JSON, or nested without end.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise DatasetError(f"{path}: not valid JSON ({error})") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{where}not valid JSON ({error})") from error

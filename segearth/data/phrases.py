@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from segearth.data.base import SegmentationDataset, check_mask
-from segearth.data.layout import IMAGE_SUFFIXES, files_by_id, find_root
+from segearth.data.layout import IMAGE_SUFFIXES, files_by_id, find_root, read_text
 from segearth.errors import DatasetError
 from segearth.structures import Question, Sample
 from segearth.utils.files import read_image, read_mask
@@ -74,7 +74,7 @@ class PhraseListDataset(SegmentationDataset):
 
     def _read_list(self, path: Path) -> dict[str, list[str]]:
         phrases: dict[str, list[str]] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             words = line.split(maxsplit=1)
             if len(words) == 2:
                 name = Path(words[0])

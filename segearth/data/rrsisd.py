@@ -12,7 +12,7 @@ from segearth.data.layout import find_root, read_json
 from segearth.errors import DatasetError
 from segearth.structures import Question, Sample
 from segearth.utils.coco_masks import decode_segmentation
-from segearth.utils.files import read_image
+from segearth.utils.files import is_file, read_image
 from segearth.utils.safe_pickle import load_plain_pickle
 
 _REFS = "rrsisd/refs(unc).p"
@@ -97,7 +97,7 @@ ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS
             if image is None or ref["ann_id"] not in segmentations:
                 what = f"image {ref['image_id']}" if image is None else f"annotation {ref['ann_id']}"
                 self.note(DatasetError(f"{self.name}: reference {ref['ref_id']} names {what}, not in {_INSTANCES}"))
-            elif not (folder / image["file_name"]).is_file():
+            elif not is_file(folder / image["file_name"]):
                 self.note_missing(f"{_IMAGES}/{image['file_name']}")
             else:
                 self._images[image["id"]] = (folder / image["file_name"], image["height"], image["width"])

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
-from dataset_fakes import coco, corrupt, earthreason, jsonl, rrsisd, write_image, write_mask
+from dataset_fakes import coco, corrupt, earthreason, jsonl, phrases, rrsisd, write_image, write_mask
 
+from segearth.data.aerial import PACKAGED
 from segearth.data.base import SegmentationDataset
 from segearth.data.verify import verify, verify_dataset
 from segearth.errors import UnknownNameError
@@ -148,6 +150,31 @@ def test_odd_values_are_problems_never_tracebacks(tmp_path, name, make, file, ro
         found += not reports[0].ok
         assert all("\n" not in problem or "\nexpected:" in problem for problem in reports[0].problems)
     assert found > rounds // 3
+
+
+def aerial(root):
+    shutil.copytree(PACKAGED, root, ignore=shutil.ignore_patterns("images"), dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100_000, b"{'a': 1}"])
+@pytest.mark.parametrize(
+    ("name", "make", "file"),
+    [
+        ("coco", coco, "annotations_train.json"),
+        ("rrsis_d", rrsisd, "rrsisd/instances.json"),
+        ("earthreason", lambda root: earthreason(root, {"1": 1}), "train/QAs/1.json"),
+        ("jsonl", lambda root: jsonl(root, LINES), "train.jsonl"),
+        ("refsegrs", lambda root: phrases(root, {"1": 1}), "output_phrase_train.txt"),
+        ("aerial_mini", aerial, "annotations.json"),
+        ("aerial_mini", aerial, "questions_train.jsonl"),
+    ],
+)
+def test_files_that_are_no_text_or_no_json_are_problems(tmp_path, name, make, file, content):
+    make(tmp_path)
+    assert (tmp_path / file).is_file()
+    (tmp_path / file).write_bytes(content)
+    (report,) = verify_dataset(name, tmp_path, ["train"])
+    assert file.rpartition("/")[2] in report.problems[0]
 
 
 def test_unknown_name():
