@@ -6,8 +6,10 @@ A run's folder holds ``config.yaml``, ``metrics.jsonl``, ``checkpoints/step-NNNN
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 
 from segearth.errors import CheckpointError
 from segearth.models.segearth import SegEarth
+from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
@@ -23,6 +26,8 @@ from segearth.utils.processes import Process, wait_for_all
 logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"  # written last: a folder without it was cut off
 PARTIAL = ".partial"
+AVERAGE = "average.pt"
+TRAINING = "training.json"  # beside a model's weights: how many steps they have behind them
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -43,7 +48,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def save_checkpoint(
-    engine: Any, average: dict[str, torch.Tensor] | None, folder: Path, step: int, keep: int, process: Process
+    engine: Any, average: WeightAverage | None, folder: Path, step: int, keep: int, process: Process
 ) -> Path:
     """Writes a checkpoint under a temporary name, renames it when whole, and removes older ones.
 
@@ -68,9 +73,11 @@ def save_checkpoint(
             root.mkdir(parents=True, exist_ok=True)
         wait_for_all()
         engine.save_checkpoint(str(root), tag=partial.name, save_latest=False)
+        wait_for_all()  # every process has a file of its own in it
+        averaged = None if average is None else average.state_dict(keep=process.is_main)
         if process.is_main:
-            if average is not None:
-                torch.save(average, partial / "average.pt")
+            if averaged is not None:
+                torch.save(averaged, partial / AVERAGE)
             write_text(partial / COMPLETE, json.dumps({"step": step, "world_size": process.world_size}) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
@@ -95,8 +102,14 @@ def _remove_old(root: Path, keep: int) -> None:
             shutil.rmtree(path)
 
 
-def load_checkpoint(engine: Any, path: Path, process: Process) -> dict[str, torch.Tensor] | None:
-    """Loads a checkpoint into an engine; returns the averaged weights if it holds some.
+def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, process: Process) -> None:
+    """Loads a checkpoint into an engine and an average.
+
+    Args:
+        engine: The DeepSpeed engine.
+        average: Averaged weights, if kept.
+        path: The checkpoint.
+        process: This process.
 
     Raises:
         CheckpointError: It was written by another number of processes, or it is damaged.
@@ -108,70 +121,65 @@ def load_checkpoint(engine: Any, path: Path, process: Process) -> dict[str, torc
         )
     try:
         loaded, _ = engine.load_checkpoint(str(path.parent), tag=path.name)
-        average = path / "average.pt"
-        weights = torch.load(average, map_location=process.device, weights_only=True) if average.is_file() else None
-    except (OSError, RuntimeError, EOFError, KeyError) as error:
+        if average is not None:
+            average.load_state_dict(torch.load(path / AVERAGE, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = _first_line(error)
         raise CheckpointError(f"{path} is damaged ({reason}); delete it to go on from the one before") from error
     if loaded is None:
         raise CheckpointError(f"{path} holds no training state; delete it to go on from the one before")
-    return weights
 
 
-def export_model(model: SegEarth, average: dict[str, torch.Tensor] | None, folder: Path, process: Process) -> None:
-    """Writes ``folder/model``, which ``SegEarth.from_pretrained`` opens; adapters are merged, averages preferred.
+def exported_step(model: Path) -> int | None:
+    """Optimiser steps that a model written by :func:`export_model` has behind it; ``None`` if it is not there."""
+    try:
+        return int(json.loads((model / TRAINING).read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def export_model(
+    masters: MasterWeights, average: WeightAverage | None, model: SegEarth, final: Path, step: int, process: Process
+) -> None:
+    """Writes a folder that ``SegEarth.from_pretrained`` opens, in fp32; adapters are merged, averages preferred.
 
     Args:
-        model: The trained model.
-        average: Averaged weights by parameter name, if kept.
-        folder: The run's folder.
-        process: Only the main process writes.
+        masters: The trained weights.
+        average: Averaged weights, if kept.
+        model: What they are the weights of.
+        final: The folder to write. An older one is replaced when the new one is whole.
+        step: Optimiser steps done; kept beside the weights.
+        process: All processes call this together; the main one writes.
 
     Raises:
-        CheckpointError: The disk is full or not writable; an earlier ``model`` is untouched.
+        CheckpointError: The disk is full or not writable; an older folder is untouched.
     """
-    with _gathered(model):
+    with contextlib.nullcontext() if average is None else average.as_masters():
+        state = masters.state_dict(keep=process.is_main)
         if process.is_main:
-            if average is not None:
-                live = {name: p.data for name, p in model.named_parameters() if name in average}
-                kept = {name: value.clone() for name, value in live.items()}
-                for name, value in average.items():
-                    live[name].copy_(value)
-            try:
-                _write_model(model, folder)
-            finally:
-                if average is not None:
-                    for name, value in kept.items():
-                        live[name].copy_(value)
+            _write_model(model, merged_state_dict(model, state), final, step)
     wait_for_all()
 
 
-def _write_model(model: SegEarth, folder: Path) -> None:
-    final, fresh, old = folder / "model", folder / ".model.partial", folder / ".model.old"
+def _write_model(model: SegEarth, state: dict[str, torch.Tensor], final: Path, step: int) -> None:
+    fresh, old = (final.with_name(f".{final.name}{suffix}") for suffix in (PARTIAL, ".old"))
     try:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        model.save_folder(fresh, merged_state_dict(model))
+        model.save_folder(fresh, state)
+        write_text(fresh / TRAINING, json.dumps({"step": step}) + "\n")
         if final.exists():
             final.rename(old)
         fresh.rename(final)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError) as error:
+        if old.exists() and not final.exists():
+            old.rename(final)
         shutil.rmtree(fresh, ignore_errors=True)
-        reason = _first_line(error)
-        raise CheckpointError(f"could not write {final}: {reason}; free some space and run again") from error
-
-
-def _gathered(model: torch.nn.Module) -> Any:
-    """Under ZeRO-3 a rank holds only its part of each parameter: bring them together for a moment."""
-    import contextlib
-
-    sharded = [p for p in model.parameters() if hasattr(p, "ds_id")]
-    if not sharded:
-        return contextlib.nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(sharded)
+        raise CheckpointError(
+            f"could not write {final}: {_first_line(error)}; free some space and run the same command again: it goes "
+            f"on from the checkpoint of step {step}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

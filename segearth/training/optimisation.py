@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,35 @@ def add_lora(causal_lm: nn.Module, config: LoraConfig) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
-def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Returns the state dict with adapters added into the weights they adapt, under the plain names."""
-    state = model.state_dict()
+def merged_state_dict(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Adds adapters into the weights they adapt, and gives these their plain names again.
+
+    Args:
+        model: Tells which layers have adapters.
+        state: Its state dict, on the host; it may be more precise than the model itself.
+    """
     merged = {}
     for name, value in state.items():
         if "lora_" in name:
             continue
         if name.endswith(".base_layer.weight"):
-            layer: Any = model.get_submodule(name.removesuffix(".base_layer.weight"))
-            value = value + layer.get_delta_weight("default").to(value.dtype)
+            value = value + _adapter_delta(model, name.removesuffix(".base_layer.weight"), state).to(value.dtype)
         merged[name.replace(".base_layer.", ".")] = value
     return merged
+
+
+def _adapter_delta(model: nn.Module, place: str, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What the adapter at ``place`` adds to its layer's weight, computed by peft from the tensors of ``state``."""
+    layer: Any = model.get_submodule(place)
+    own = {f"{place}.{name}": p for name, p in layer.named_parameters() if "lora_" in name}
+    kept = {name: p.data for name, p in own.items()}
+    try:
+        for name, parameter in own.items():
+            parameter.data = state[name]
+        return layer.get_delta_weight("default").detach()
+    finally:
+        for name, parameter in own.items():
+            parameter.data = kept[name]
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -126,3 +144,8 @@ def deepspeed_settings(config: TrainConfig, world_size: int, bf16: bool) -> dict
         "wall_clock_breakdown": False,
     }
     return settings
+
+
+def zero_stage(settings: Mapping[str, Any]) -> int:
+    """Returns the ZeRO stage of DeepSpeed settings: from which stage on what is shared out among processes."""
+    return int(settings.get("zero_optimization", {}).get("stage", 0))

@@ -1,7 +1,7 @@
 """The training loop on DeepSpeed.
 
-A step's random numbers depend on (seed, step, rank) alone and its data on (seed, step), so a run that was interrupted
-and resumed equals one that was not.
+The random numbers of a micro-batch depend on (seed, step, place in the global batch) alone, its data on (seed, step).
+So a run that was interrupted and resumed equals one that was not, and a run of two processes equals one of one.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from segearth.structures import Batch
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
 from segearth.training.freezing import check_frozen, freeze_parts
+from segearth.training.masters import MasterWeights, WeightAverage, frozen_weights
 from segearth.training.optimisation import (
     accumulation_steps,
     add_lora,
     build_optimizer,
     deepspeed_settings,
     learning_rate_factor,
+    zero_stage,
 )
 from segearth.training.resume import as_yaml, check_same_run
 from segearth.training.window import LOSS_NAMES, Window
@@ -63,8 +65,12 @@ class Trainer:
         self.folder = Path(train.output_dir)
         seed_everything(train.seed)
         self.bf16 = self._wants_bf16()
-        if train.ema_decay and train.deepspeed.startswith("zero3"):
-            raise ConfigError("train.ema_decay needs whole parameters on each rank; set it to 0 with zero3")
+        self.settings = deepspeed_settings(train, self.process.world_size, self.bf16)
+        if train.ema_decay and zero_stage(self.settings) == 3:
+            raise ConfigError(
+                f"train.ema_decay needs whole parameters on each rank, and train.deepspeed {train.deepspeed} is ZeRO "
+                "stage 3; set train.ema_decay to 0, or take a stage below"
+            )
         self.model = self._build_model()
         self.criterion = Criterion(config.loss)
         self.accumulation = accumulation_steps(train, self.process.world_size)
@@ -72,8 +78,10 @@ class Trainer:
         datasets = [build_dataset(d.name, d.root, d.split, **d.options) for d in config.data.train]
         self.view = TrainingView(datasets, transform, config.data, train.seed)
         self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0)
+        frozen = frozen_weights(self.model, keep=self.process.is_main) if self.bf16 else None
         self.engine = self._build_engine()
-        self.average = self._initial_average()
+        self.masters = MasterWeights(self.engine, frozen)
+        self.average = WeightAverage(self.masters, train.ema_decay) if train.ema_decay else None
 
     def run(self) -> Path:
         """Trains to ``max_steps``, going on from the newest whole checkpoint of the folder.
@@ -88,8 +96,13 @@ class Trainer:
         """
         train, process = self.config.train, self.process
         first = self._resume()
-        if first >= train.max_steps and (self.folder / "model").is_dir():
-            logger.info("%s is trained already; choose another train.output_dir for a new run", self.folder)
+        self.skipped = self.engine.skipped_steps
+        if first >= train.max_steps:
+            if ckpt.exported_step(self.folder / "model") == first:
+                logger.info("%s is trained already; choose another train.output_dir for a new run", self.folder)
+            else:  # the disk was full when it was to be written
+                logger.info("training is done; writing %s/model", self.folder)
+                self._export(first)
             return self.folder
         self._describe(first)
         log = MetricsLog(self.folder / "metrics.jsonl", keep_below_step=first) if process.is_main else None
@@ -107,7 +120,8 @@ class Trainer:
             if done % train.log_every == 0 or last or done % train.save_every == 0:
                 facts = window.flush(process.world_size)
                 self._check_finite(facts["total"], step, window.ids)
-                facts |= {"step": step, "learning_rate": self.engine.get_lr()[0], "grad_norm": self._grad_norm()}
+                facts |= {"step": step, "learning_rate": self.engine.get_lr()[0], **self._grad_norm()}
+                facts["skipped_steps"] = self._newly_skipped(done)
                 facts["images_per_second"] = round(facts.pop("steps_per_second") * train.global_batch_size, 3)
                 if log is not None:
                     log.write(**facts)
@@ -121,10 +135,8 @@ class Trainer:
                     for name, value in facts.items():
                         board.add_scalar(f"train/{name}", value, step)
             if done % train.save_every == 0 or last:
-                keep = max(1, train.keep_checkpoints)
                 with window.paused():
-                    ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, process)
-                    ckpt.export_model(self.model, self.average, self.folder, process)
+                    self._save(done)
         if log is not None:
             log.close()
             window.log_wait()
@@ -134,9 +146,10 @@ class Trainer:
 
     def _step(self, step: int, batches: Any, window: Window) -> None:
         """One optimiser step: ``accumulation`` micro-batches forward and backward, then the update."""
-        torch.manual_seed(hash((self.config.train.seed, step, self.process.rank)) % 2**63)
         self.model.train()
-        for _ in range(self.accumulation):
+        for turn in range(self.accumulation):
+            place = turn * self.process.world_size + self.process.rank
+            torch.manual_seed(hash((self.config.train.seed, step, place)) % 2**63)
             waited = time.perf_counter()
             batch: Batch = next(batches)
             window.waited += time.perf_counter() - waited
@@ -148,7 +161,28 @@ class Trainer:
             window.add(losses, self.accumulation, batch.question_ids)
         window.steps += 1
         if self.average is not None:
-            self._update_average(step)
+            self.average.update(step)
+
+    def _save(self, done: int) -> None:
+        """Writes checkpoint and model after ``done`` steps, unless the weights are no longer finite."""
+        if not self.masters.are_finite():  # a loss tells of the weights before its step
+            raise TrainingError(f"weights are infinite or undefined after step {done}; {self._advice()}")
+        keep = max(1, self.config.train.keep_checkpoints)
+        ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, self.process)
+        self._export(done)
+
+    def _export(self, done: int) -> None:
+        ckpt.export_model(self.masters, self.average, self.model, self.folder / "model", done, self.process)
+
+    def _newly_skipped(self, done: int) -> int:
+        """How many steps DeepSpeed left out since the last log line, because their gradients were not finite."""
+        count, self.skipped = self.engine.skipped_steps - self.skipped, self.engine.skipped_steps
+        if count:
+            logger.warning(
+                "%d of the steps up to %d changed nothing, since their gradients were not finite (%d since the start); "
+                "if this goes on, lower train.learning_rate or check the data", count, done, self.skipped,
+            )  # fmt: skip
+        return count
 
     def _build_model(self) -> SegEarth:
         train = self.config.train
@@ -173,7 +207,7 @@ class Trainer:
                 optimizer=optimizer,
                 lr_scheduler=schedule,
                 model_parameters=[p for p in self.model.parameters() if p.requires_grad],
-                config=deepspeed_settings(train, self.process.world_size, self.bf16),
+                config=self.settings,
             )
         return engine
 
@@ -181,22 +215,9 @@ class Trainer:
         precision = self.config.train.precision
         if precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(f"train.precision {precision!r}: use auto, fp32 or bf16")
-        if precision == "auto":  # CPUs without bf16 units are slower at it than at fp32
-            return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if precision == "auto":  # what has no bf16 units is slower at it than at fp32
+            return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
         return precision == "bf16"
-
-    def _initial_average(self) -> dict[str, torch.Tensor] | None:
-        if not self.config.train.ema_decay:
-            return None
-        return {name: p.detach().clone().float() for name, p in self.model.named_parameters() if p.requires_grad}
-
-    @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        # Early on the average follows closely, so it never holds the random start.
-        decay = min(self.config.train.ema_decay, (1 + step) / (10 + step))
-        parameters = dict(self.model.named_parameters())
-        for name, value in (self.average or {}).items():
-            value.lerp_(parameters[name].detach().float(), 1 - decay)
 
     def _resume(self) -> int:
         path = self.folder / "config.yaml"
@@ -205,7 +226,7 @@ class Trainer:
             logger.info("going on with %s", ", ".join(changed))
         step = 0
         if newest is not None:
-            self.average = ckpt.load_checkpoint(self.engine, newest, self.process)
+            ckpt.load_checkpoint(self.engine, self.average, newest, self.process)
             step = ckpt.checkpoint_step(newest)
             logger.info("resuming from %s", newest)
         wait_for_all()
@@ -229,15 +250,18 @@ class Trainer:
     def _check_finite(self, loss: float, step: int, ids: list[str]) -> None:
         if loss == loss and abs(loss) != float("inf"):
             return
-        good = ckpt.latest_checkpoint(self.folder)
         raise TrainingError(
-            f"the loss is {loss} within the steps up to {step} (last batch: {', '.join(ids[:3])} …); "
-            f"{good or 'no checkpoint yet'} is kept: lower train.learning_rate or check the data, then run again"
+            f"the loss is {loss} within the steps up to {step} (last batch: {', '.join(ids[:3])} …); {self._advice()}"
         )
 
-    def _grad_norm(self) -> float:
+    def _advice(self) -> str:
+        good = ckpt.latest_checkpoint(self.folder)
+        return f"{good or 'no checkpoint yet'} is kept: lower train.learning_rate or check the data, then run again"
+
+    def _grad_norm(self) -> dict[str, float]:
+        """The gradient's norm before it was clipped; DeepSpeed does not tell it without ZeRO in fp32."""
         norm = self.engine.get_global_grad_norm()
-        return 0.0 if norm is None else round(float(norm), 4)
+        return {} if norm is None else {"grad_norm": round(float(norm), 4)}
 
     def _tensorboard(self) -> Any:
         if not (self.config.train.tensorboard and self.process.is_main):

@@ -16,8 +16,6 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from segearth.config import ExperimentConfig, from_dict
-
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["ranks_preload"])
 HERE = Path(__file__).parent
@@ -74,9 +72,3 @@ def _rank(
         os._exit(1)  # at once: the others wait for this rank and would keep it from ending
     os._exit(0)
 
-
-def train(values: dict[str, Any]) -> str:
-    """Trains an experiment given as plain values; returns its folder."""
-    from segearth.training.trainer import Trainer
-
-    return str(Trainer(from_dict(ExperimentConfig, values)).run())
