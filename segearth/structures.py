@@ -8,10 +8,11 @@ tokens, ``S`` image tokens, ``C`` channels, ``H W`` pixels, ``h w`` feature cell
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Task = Literal["referring", "reasoning"]
 KeysValues: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -71,6 +73,14 @@ class Sample:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+def _with_tensors(whole: _T, change: Callable[[torch.Tensor], torch.Tensor], but: str = "") -> _T:
+    """Returns a copy of a data class in which every field that holds a tensor, ``but`` one, is changed."""
+    import torch
+
+    tensors = {name: value for name, value in vars(whole).items() if isinstance(value, torch.Tensor) and name != but}
+    return replace(whole, **{name: change(value) for name, value in tensors.items()})  # type: ignore[type-var]
+
+
 @dataclass
 class EncodedText:
     """What follows the image in ``N`` prompts, padded on the right; tensors have shape ``(N, L)``.
@@ -94,11 +104,11 @@ class EncodedText:
 
     def to(self, device: torch.device | str) -> EncodedText:
         """Returns a copy with every tensor on ``device``."""
-        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in _TEXT_TENSORS}
-        return EncodedText(lengths=self.lengths, openings=self.openings, **tensors)
+        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
-
-_TEXT_TENSORS = ("input_ids", "description_mask", "labels", "labelled")
+    def pin_memory(self) -> EncodedText:
+        """Returns a copy in memory that a GPU reads by itself; see :meth:`Batch.pin_memory`."""
+        return _with_tensors(self, lambda tensor: tensor.pin_memory())
 
 
 @dataclass
@@ -129,17 +139,16 @@ class Batch:
     placeholder: bool = False
 
     def to(self, device: torch.device | str) -> Batch:
-        """Returns a copy with every tensor on ``device``."""
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.text.to(device),
-            self.image_index,
-            self.masks.to(device, non_blocking=True),
-            self.present.to(device, non_blocking=True),
-            None if self.valid is None else self.valid.to(device, non_blocking=True),
-            self.question_ids,
-            self.placeholder,
-        )
+        """Returns a copy with every tensor on ``device`` but ``image_index``."""
+        host = replace(self, text=self.text.to(device))
+        return _with_tensors(host, lambda tensor: tensor.to(device, non_blocking=True), but="image_index")
+
+    def pin_memory(self) -> Batch:
+        """Returns a copy in memory that a GPU reads by itself, so that :meth:`to` need not wait for it.
+
+        A data loader pins what has this method; a data class without one it would pass on as it is.
+        """
+        return replace(_with_tensors(self, lambda tensor: tensor.pin_memory()), text=self.text.pin_memory())
 
 
 @dataclass
