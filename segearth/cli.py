@@ -227,6 +227,8 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and benchmark.md.")] = None,
 ) -> None:
     """Measures a model beside the naive way of using the same weights."""
+    import torch
+
     from segearth.benchmark.suite import BenchmarkConfig, build_shape, run_benchmark
     from segearth.benchmark.tables import as_markdown
     from segearth.errors import ConfigError, UnknownNameError
@@ -241,8 +243,13 @@ def bench(
     if template and not shape_only:
         raise ConfigError("--template goes with --shape-only: weights keep the prompt that they were trained with")
     counts, several, sides = _numbers(questions), _numbers(batches), _numbers(sizes)
-    opened = build_shape(model, template) if shape_only else open_model(model)
-    set_precision(opened.to(own_device(device)), precision)
+    place = own_device(device)
+    if shape_only:
+        with torch.device(place):  # a GPU draws random weights in a moment
+            opened = build_shape(model, template)
+    else:
+        opened = open_model(model).to(place)
+    set_precision(opened, precision)
     config = BenchmarkConfig(
         size=size, questions=counts, wording=wording, training=training, batches=several, sizes=sides,
         multiply_adds=multiply_adds, onnx=onnx, repeats=repeats,
