@@ -139,9 +139,9 @@ class LanguageModel(Freezable):
             return self._read_rows(prompt, embeds, image_index)
         known = prompt.cache
         images, before = prompt.embeds.shape[:2]
-        layout = token_layout(
-            lengths, openings or [("", 0)] * len(lengths), image_index, images, before, known and known.openings
-        ).to(embeds.device)
+        remembered = None if known is None else known.openings
+        shared = openings or [("", 0)] * len(lengths)
+        layout = token_layout(lengths, shared, image_index, images, before, remembered).to(embeds.device)
         row, cache = layout.pack(embeds), None
         if known is None:
             row = torch.cat([prompt.embeds, row], 1)

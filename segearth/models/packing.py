@@ -66,7 +66,7 @@ class TokenLayout:
     token: Tensor
     image: Tensor
     column: Tensor
-    source: tuple[Tensor, Tensor, Tensor, Tensor]
+    source: tuple[Tensor, ...]
     segment: Tensor
     parent: Tensor
     position: Tensor
