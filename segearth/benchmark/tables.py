@@ -25,7 +25,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
     for count, row in figures["prediction"]["questions"].items():
         share = row["a further question's share of the first"]
         lines.append(
-            f"| {count} | {row['seconds']:.2f} | {row['naive seconds']:.1f} | {_times(row['ratio'])} | "
+            f"| {count} | {_seconds(row['seconds'])} | {_seconds(row['naive seconds'])} | {_times(row['ratio'])} | "
             f"{_extremes(row['ratio'])} | "
             f"{row['questions per second']:.3f} | {'' if share is None else f'{share:.1%}'} |"
         )
@@ -34,7 +34,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
         lines += ["", "| images at once, a question each | seconds | images/s | naive, one by one |"]
         lines += ["|---:|---:|---:|---:|"]
         for count, row in figures["batches"].items():
-            lines.append(f"| {count} | {row['seconds']:.3f} | {row['images per second']:.3f} | {naive:.3f} |")
+            lines.append(f"| {count} | {_seconds(row['seconds'])} | {row['images per second']:.3f} | {naive:.3f} |")
     if "sizes" in figures:
         lines += ["", "| image side | seconds | seconds a megapixel | GiB |", "|---:|---:|---:|---:|"]
         for side, row in figures["sizes"].items():
@@ -51,7 +51,7 @@ def as_markdown(figures: dict[str, Any]) -> str:
         names = {"naive": "naive, one question", "1": "one question", "6": "six questions of one image"}
         for key, label in names.items():
             seconds, pairs = training["seconds"][key], training["pairs per second"][key]
-            lines.append(f"| {label} | {seconds:.2f} | {pairs:.3f} | {ratios[key]} |")
+            lines.append(f"| {label} | {_seconds(seconds)} | {pairs:.3f} | {ratios[key]} |")
     lines += ["", *_memory(figures["peak bytes"]), ""]
     if "freed memory given back" in figures:
         lines += [*_freed(figures), ""]
@@ -77,7 +77,7 @@ def _sampling(figures: dict[str, Any]) -> list[str]:
             "both": f"{seconds['both'] / step[way]:.0%}" if step else "",
         }
         rates = {part: sampling["least bytes"][part] / seconds[part] / 1e9 for part in shares}
-        cells = (f"{seconds[part]:.4f} | {shares[part]} | {rates[part]:.1f}" for part in shares)
+        cells = (f"{_seconds(seconds[part])} | {shares[part]} | {rates[part]:.1f}" for part in shares)
         lines.append(f"| {way} | {' | '.join(cells)} |")
     copied = sampling["copied bytes per second"] / 1e9
     return [*lines, "", f"GB/s as if nothing were read twice; a plain copy moves {copied:.1f} GB/s on this device."]
@@ -105,10 +105,8 @@ def _freed(figures: dict[str, Any]) -> list[str]:
     for name, back in figures["freed memory given back"].items():
         ours, naive = ([median(rounds[way]) for rounds in (kept[name], back)] for way in ("1", "naive"))
         ratios = " | ".join(f"{long / short:.2f}" for long, short in zip(naive, ours, strict=True))
-        lines.append(
-            f"| {name} | {ours[0]:.2f} | {ours[1]:.2f} | {ours[1] / ours[0]:.2f} | {naive[0]:.2f} | {naive[1]:.2f} | "
-            f"{ratios} |"
-        )
+        cells = [*map(_seconds, ours), f"{ours[1] / ours[0]:.2f}", *map(_seconds, naive), ratios]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
@@ -121,9 +119,13 @@ def _onnx(figures: dict[str, Any]) -> list[str]:
 
 
 def _part(name: str, ours: dict[str, float] | None, naive: dict[str, float] | None) -> str:
-    digits = {"seconds": 3, "multiply-adds": 2}
-    figures = [f"{way[key]:.{digits[key]}f}" if way and key in way else "" for key in digits for way in (ours, naive)]
+    write = {"seconds": _seconds, "multiply-adds": lambda count: f"{count:.2f}"}
+    figures = [write[key](way[key]) if way and key in way else "" for key in write for way in (ours, naive)]
     return f"| {name} | {' | '.join(figures)} |"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.{1 if seconds >= 100 else 2 if seconds >= 1 else 4}f}"
 
 
 def _times(ratio: dict[str, float]) -> str:

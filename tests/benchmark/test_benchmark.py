@@ -109,7 +109,7 @@ def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
     assert set(figures["training"]["pairs per second"]) == {"naive", "1", "6"}
     given_back = figures["freed memory given back"]
     for name, kept in (("a first question", rounds), ("a training step, one question", figures["training"]["rounds"])):
-        row = next(line for line in lines if line.startswith(f"| {name} | {kept['1'][0]:.2f} |"))
+        row = next(line for line in lines if line.startswith(f"| {name} | {kept['1'][0]:.4f} |"))
         assert f"| {given_back[name]['1'][0] / kept['1'][0]:.2f} |" in row
     whole = figures["peak bytes"]["process in a training step"]
     if whole["1"] is not None:  # read from Linux alone
