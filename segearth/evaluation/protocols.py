@@ -19,7 +19,7 @@ class QuestionPredictor(Protocol):
     def set_image(self, image: Any) -> None:
         """Takes a ``uint8`` RGB array of shape ``(H, W, 3)``."""
 
-    def predict(self, questions: Any, *, task: Any = "referring") -> Any:
+    def predict(self, questions: Any, *, task: Any) -> Any:
         """Takes a list of questions and a list of tasks; returns one ``Segmentation`` a question."""
 
 

@@ -51,13 +51,17 @@ def test_no_image_is_read_before_it_is_needed():
 
 
 def test_what_waits_is_bounded(monkeypatch):
-    """An 8 x 8 image with two targets is 3 * 64 + 2 * 64 bytes: three of them may wait. The frame that holds most goes
-    out first, and what is left waits on."""
+    """An 8 x 8 image with two targets is 3 * 64 + 2 * 64 bytes: three of them may wait, four may not. The frame that
+    holds most goes out first, and what is left waits on."""
     monkeypatch.setattr(module, "WAITING_BYTES", 3 * 320)
-    samples = [sample(i, 8, 8, masks=2) for i in range(3)]
-    others = [sample("wide", 8, 16, masks=2), sample("huge", 80, 80), sample("last", 8, 16, masks=2)]
+    samples = [sample(i, 8, 8, masks=2) for i in range(4)]
+    others = [sample("wide", 8, 16, masks=2), sample("huge", 80, 80), sample("last", 8, 16)]
     made = names(in_batches(samples + others, own_size, 9))
-    assert made == [["0", "1", "2"], ["huge"], ["wide", "last"]]
+    assert made == [["0", "1", "2", "3"], ["huge"], ["wide", "last"]]
+
+
+def test_of_no_items_none_is_made():
+    assert list(one_ahead([])) == []
 
 
 def test_the_next_item_is_made_while_one_is_in_use():

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from segearth.errors import UnknownNameError
-from segearth.evaluation.protocols import PROTOCOLS, EvaluationProtocol, get_protocol, scored_questions
+from segearth.evaluation.protocols import (
+    PROTOCOLS,
+    BatchPredictor,
+    EvaluationProtocol,
+    OneAtATime,
+    ask,
+    get_protocol,
+    scored_questions,
+)
 from segearth.structures import Question, Sample, Segmentation
 
 NATIVE, PUBLISHED = PROTOCOLS["native"], PROTOCOLS["segearth_r1"]
@@ -80,6 +88,49 @@ def test_a_letterboxed_answer_is_compared_as_the_model_thresholded_it():
 def test_the_published_frame():
     assert (PUBLISHED.frame_size, PUBLISHED.first_question_only) == (1024, True)
     assert PUBLISHED.to_frame(np.ones((32, 48), bool)).sum() == 1024 * 682
+
+
+class Noting:
+    """Notes what it is given; answers with that."""
+
+    def set_image(self, image):
+        self.image = image
+
+    def predict(self, questions, *, task="referring"):
+        return [f"{text}, {each}" for text, each in zip(questions, task, strict=True)]
+
+
+def test_only_wordings_and_tasks_are_asked():
+    class Batched:
+        def predict(self, questions, *, task):
+            self.seen = questions, task
+            return "answers"
+
+    predictor = Batched()
+    needs = Question("where to land?", np.ones((2, 2), bool), "at the pier", task="reasoning", kind="need", id="n")
+    rows = [[Question("roofs"), needs], iter([Question("roads")])]
+    assert ask(predictor, rows) == "answers"
+    assert predictor.seen == (
+        [["roofs", "where to land?"], ["roads"]], [["referring", "reasoning"], ["referring"]]
+    )  # fmt: skip
+
+
+def test_a_predictor_without_batches_is_given_one_image():
+    inner, image = Noting(), np.zeros((2, 4, 3), np.uint8)
+    predictor = OneAtATime(inner)
+    predictor.set_images([image])
+    assert inner.image is image
+    assert predictor.predict([["roofs", "ships"]], task=[["referring", "reasoning"]]) == [
+        ["roofs, referring", "ships, reasoning"]
+    ]
+    assert predictor.frame_size(2, 4) == (2, 4)
+    with pytest.raises(ValueError, match="too many values"):
+        predictor.set_images([image, image])
+
+
+def test_who_takes_batches_is_told_by_its_methods():
+    assert isinstance(OneAtATime(Noting()), BatchPredictor)
+    assert not isinstance(Noting(), BatchPredictor)
 
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
