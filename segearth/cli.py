@@ -111,6 +111,7 @@ def train(
 ) -> None:
     """Trains an experiment; run again after an interruption, it goes on where it stopped."""
     from segearth.config import load_experiment
+    from segearth.models.segearth import BEST, LAST
     from segearth.training.distributed import start_process
     from segearth.training.trainer import Trainer
     from segearth.utils.files import check_output_folder
@@ -122,7 +123,8 @@ def train(
     configure_logging(process.is_main)
     folder = Trainer(experiment, process).run()
     if process.is_main:
-        typer.echo(f"trained: {folder}/model")
+        best = folder / BEST
+        typer.echo(f"trained: {folder / LAST}{f', best in validation: {best}' if best.is_dir() else ''}")
 
 
 @app.command(name="eval")

@@ -14,6 +14,7 @@ from segearth.data.registry import build_dataset, split_configs
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
+from segearth.models.segearth import BEST, LAST, TRAINING_FILE, local_folder
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) -> Path:
     """Returns where the report of a model goes when the user names no folder.
 
-    A model's report lies with the model, ``MODEL/eval_SPLIT``, so that scoring another one replaces nothing. A model
-    that is no folder, of the zoo or the hub, gets one with its name in the experiment's run.
+    A model's report lies with the model, ``MODEL/eval_SPLIT``, so that scoring another one replaces nothing; that of a
+    run's last model, where another was the best, in ``RUN/eval_SPLIT_last``. A model that is no folder, of the zoo or
+    the hub, gets one with its name in the experiment's run.
 
     Args:
         experiment: What is evaluated; its ``train.output_dir`` and ``data`` are read.
@@ -37,9 +39,10 @@ def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) 
     own = Path(experiment.train.output_dir)
     model = Path(source).expanduser()
     if model.is_dir():
-        of_a_run = model.name == "model" and (model.parent / "config.yaml").is_file()
-        # A run's `model` is replaced as a whole whenever it is written again: nothing else may lie in it.
-        folder = (model.parent if of_a_run else model) / f"eval_{split}"
+        of_a_run = model.name in (BEST, LAST) and (model.parent / "config.yaml").is_file()
+        beside_the_best = of_a_run and model.name == LAST and local_folder(model.parent).name == BEST
+        # A run's models are replaced as a whole whenever they are written again: nothing else may lie in them.
+        folder = (model.parent if of_a_run else model) / f"eval_{split}{'_last' if beside_the_best else ''}"
     elif model == own:  # nothing is trained yet, which opening it says
         folder = own / f"eval_{split}"
     else:
@@ -93,7 +96,7 @@ def evaluate_experiment(
     chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
-    notes = {"command": f"segearth eval, split {split}"}
+    notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name)}
     if any(_same(chosen[0], seen) for seen in experiment.data.train):
         notes["warning"] = "this split was trained on: its scores say nothing about new images"
     options = experiment.eval
@@ -133,6 +136,21 @@ def usual_batch_size(device: str, side: int) -> int:
         side: Longer side of the model's frame in pixels.
     """
     return 4 if device != "cpu" else max(1, min(4, 1024**2 // side**2))
+
+
+def _which_weights(model_name: str) -> dict[str, str]:
+    """Of the models in a training run's folder, names the one that was opened and what training noted of it."""
+    if not Path(model_name).is_dir():
+        return {}
+    folder = local_folder(model_name)
+    try:
+        facts = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not by training, or by an earlier version
+        return {"weights": str(folder)}
+    note = f"{folder}, after {facts['step']} steps"
+    if "val_giou" in facts:
+        note += f", best in validation: gIoU {100 * facts['val_giou']:.2f} on {facts['val_images']} images"
+    return {"weights": note}
 
 
 def _open(config: DatasetConfig) -> SegmentationDataset:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 BESIDE = "."  # in a saved config: the tokenizer in the config's own folder
+BEST, LAST = "model_best", "model"  # in a training run's folder: by its validation, and after its last step
+TRAINING_FILE = "training.json"  # beside trained weights: how many steps they have behind them, and their score
 RANDOM = "random_parts"  # in the metadata of the weights
 
 
@@ -250,8 +252,9 @@ class SegEarth(Freezable, ModelHubMixin):
         """Opens a saved model, strictly: every weight must match.
 
         Args:
-            pretrained_model_name_or_path: A folder written by ``save_pretrained``, a training run's folder, or, as a
-                string, a hub id: see :func:`segearth.utils.hub.find_source`.
+            pretrained_model_name_or_path: A folder written by ``save_pretrained``, or, as a string, a hub id: see
+                :func:`segearth.utils.hub.find_source`. Of a training run's folder, which holds two, the model that was
+                best in validation, or the last where nothing was validated.
             options: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` for the hub.
 
         Returns:
@@ -375,7 +378,8 @@ def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int,
 
 
 def local_folder(model_id: str | Path, **options: Any) -> Path:
-    """Returns the folder of a saved model: a folder here, a training run's folder, or a download from the hub.
+    """Returns the folder of a saved model: a folder here, the best or else the last model of a training run's folder,
+    or a download from the hub.
 
     Args:
         model_id: Folder or hub id (a ``Path`` is a folder); :func:`segearth.utils.hub.find_source` tells which.
@@ -386,7 +390,8 @@ def local_folder(model_id: str | Path, **options: Any) -> Path:
     """
     source = find_source(model_id)
     if isinstance(source, Path):
-        return source / "model" if (source / "model" / CONFIG_FILE).is_file() else source
+        inside = (source / name for name in (BEST, LAST))
+        return next((path for path in inside if (path / CONFIG_FILE).is_file()), source)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -1,7 +1,7 @@
 """Training state on disk: a checkpoint is whole or it is not there.
 
-A run's folder holds ``config.yaml``, ``metrics.jsonl``, ``checkpoints/step-NNNNNN/`` (to resume from) and ``model/``
-(to use).
+A run's folder holds ``config.yaml``, ``metrics.jsonl``, ``checkpoints/step-NNNNNN/`` (to resume from), ``model/`` and
+``model_best/`` (to use).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import json
 import logging
 import pickle
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import SegEarth
+from segearth.models.segearth import TRAINING_FILE, SegEarth
 from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"  # written last: a folder without it was cut off
 PARTIAL = ".partial"
 AVERAGE = "average.pt"
-TRAINING = "training.json"  # beside a model's weights: how many steps they have behind them
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -44,12 +44,18 @@ def _whole_checkpoints(root: Path) -> list[Path]:
 
 def checkpoint_step(path: Path) -> int:
     """Optimiser steps done when a checkpoint was written."""
-    return int(json.loads((path / COMPLETE).read_text(encoding="utf-8"))["step"])
+    return int(checkpoint_facts(path)["step"])
+
+
+def checkpoint_facts(path: Path) -> dict[str, Any]:
+    """What a checkpoint keeps beside its tensors: ``step``, ``world_size`` and the ``facts`` it was saved with."""
+    return json.loads((path / COMPLETE).read_text(encoding="utf-8"))
 
 
 def save_checkpoint(
-    engine: Any, average: WeightAverage | None, folder: Path, step: int, keep: int, process: Process
-) -> Path:
+    engine: Any, average: WeightAverage | None, folder: Path, step: int, keep: int, process: Process,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """Writes a checkpoint under a temporary name, renames it when whole, and removes older ones.
 
     Args:
@@ -59,6 +65,7 @@ def save_checkpoint(
         step: Optimiser steps done.
         keep: Checkpoints left, at least 1.
         process: This process.
+        facts: What else a resumed run needs to know, see :func:`checkpoint_facts`.
 
     Raises:
         CheckpointError: The disk is full or not writable; the previous checkpoint is untouched.
@@ -78,7 +85,8 @@ def save_checkpoint(
         if process.is_main:
             if averaged is not None:
                 torch.save(averaged, partial / AVERAGE)
-            write_text(partial / COMPLETE, json.dumps({"step": step, "world_size": process.world_size}) + "\n")
+            marker = {**(facts or {}), "step": step, "world_size": process.world_size}
+            write_text(partial / COMPLETE, json.dumps(marker) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             _remove_old(root, keep)
@@ -114,7 +122,7 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
     Raises:
         CheckpointError: It was written by another number of processes, or it is damaged.
     """
-    written_by = json.loads((path / COMPLETE).read_text(encoding="utf-8"))["world_size"]
+    written_by = checkpoint_facts(path)["world_size"]
     if written_by != process.world_size:
         raise CheckpointError(
             f"{path} was written by {written_by} processes, not {process.world_size}; resume with NGPU={written_by}"
@@ -133,14 +141,15 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
 def exported_step(model: Path) -> int | None:
     """Optimiser steps that a model written by :func:`export_model` has behind it; ``None`` if it is not there."""
     try:
-        return int(json.loads((model / TRAINING).read_text(encoding="utf-8"))["step"])
+        return int(json.loads((model / TRAINING_FILE).read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def export_model(
-    masters: MasterWeights, average: WeightAverage | None, model: SegEarth, final: Path, step: int, process: Process
-) -> None:
+    masters: MasterWeights, average: WeightAverage | None, model: SegEarth, final: Path, step: int, process: Process,
+    facts: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Writes a folder that ``SegEarth.from_pretrained`` opens, in fp32; adapters are merged, averages preferred.
 
     Args:
@@ -150,6 +159,7 @@ def export_model(
         final: The folder to write. An older one is replaced when the new one is whole.
         step: Optimiser steps done; kept beside the weights.
         process: All processes call this together; the main one writes.
+        facts: What else is known of these weights, such as their score; kept beside them.
 
     Raises:
         CheckpointError: The disk is full or not writable; an older folder is untouched.
@@ -157,17 +167,17 @@ def export_model(
     with contextlib.nullcontext() if average is None else average.as_masters():
         state = masters.state_dict(keep=process.is_main)
         if process.is_main:
-            _write_model(model, merged_state_dict(model, state), final, step)
+            _write_model(model, merged_state_dict(model, state), final, {**(facts or {}), "step": step})
     wait_for_all()
 
 
-def _write_model(model: SegEarth, state: dict[str, torch.Tensor], final: Path, step: int) -> None:
+def _write_model(model: SegEarth, state: dict[str, torch.Tensor], final: Path, facts: Mapping[str, Any]) -> None:
     fresh, old = (final.with_name(f".{final.name}{suffix}") for suffix in (PARTIAL, ".old"))
     try:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         model.save_folder(fresh, state)
-        write_text(fresh / TRAINING, json.dumps({"step": step}) + "\n")
+        write_text(fresh / TRAINING_FILE, json.dumps(facts) + "\n")
         if final.exists():
             final.rename(old)
         fresh.rename(final)
@@ -178,7 +188,7 @@ def _write_model(model: SegEarth, state: dict[str, torch.Tensor], final: Path, s
         shutil.rmtree(fresh, ignore_errors=True)
         raise CheckpointError(
             f"could not write {final}: {_first_line(error)}; free some space and run the same command again: it goes "
-            f"on from the checkpoint of step {step}"
+            f"on from the checkpoint of step {facts['step']}"
         ) from error
 
 

@@ -20,6 +20,9 @@ FREE_TO_CHANGE = (
     "eval",
     "train.output_dir",  # a folder may be moved
     "train.activation_checkpointing",  # the same numbers, computed twice
+    "train.val_every",  # and what else decides which model is called the best, see Validation.load_state_dict
+    "train.val_images",
+    "train.early_stop_patience",
     "train.log_every",
     "train.save_every",
     "train.keep_checkpoints",

@@ -7,6 +7,7 @@ So a run that was interrupted and resumed equals one that was not, and a run of 
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from segearth.data.sampling import StepSampler
 from segearth.data.transform import ImageTransform
 from segearth.errors import ConfigError, TrainingError
 from segearth.losses.criterion import Criterion
-from segearth.models.segearth import SegEarth
+from segearth.models.segearth import BEST, LAST, SegEarth
 from segearth.structures import Batch
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
 from segearth.training.freezing import check_frozen, freeze_parts
+from segearth.training.journal import Journal
 from segearth.training.masters import MasterWeights, WeightAverage, frozen_weights
 from segearth.training.optimisation import (
     accumulation_steps,
@@ -36,9 +38,9 @@ from segearth.training.optimisation import (
     zero_stage,
 )
 from segearth.training.resume import as_yaml, check_same_run
-from segearth.training.window import LOSS_NAMES, Window
+from segearth.training.validation import Validation
+from segearth.training.window import Window
 from segearth.utils.files import write_text
-from segearth.utils.logging import Eta, MetricsLog
 from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.seeds import seed_everything
 from segearth.zoo.lookup import build_described
@@ -74,6 +76,7 @@ class Trainer:
         self.model = self._build_model()
         self.criterion = Criterion(config.loss)
         self.accumulation = accumulation_steps(train, self.process.world_size)
+        self.validation = Validation(config, self.process, in_step=zero_stage(self.settings) == 3)
         transform = ImageTransform(self.model.config.image_transform)
         datasets = [build_dataset(d.name, d.root, d.split, **d.options) for d in config.data.train]
         self.view = TrainingView(datasets, transform, config.data, train.seed)
@@ -97,52 +100,63 @@ class Trainer:
         train, process = self.config.train, self.process
         first = self._resume()
         self.skipped = self.engine.skipped_steps
-        if first >= train.max_steps:
-            if ckpt.exported_step(self.folder / "model") == first:
+        if first >= train.max_steps or self.validation.should_stop:
+            if ckpt.exported_step(self.folder / LAST) == first:
                 logger.info("%s is trained already; choose another train.output_dir for a new run", self.folder)
             else:  # the disk was full when it was to be written
-                logger.info("training is done; writing %s/model", self.folder)
-                self._export(first)
+                logger.info("training is done; writing %s", self.folder / LAST)
+                self._export(LAST, first)
             return self.folder
         self._describe(first)
-        log = MetricsLog(self.folder / "metrics.jsonl", keep_below_step=first) if process.is_main else None
-        board = self._tensorboard()
+        journal = Journal(self.folder, train, first, process)
         sampler = StepSampler(
             self.view.frames, train.global_batch_size, train.micro_batch_size, first, train.max_steps,
             process.rank, process.world_size, train.seed,
         )  # fmt: skip
         batches = iter(build_loader(self.view, self.collator, sampler, self.config.data.num_workers))
-        eta, window = Eta(train.max_steps, first), Window(process.device)
+        window = Window(process.device)
         for step in range(first, train.max_steps):
             self._step(step, batches, window)
             done = step + 1
-            last = done == train.max_steps
-            if done % train.log_every == 0 or last or done % train.save_every == 0:
-                facts = window.flush(process.world_size)
-                self._check_finite(facts["total"], step, window.ids)
-                facts |= {"step": step, "learning_rate": self.engine.get_lr()[0], **self._grad_norm()}
-                facts["skipped_steps"] = self._newly_skipped(done)
-                facts["images_per_second"] = round(facts.pop("steps_per_second") * train.global_batch_size, 3)
-                if log is not None:
-                    log.write(**facts)
-                    logger.info(
-                        "step %d/%d  loss %.3f (bce %.3f dice %.3f presence %.3f text %.3f)  %.1f images/s  "
-                        "data wait %.1f %%  left %s",
-                        done, train.max_steps, *(facts[name] for name in LOSS_NAMES), facts["images_per_second"],
-                        100 * facts["data_wait"], eta.left(done),
-                    )  # fmt: skip
-                if board is not None:
-                    for name, value in facts.items():
-                        board.add_scalar(f"train/{name}", value, step)
-            if done % train.save_every == 0 or last:
-                with window.paused():
+            due, last = self.validation.is_due(done), done == train.max_steps
+            if due or last or done % train.log_every == 0 or done % train.save_every == 0:
+                journal.note_losses(step, self._facts(window, step))
+            with window.paused():
+                if due:
+                    self._validate(done, journal)
+                    last = last or self.validation.should_stop
+                if last or done % train.save_every == 0:
                     self._save(done)
-        if log is not None:
-            log.close()
-            window.log_wait()
-        if board is not None:
-            board.close()
+            if last:
+                break
+        journal.close()
+        window.log_wait()
         return self.folder
+
+    def _facts(self, window: Window, step: int) -> dict[str, Any]:
+        """What there is to tell of the steps up to ``step``; all processes call it together."""
+        facts = window.flush(self.process.world_size)
+        self._check_finite(facts["total"], step, window.ids)
+        facts |= {"learning_rate": self.engine.get_lr()[0], **self._grad_norm()}
+        facts["skipped_steps"] = self._newly_skipped(step + 1)
+        facts["images_per_second"] = round(facts.pop("steps_per_second") * self.config.train.global_batch_size, 3)
+        return facts
+
+    def _validate(self, done: int, journal: Journal) -> None:
+        """Scores the weights that would be saved now, and keeps them if none before were better."""
+        self._check_weights(done)
+        began = time.perf_counter()
+        score, is_best = self.validation.run(self.model, done, self.average and self.average.state_dict())
+        assert self.validation.best is not None  # there is one now
+        if is_best:
+            self._export(BEST, done, score.facts())
+        seconds = time.perf_counter() - began
+        journal.note_score(done - 1, score, is_best, self.validation.best, seconds)
+        if self.validation.should_stop:
+            logger.info(
+                "stopping early: %d validations without a better one than that of step %d",
+                self.validation.stale, self.validation.best.step,
+            )  # fmt: skip
 
     def _step(self, step: int, batches: Any, window: Window) -> None:
         """One optimiser step: ``accumulation`` micro-batches forward and backward, then the update."""
@@ -165,14 +179,18 @@ class Trainer:
 
     def _save(self, done: int) -> None:
         """Writes checkpoint and model after ``done`` steps, unless the weights are no longer finite."""
+        self._check_weights(done)
+        keep = max(1, self.config.train.keep_checkpoints)
+        facts = {"validation": self.validation.state_dict()}
+        ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, self.process, facts)
+        self._export(LAST, done)
+
+    def _check_weights(self, done: int) -> None:
         if not self.masters.are_finite():  # a loss tells of the weights before its step
             raise TrainingError(f"weights are infinite or undefined after step {done}; {self._advice()}")
-        keep = max(1, self.config.train.keep_checkpoints)
-        ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, self.process)
-        self._export(done)
 
-    def _export(self, done: int) -> None:
-        ckpt.export_model(self.masters, self.average, self.model, self.folder / "model", done, self.process)
+    def _export(self, name: str, done: int, facts: dict[str, Any] | None = None) -> None:
+        ckpt.export_model(self.masters, self.average, self.model, self.folder / name, done, self.process, facts)
 
     def _newly_skipped(self, done: int) -> int:
         """How many steps DeepSpeed left out since the last log line, because their gradients were not finite."""
@@ -228,11 +246,23 @@ class Trainer:
         if newest is not None:
             ckpt.load_checkpoint(self.engine, self.average, newest, self.process)
             step = ckpt.checkpoint_step(newest)
+            self.validation.load_state_dict(ckpt.checkpoint_facts(newest).get("validation", {}))
             logger.info("resuming from %s", newest)
         wait_for_all()
         if self.process.is_main:
             write_text(path, as_yaml(self.config))
+            self._look_at_best(resumed=newest is not None)
         return step
+
+    def _look_at_best(self, resumed: bool) -> None:
+        """A best model of an earlier run in this folder would be taken for this run's."""
+        best = self.folder / BEST
+        if best.is_dir() and not resumed:
+            logger.warning("removing %s: it belongs to a run whose checkpoints are gone", best)
+            shutil.rmtree(best)
+        elif best.is_dir() and not self.validation.is_on:
+            last = self.folder / LAST
+            logger.warning("nothing is validated now, so %s stays that of earlier steps; the last is %s", best, last)
 
     def _describe(self, first: int) -> None:
         train, world = self.config.train, self.process.world_size
@@ -262,14 +292,3 @@ class Trainer:
         """The gradient's norm before it was clipped; DeepSpeed does not tell it without ZeRO in fp32."""
         norm = self.engine.get_global_grad_norm()
         return {} if norm is None else {"grad_norm": round(float(norm), 4)}
-
-    def _tensorboard(self) -> Any:
-        if not (self.config.train.tensorboard and self.process.is_main):
-            return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            from segearth.errors import MissingExtraError
-
-            raise MissingExtraError("tensorboard", "train") from error
-        return SummaryWriter(str(self.folder / "tensorboard"))

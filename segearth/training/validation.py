@@ -99,6 +99,11 @@ class Validation:
             _warn_of_strangers(chosen, config.data)
             logger.info("validation every %d steps on %s", config.train.val_every, self.subset)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to score."""
+        return self.subset is not None
+
     def is_due(self, done: int) -> bool:
         """Whether to validate after ``done`` steps: every ``val_every``, and at the end."""
         if self.subset is None:

@@ -42,6 +42,25 @@ def test_the_model_within_a_run_is_the_run(experiment: ExperimentConfig) -> None
     assert report_folder(experiment, "plain/model", "test") == Path("plain/model/eval_test")
 
 
+def test_the_last_model_does_not_replace_the_report_of_the_best(experiment: ExperimentConfig) -> None:
+    run = Path("runs/other")
+    for name in ("model", "model_best"):
+        (run / name).mkdir(parents=True)
+        (run / name / "config.json").write_text("{}")
+    (run / "config.yaml").write_text("")
+    for best in (run, run / "model_best"):
+        assert report_folder(experiment, best, "test") == run / "eval_test"
+    assert report_folder(experiment, run / "model", "test") == run / "eval_test_last"
+
+
+def test_a_split_that_was_left_out_is_that_of_the_training_set(experiment: ExperimentConfig) -> None:
+    experiment.data.test = None
+    path = Path("converted/eval_test/report.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"dataset": "aerial_mini"}))
+    assert report_folder(experiment, "converted", "test") == path.parent
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [("segearth_debug", "segearth_debug"), ("owner/name", "owner--name"), ("hf:runs/name", "runs--name")],

@@ -16,7 +16,7 @@ from segearth.training.trainer import Trainer
 def values(folder: Path, **train: Any) -> dict[str, Any]:
     return {
         "model": {"name": "segearth_debug", "image_transform": {"size": 64}},
-        "data": {"train": [{"name": "synthetic"}], "questions_per_image": 2, "num_workers": 0},
+        "data": {"train": [{"name": "synthetic"}], "val": [], "questions_per_image": 2, "num_workers": 0},
         "loss": {"num_points": 64},
         "train": {
             "output_dir": str(folder), "max_steps": 6, "global_batch_size": 2, "micro_batch_size": 1,

@@ -38,7 +38,7 @@ def test_the_wait_is_in_the_log_and_in_the_closing_line(
     monkeypatch.setattr(trainer, "build_loader", lambda *args: Slow(build(*args), 0.5))
     values = {
         "model": {"name": "segearth_debug", "image_transform": {"size": 64}},
-        "data": {"train": [{"name": "synthetic"}], "questions_per_image": 1, "num_workers": 0},
+        "data": {"train": [{"name": "synthetic"}], "val": [], "questions_per_image": 1, "num_workers": 0},
         "loss": {"num_points": 64},
         "train": {
             "output_dir": str(tmp_path), "max_steps": 2, "global_batch_size": 1, "micro_batch_size": 1, "log_every": 1,

@@ -23,6 +23,7 @@ def test_sixteen_samples_are_learned_by_heart(tmp_path: Path) -> None:
         "model": {"name": "segearth_debug", "image_transform": {"size": 128}},
         "data": {
             "train": [{"name": "synthetic", "options": SIXTEEN}],
+            "val": [],
             "questions_per_image": 4,
             "augment": {"enabled": False},
             "num_workers": 0,

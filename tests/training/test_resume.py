@@ -20,6 +20,9 @@ FREE = {
     "eval.limit": 3,
     "train.output_dir": "elsewhere",
     "train.activation_checkpointing": True,
+    "train.val_every": 7,
+    "train.val_images": 7,
+    "train.early_stop_patience": 7,
     "train.log_every": 7,
     "train.save_every": 7,
     "train.keep_checkpoints": 7,
@@ -98,7 +101,7 @@ def test_a_run_is_resumed_with_other_workers_and_log_lines(tmp_path: Path, caplo
 
     values = {
         "model": {"name": "segearth_debug", "image_transform": {"size": 64}},
-        "data": {"train": [{"name": "synthetic"}], "questions_per_image": 1, "num_workers": 0},
+        "data": {"train": [{"name": "synthetic"}], "val": [], "questions_per_image": 1, "num_workers": 0},
         "loss": {"num_points": 64},
         "train": {"output_dir": str(tmp_path), "max_steps": 2, "global_batch_size": 1, "micro_batch_size": 1},
     }
