@@ -54,6 +54,9 @@ def test_blocks_are_the_innermost_composed_modules_of_a_row() -> None:
     model = network()
     assert set(innermost_blocks(model)) == {model[1][0], model[1][1], model[2]}
     assert innermost_blocks(nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.ReLU()))) == []
+    stage = Block(8)
+    stage.inside = nn.Sequential(Block(4), Block(4))  # now a stage: each block once, and not the stage around them
+    assert set(innermost_blocks(nn.Sequential(stage))) == set(stage.inside)
 
 
 def test_it_can_be_switched_off_and_copied(saved_bytes: Callable[..., Any]) -> None:
