@@ -91,3 +91,12 @@ def test_a_stream_keeps_its_order_whatever_else_is_there(count: int) -> None:
     alone = [key for batch in drawn([SQUARE] * 5, (0, 5), micro=1) for key in batch]
     mixed = [key for batch in drawn([SQUARE] * 5 + [WIDE] * count, (0, 5 + count), micro=1) for key in batch]
     assert [key for key in mixed if key[1] < 5] == alone
+
+
+def test_streams_of_equal_size_take_turns_and_have_orders_of_their_own() -> None:
+    """Enough of them that a sort which is not stable would deal turns otherwise on another machine."""
+    frames = [SQUARE, WIDE, TALL] * 40
+    keys = [batch[0] for batch in drawn(frames, (0, 120), micro=1)]
+    assert [frames[i] for _, i in keys] == [WIDE, TALL, SQUARE] * 40
+    orders = {frame: tuple(i // 3 for _, i in keys if frames[i] == frame) for frame in (SQUARE, WIDE, TALL)}
+    assert len(set(orders.values())) == 3
