@@ -23,6 +23,7 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, split_configs
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.evaluator import evaluate
+from segearth.evaluation.run import usual_batch_size
 from segearth.inference.predictor import Predictor
 from segearth.models.segearth import SegEarth
 from segearth.structures import Sample
@@ -124,10 +125,11 @@ class Validation:
         assert self.subset is not None  # is_due says so
         began = time.perf_counter()
         rank, world_size = (0, 1) if self.in_step else (self.process.rank, self.process.world_size)
+        at_a_time = usual_batch_size(self.process.device.type, model.config.image_transform.size)
         with weights_of(model, average):
             metrics = evaluate(
                 Predictor(model), self.subset, protocol="native", controls=False, examples=0, progress=False,
-                rank=rank, world_size=world_size,
+                rank=rank, world_size=world_size, batch_size=at_a_time,
             ).metrics  # fmt: skip
         score = Score(
             done, metrics.giou, metrics.ciou, metrics.n_acc, metrics.t_acc, metrics.images, metrics.samples

@@ -159,9 +159,8 @@ def test_the_score_is_what_the_evaluator_says_of_the_averaged_weights(model: Any
         for name, value in before.items():
             dict(model.named_parameters())[name].copy_(value)
     own = Validation(experiment(val_images=4), ALONE).run(model, 2, None)[0]
-    assert (score.giou, score.ciou, score.n_acc, score.t_acc) == (
-        metrics.giou, metrics.ciou, metrics.n_acc, metrics.t_acc
-    )  # fmt: skip
+    expected = (metrics.giou, metrics.ciou, metrics.n_acc, metrics.t_acc)
+    assert (score.giou, score.ciou, score.n_acc, score.t_acc) == pytest.approx(expected, abs=1e-3)  # several at a time
     assert (score.step, score.images, score.questions) == (2, 4, metrics.samples) and is_best
     assert own.ciou != score.ciou  # the model's own weights say something else
 
