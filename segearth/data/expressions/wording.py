@@ -82,7 +82,7 @@ def _phrase(claim: Claim, many: bool, table: Table, rng: np.random.Generator | N
     if claim.relation is not None and claim.anchor is not None:
         anchor = _phrase(claim.anchor, not claim.anchor.about_individuals, table, None)
         if claim.relation == "closest":
-            tail = f" closest to {anchor}" if rng is None else _pick((" closest to ", " nearest to "), rng) + anchor
+            tail = _pick((" closest to ", " nearest to "), rng) + anchor
         elif claim.relation == "beside":
             tail = f" next to {anchor}"
         else:

@@ -11,6 +11,7 @@ from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings, Expr
 from segearth.data.expressions.claims import Claim, Margins
 from segearth.data.expressions.propose import PROPOSERS
 from segearth.data.expressions.table import load_table
+from segearth.data.expressions.wording import answer_text
 from segearth.data.scene import Scene
 from segearth.data.synthetic import draw_scene
 from segearth.errors import ConfigError
@@ -94,6 +95,7 @@ def test_a_question_holds_what_its_expression_says() -> None:
     for found in asked(scene, max_questions=30, paraphrases=1):
         question = found.question(scene)
         assert (question.text, question.answer, question.kind) == (found.text, found.answer, found.kind)
+        assert found.answer == answer_text(found.claim, found.referents, scene, TABLE)
         assert question.task == ("reasoning" if found.claim.need is not None else "referring")
         assert np.array_equal(question.mask, scene.union_mask(found.referents.ids, found.referents.within))
         assert question.mask.any() == (found.kind != "absent")

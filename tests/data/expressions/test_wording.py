@@ -82,6 +82,8 @@ TREE, SHIPS = Claim(("tree",)), Claim(("ship",))
         (replace(TREE, relation="beside", anchor=Claim(("road",))), 2, "the trees next to the roads"),
         (replace(TREE, relation="closest", one=True, anchor=POOL), 1,
          "the tree {closest|nearest} to the swimming pool"),
+        (replace(TREE, relation="beside", anchor=POOL, region="left half"), 1,
+         "the tree next to the swimming pool in the left half{| of the image}"),
         (replace(SHIPS, region="middle", one=True), 1, "the ship in the middle{| of the image}"),
         (replace(SHIPS, count=3, region="left half"), 3, "the three ships in the left half{| of the image}"),
         (replace(TREE, relation="left", anchor=POOL), 1,
@@ -240,5 +242,6 @@ def test_the_answer_to_a_need_names_what_is_there_class_by_class() -> None:
     assert told(road) == "The road."
     assert told(*drives, road) == "The road and the 2 driveways."
     assert told(road, *drives, parking) == "The road, the 2 driveways and the parking area."
+    assert answer_text(claim, Referents((1,)), frame_of(road), TABLE) == "The road."  # no driveway in view at all
     absent = answer_text(replace(claim, absent=True), Referents(()), frame_of(), TABLE)
     assert absent == "There is no road or driveway or parking area in this image."
