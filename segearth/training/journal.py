@@ -74,7 +74,9 @@ class Journal:
             self.board.close()
 
     def _show(self, group: str, step: int, facts: dict[str, Any]) -> None:
-        for name, value in facts.items() if self.board is not None else []:
+        if self.board is None:
+            return
+        for name, value in facts.items():
             if value is not None and not isinstance(value, bool):
                 self.board.add_scalar(f"{group}/{name}", value, step)
 

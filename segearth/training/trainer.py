@@ -146,7 +146,8 @@ class Trainer:
         """Scores the weights that would be saved now, and keeps them if none before were better."""
         self._check_weights(done)
         began = time.perf_counter()
-        score, is_best = self.validation.run(self.model, done, self.average and self.average.state_dict())
+        average = None if self.average is None else self.average.state_dict()
+        score, is_best = self.validation.run(self.model, done, average)
         assert self.validation.best is not None  # there is one now
         if is_best:
             self._export(BEST, done, score.facts())
