@@ -1,4 +1,4 @@
-"""The command line: ``segearth predict | train | eval | export | bench | data | zoo | info``."""
+"""The command line: ``segearth predict | train | eval | compare | export | bench | data | zoo | info``."""
 
 from __future__ import annotations
 
@@ -164,6 +164,19 @@ def evaluate(
     if process.is_main:
         typer.echo(result)
         typer.echo(f"report: {folder / 'report.md'}")
+
+
+@app.command()
+@shows_errors
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of a report, as `segearth eval` names it, or a run with one.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another report on the same questions.")],
+) -> None:
+    """Tells whether one run is really better than another: both scored on the same questions, paired."""
+    from segearth.evaluation.compare import as_markdown, compare_records, read_records
+
+    rows = compare_records(read_records(first), read_records(second))
+    typer.echo(as_markdown(rows, str(first), str(second)))
 
 
 @app.command()

@@ -6,6 +6,7 @@ An experiment file is a short diff from its base. An unknown key is an error tha
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ class VisionEncoderConfig:
     window_size: int = 12
     mlp_ratio: float = 4.0
     drop_path_rate: float = 0.3
+    stem: str = "patch"  # patch: one 4 x 4 convolution, as published; conv: two overlapping 3 x 3 ones, for small data
+    local_conv: bool = False  # a 3 x 3 depthwise convolution before each attention, for small data
     frozen: bool = True
 
 
@@ -119,7 +122,9 @@ class ModelConfig:
     mask_decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     image_transform: ImageTransformConfig = field(default_factory=ImageTransformConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    coordinates: bool = False  # whether features say where in the image they are; the published model's do not
     presence_threshold: float = 0.5
+    presence_decides: bool = False  # what is judged present never gets an empty mask; published models judge nothing
     protocol: str = "native"  # the evaluation protocol of these weights' published figures
 
 
@@ -141,6 +146,9 @@ class AugmentConfig:
     min_scale: float = 0.5  # smallest crop side, as a share of the image's
     flips_and_turns: bool = True
     colour_jitter: float = 0.2
+    mosaic: float = 0.0  # share of fresh views that are put together of parts of several images
+    paste: float = 0.0  # share of the other fresh views that get objects of images of the same source
+    most_pasted: int = 5  # most objects that a view gets
 
 
 @dataclass
@@ -151,6 +159,7 @@ class DataConfig:
     val: list[DatasetConfig] | None = None  # left out: the val splits of what is trained on; []: no validation
     test: list[DatasetConfig] | None = None  # left out: the test splits of what is trained on
     questions_per_image: int = 6
+    first_question_only: bool = False  # of a data set's own questions of an image: the published recipe uses no other
     train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller is faster
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     num_workers: int = 2
@@ -164,7 +173,10 @@ class LossConfig:
     dice: float = 5.0
     presence: float = 1.0
     text: float = 1.0
-    num_points: int = 12544
+    sampling: str = "points"  # points: drawn ones, as published; dense: every cell of the logits, for small maps
+    absent_masks: bool = True  # also of what is absent, whose mask is empty; False leaves absence to presence alone
+    small_targets: float = 0.0  # dense: the share of weight that targets covering less than this are given
+    num_points: int = 12544  # of sampling points, as the two below
     oversample_ratio: float = 3.0
     importance_ratio: float = 0.75
 
@@ -254,7 +266,15 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
         tree = OmegaConf.merge(tree, OmegaConf.from_dotlist(list(overrides)))
     except OmegaConfBaseException as error:
         raise ConfigError(f"bad override: {error}") from error
-    plain = OmegaConf.to_container(tree, resolve=True)
+    try:
+        plain = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        unset = re.search(r"Environment variable '(\w+)' not found", str(error))
+        if unset:
+            message = f"environment variable {unset[1]} is not set; name the folder with `export {unset[1]}=…`"
+        else:
+            message = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: {message}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: expected keys and values at the top level")
     return from_dict(ExperimentConfig, plain, origin=str(path))

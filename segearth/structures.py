@@ -39,6 +39,9 @@ class Question:
         present: Whether what is asked for is in the image; ``None`` when there is no ground truth. Left out, it is read
             off ``mask``, once: a copy with a smaller mask keeps it, so that what shrinks to nothing is not called
             absent.
+        valid: Boolean ``(H, W)``: where ``mask`` is known to be right, and a model may be judged; ``None``: everywhere.
+        pairs: Names such as ``"side 12"``. Two questions of an image that share one differ in a single word and have
+            different targets.
     """
 
     text: str
@@ -48,6 +51,8 @@ class Question:
     kind: str = ""
     id: str = ""
     present: bool | None = None
+    valid: np.ndarray | None = None
+    pairs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.present is None and self.mask is not None:
@@ -127,6 +132,7 @@ class Batch:
         question_ids: ``N`` ids, for messages.
         placeholder: No image has a question. One that stands in makes every module run, as on the processes whose
             batch has questions and which would wait for this one; its losses are zero.
+        known: ``(N, H, W)`` bool: where each question's mask is known to be right; ``None``: everywhere.
     """
 
     images: torch.Tensor
@@ -137,6 +143,7 @@ class Batch:
     valid: torch.Tensor | None
     question_ids: list[str]
     placeholder: bool = False
+    known: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns a copy with every tensor on ``device`` but ``image_index``."""
@@ -271,6 +278,7 @@ class Segmentation:
         answer: The answer in words, where asked for.
         frame_mask: Where the model letterboxes, the mask in its square frame, padding included; published protocols
             compare there.
+        logits: Float32 ``(H, W)`` behind ``mask``, before anything is decided, where asked for.
     """
 
     question: str
@@ -280,3 +288,4 @@ class Segmentation:
     presence: float
     answer: str | None = None
     frame_mask: np.ndarray | None = None
+    logits: np.ndarray | None = None

@@ -146,3 +146,15 @@ def test_lists_of_numbers(numbers: str) -> None:
     result = RUN.invoke(app, ["bench", "segearth_debug", f"--questions={numbers}"])
     assert result.exit_code == 2
     assert "is no list of whole numbers such as 1,8,32" in " ".join(result.output.replace("│", "").split())
+
+
+def test_compare_says_which_run_is_better(tmp_path: Path) -> None:
+    line = {"id": "q", "image_id": "i", "question": "roofs", "task": "referring", "kind": "", "source": ""}
+    for name, found in (("new", 80), ("old", 30)):
+        (tmp_path / name).mkdir()
+        counts = {"intersection": found, "union": 100, "target_area": 100, "predicted_area": found}
+        (tmp_path / name / "samples.jsonl").write_text(json.dumps({**line, **counts}) + "\n")
+    result = RUN.invoke(app, ["compare", str(tmp_path / "new"), str(tmp_path / "old")])
+    assert result.exit_code == 0, result.output
+    assert "| all | 1 | 80.0 | 30.0 | +50.0 | +50.0 to +50.0 |" in result.output
+    assert RUN.invoke(app, ["compare", str(tmp_path / "new"), str(tmp_path)]).exit_code == 1

@@ -19,10 +19,20 @@ def test_an_experiment_is_a_diff_from_its_bases(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((configs_dir() / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_experiment_of_the_repository_loads(path: Path) -> None:
-    from segearth.zoo.lookup import model_config
+def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from segearth.zoo.lookup import load_model, model_config
 
+    load_model("segearth_debug").save_folder(tmp_path)
+    for name in ("SEGEARTH_START", "EARTHREASON_ROOT", "RRSIS_D_ROOT", "REFSEGRS_ROOT", "RISBENCH_ROOT"):
+        monkeypatch.setenv(name, str(tmp_path))
     model_config(load_experiment(path).model)
+
+
+def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NO_SUCH_ROOT", raising=False)
+    (tmp_path / "one.yaml").write_text("train: {output_dir: '${oc.env:NO_SUCH_ROOT}'}\n")
+    with pytest.raises(ConfigError, match=r"one\.yaml: environment variable NO_SUCH_ROOT is not set; .*export NO_"):
+        load_experiment(tmp_path / "one.yaml")
 
 
 @pytest.mark.parametrize(

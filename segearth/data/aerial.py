@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -12,11 +13,14 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.expressions.table import load_table
 from segearth.data.layout import parse_json, read_json, read_text
 from segearth.data.scene import Scene
-from segearth.errors import DatasetError
+from segearth.errors import DatasetError, UnknownNameError
 from segearth.structures import Question, Sample
 from segearth.utils.files import read_image
 
 SPLITS = ("train", "val", "test")
+HELD_OUT = ("fit", "dev")  # the training split in two, by group: settings are chosen on dev, which fit has not seen
+DEV_SHARE = 0.2
+QUESTION_SETS = ("fixed", "dense", "none")
 PACKAGED = Path(__file__).with_name("aerial_mini")
 
 
@@ -24,9 +28,10 @@ class _Layout(NamedTuple):
     images: str
     annotations: str
     questions: str
+    dense: str
 
 
-LAYOUT = _Layout("images", "annotations.json", "questions_{split}.jsonl")
+LAYOUT = _Layout("images", "annotations.json", "questions_{split}.jsonl", "questions_dense_{split}.jsonl")
 
 
 class AerialMini(SegmentationDataset):
@@ -45,52 +50,65 @@ class AerialMini(SegmentationDataset):
     tree: ClassVar[str] = """aerial_mini/
   annotations.json
   questions_{train,val,test}.jsonl
+  questions_dense_{train,val,test}.jsonl
   images/SOURCE/NAME.jpg
 """
+
+    splits: ClassVar[tuple[str, ...]] = (*SPLITS, *HELD_OUT)
 
     def __init__(
         self,
         root: str | Path | None = None,
         split: str = "train",
-        questions: bool = True,
+        questions: str = "fixed",
         table: str | Path | Sequence[str | Path] = (),
     ) -> None:
         """Opens one split.
 
         Args:
             root: Folder of the layout; ``None`` is the copy that comes with the package.
-            split: ``"train"``, ``"val"`` or ``"test"``.
-            questions: Whether to read the fixed questions; without, samples have none.
+            split: ``"train"``, ``"val"``, ``"test"``; or ``"fit"`` or ``"dev"``, which are the training split in two.
+            questions: ``"fixed"``: at most eight an image, by kind. ``"dense"``: every question that can be asked of
+                the rarer kinds, with pairs that differ in one word. ``"none"``: no question, for training.
             table: Files with words and needs of your own, added to the built-in ones, for the fresh questions of
                 training; see ``docs/expressions.md``. The fixed questions stay.
 
         Raises:
-            UnknownNameError: The split does not exist.
+            UnknownNameError: The split or the set of questions does not exist.
             ConfigError: A table is missing or not as described.
             DatasetError: A file is missing or damaged.
         """
         super().__init__(PACKAGED if root is None else root, split)
+        if questions not in QUESTION_SETS:
+            raise UnknownNameError("aerial_mini question set", questions, QUESTION_SETS)
         self.table = load_table(table)
         tree = read_json(self.require(LAYOUT.annotations))
         self.sources: dict[str, dict[str, list[str]]] = tree["sources"]
-        self.records: list[dict[str, Any]] = [record for record in tree["images"] if record["split"] == split]
+        stored = "train" if split in HELD_OUT else split
+        self.records: list[dict[str, Any]] = [record for record in tree["images"] if record["split"] == stored]
+        if split in HELD_OUT:
+            held_out = development_groups(self.records)
+            kept = split == "dev"
+            self.records = [r for r in self.records if ((r["source"], r["group"]) in held_out) == kept]
         self._categories = {category["id"]: category for category in tree["categories"]}
         self._annotations: dict[int, list[dict[str, Any]]] = {record["id"]: [] for record in self.records}
         for annotation in tree["annotations"]:
             if annotation["image_id"] in self._annotations:
                 self._annotations[annotation["image_id"]].append(annotation)
         self.questions: dict[int, list[dict[str, Any]]] = {}
-        if questions:
-            path = self.require(LAYOUT.questions.format(split=split))
+        if questions != "none":
+            layout = LAYOUT.questions if questions == "fixed" else LAYOUT.dense
+            path = self.require(layout.format(split=stored))
             for number, line in enumerate(read_text(path).split("\n"), start=1):
                 if not line.strip():
                     continue
                 entry = parse_json(line, f"{path}:{number}: ")
-                if entry["image_id"] not in self._annotations:
+                if entry["image_id"] in self._annotations:
+                    self.questions.setdefault(entry["image_id"], []).append(entry)
+                elif split == stored:
                     raise DatasetError(
                         f"{path}: question {entry['id']} is about image {entry['image_id']}, not in {split}"
                     )
-                self.questions.setdefault(entry["image_id"], []).append(entry)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -105,6 +123,7 @@ class AerialMini(SegmentationDataset):
                 entry["task"],
                 entry["kind"],
                 entry["id"],
+                pairs=tuple(entry.get("pairs", ())),
             )
             for entry in self.questions.get(record["id"], ())
         ]
@@ -128,3 +147,29 @@ class AerialMini(SegmentationDataset):
         return Scene.from_coco(
             record, self._annotations[record["id"]], self._categories, **self.sources[record["source"]]
         )
+
+
+def development_groups(records: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:
+    """Chooses whole groups of each source, about a fifth of its images, by a hash of their names.
+
+    A group is a photograph, a port or a chip: views of one place never lie on both sides.
+
+    Args:
+        records: Entries of ``images`` with ``source`` and ``group``.
+
+    Returns:
+        ``(source, group)`` of each group held out.
+    """
+    sizes: dict[str, dict[str, int]] = {}
+    for record in records:
+        groups = sizes.setdefault(record["source"], {})
+        groups[record["group"]] = groups.get(record["group"], 0) + 1
+    chosen = set()
+    for source, groups in sizes.items():
+        wanted, found = DEV_SHARE * sum(groups.values()), 0
+        for group in sorted(groups, key=lambda name: hashlib.sha256(f"dev {source} {name}".encode()).hexdigest()):
+            if found >= wanted:
+                break
+            chosen.add((source, group))
+            found += groups[group]
+    return chosen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 
 from segearth.data.aerial import LAYOUT, SPLITS, AerialMini
-from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
+from segearth.data.expressions.builder import BuilderSettings, Expression, ExpressionBuilder
+from segearth.data.expressions.dense import every_expression, minimal_pairs
+from segearth.data.expressions.table import load_table
 from segearth.data.scene import Scene, SceneObject, transform_image
 from segearth.errors import DatasetError
 from segearth.utils.files import atomic_path, read_image, write_text
@@ -151,6 +153,7 @@ def build(sources: str | Path, out: str | Path, seed: int = 0) -> None:
     write_text(out / LAYOUT.annotations, json.dumps(tree, separators=(",", ":")))
     for split in SPLITS:
         write_text(out / LAYOUT.questions.format(split=split), _fixed_questions(out, split, seed))
+        write_text(out / LAYOUT.dense.format(split=split), dense_questions(out, split, seed))
 
 
 def _read_source(
@@ -280,25 +283,50 @@ def _annotation(
 
 def _fixed_questions(out: Path, split: str, seed: int) -> str:
     builder = ExpressionBuilder(settings=FIXED)
-    data = AerialMini(out, split, questions=False)
+    data = AerialMini(out, split, questions="none")
     lines = []
-    for index in range(len(data)):
-        record, scene = data.records[index], data.scene(index)
+    for index, record in enumerate(data.records):
         rng = np.random.default_rng([seed, record["id"]])
-        for number, found in enumerate(builder.expressions(scene, rng)):
-            line = {
-                "image_id": record["id"],
-                "id": f"{record['id']}-{number}",
-                "question": found.text,
-                "kind": found.kind,
-                "task": found.task,
-                "answer": found.answer,
-                "object_ids": list(found.referents.ids),
-            }
-            if found.referents.within is not None:
-                line["within"] = list(found.referents.within)
-            lines.append(json.dumps(line))
-    return "\n".join(lines) + "\n"
+        found = builder.expressions(data.scene(index), rng)
+        lines += [_line(each, record["id"], str(number)) for number, each in enumerate(found)]
+    return _as_jsonl(lines)
+
+
+def dense_questions(out: str | Path | None, split: str, seed: int = 0) -> str:
+    """Returns the lines of a split's dense questions: every claim that holds, with the pairs that differ in one word.
+
+    Args:
+        out: Folder of the data set, annotations included; ``None``: the package's own.
+        split: One of :data:`~segearth.data.aerial.SPLITS`.
+        seed: Decides the wordings.
+    """
+    data, table = AerialMini(out, split, questions="none"), load_table()
+    lines = []
+    for index, record in enumerate(data.records):
+        found = every_expression(data.scene(index), table, np.random.default_rng([seed, 1, record["id"]]))
+        asked = [_line(each, record["id"], f"dense-{number}") for number, each in enumerate(found)]
+        for number, (what, first, second) in enumerate(minimal_pairs(found)):
+            for place in (first, second):
+                asked[place].setdefault("pairs", []).append(f"{what} {number}")
+        lines += asked
+    return _as_jsonl(lines)
+
+
+def _line(found: Expression, image_id: int, suffix: str) -> dict[str, Any]:
+    line = {
+        "image_id": image_id,
+        "id": f"{image_id}-{suffix}",
+        "question": found.text,
+        "kind": found.kind,
+        "task": found.task,
+        "answer": found.answer,
+        "object_ids": list(found.referents.ids),
+    }
+    return line if found.referents.within is None else {**line, "within": list(found.referents.within)}
+
+
+def _as_jsonl(lines: Sequence[dict[str, Any]]) -> str:
+    return "\n".join(json.dumps(line) for line in lines) + "\n"
 
 
 def mix_table(data: AerialMini) -> Iterator[tuple[str, int, float]]:

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segearth.config import AugmentConfig, DataConfig
+from segearth.config import DataConfig
 from segearth.data.base import SegmentationDataset
-from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
-from segearth.data.expressions.claims import Referents
+from segearth.data.expressions.builder import BuilderSettings
 from segearth.data.expressions.regions import has_direction
-from segearth.data.resampling import raised
 from segearth.data.sampling import Frame, StepSampler
-from segearth.data.scene import Box, Scene, SceneDataset, cut_to, transform_image
+from segearth.data.scene import SceneDataset
 from segearth.data.transform import MULTIPLE, ImageTransform
+from segearth.data.views import SceneViews, jitter
 from segearth.errors import ConfigError, DatasetError
 from segearth.structures import Batch, Question
 from segearth.text.encoding import PromptEncoder
@@ -69,7 +68,8 @@ class TrainingView(Dataset[Example]):
             DatasetError: There is not a single image.
             ConfigError: ``data.train_size`` does not fit the model's preprocessing.
         """
-        self.places = [(dataset, i) for dataset in datasets for i in range(len(dataset))]
+        self.datasets = list(datasets)
+        self.places = [(number, i) for number, dataset in enumerate(datasets) for i in range(len(dataset))]
         if not self.places:
             raise DatasetError("no training image in any of the data sets; check data.train in the config")
         size = config.train_size or transform.size
@@ -77,8 +77,13 @@ class TrainingView(Dataset[Example]):
             raise ConfigError(f"data.train_size {size} needs fit: resize and a multiple of {MULTIPLE}")
         self.transform, self.config, self.seed = transform.at_size(size), config, seed
         self.square = self.transform.frame_size(size, size)
-        self.settings = BuilderSettings(max_questions=config.questions_per_image)
-        self.frames = [self._frame(dataset, i) for dataset, i in self.places]
+        self.frames = [self._frame(self.datasets[number], i) for number, i in self.places]
+        settings = BuilderSettings(max_questions=config.questions_per_image)
+        self.views = {
+            number: SceneViews(dataset, self.square[0], config.augment, settings)
+            for number, dataset in enumerate(datasets)
+            if isinstance(dataset, SceneDataset)
+        }
 
     def __len__(self) -> int:
         return len(self.places)
@@ -87,15 +92,17 @@ class TrainingView(Dataset[Example]):
         """Returns the view of ``(epoch, index)``."""
         epoch, index = key
         rng = rng_for(self.seed, epoch, index)
-        dataset, i = self.places[index]
-        if isinstance(dataset, SceneDataset) and self.augments_scenes:
-            image, questions = self._fresh_view(dataset, i, rng)
-            return Example(self._tensor(jitter(image, self.config.augment, rng)), None, questions)
+        number, i = self.places[index]
+        if number in self.views and self.augments_scenes:
+            image, questions = self.views[number].draw(i, rng)
+            return Example(self._tensor(image), None, questions)
+        dataset = self.datasets[number]
         sample = dataset[i]
         questions = [q for q in sample.questions if q.mask is not None]
         if sample.questions and not questions:
             raise DatasetError(f"image {sample.image_id} of {dataset.name} has no question with a mask")
-        order = rng.permutation(len(questions))[: self.config.questions_per_image]
+        drawn = 1 if self.config.first_question_only else len(questions)
+        order = rng.permutation(drawn)[: self.config.questions_per_image]
         example = self._given_view(sample.image, [questions[j] for j in sorted(order)], rng)
         if example.image.shape[1:] != self.frames[index]:
             (h, w), (height, width) = self.frames[index], sample.image.shape[:2]
@@ -109,30 +116,6 @@ class TrainingView(Dataset[Example]):
     def augments_scenes(self) -> bool:
         """Whether annotated images are seen in fresh views; a letterboxed model sees whole images only."""
         return self.config.augment.enabled and self.transform.fit == "resize"
-
-    def _fresh_view(
-        self, dataset: SceneDataset, index: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, list[Question]]:
-        image, scene = dataset.image(index), dataset.scene(index)
-        augment, builder = self.config.augment, ExpressionBuilder(dataset.table, self.settings)
-        for last in (False, False, False, False, True):  # a crop may show nothing that can be asked about
-            crop = largest_crop(scene) if last else random_crop(scene.height, scene.width, augment.min_scale, rng)
-            flip, turns = False, 0
-            if augment.flips_and_turns:
-                flip, turns = bool(rng.integers(2)), int(rng.integers(4))
-            view = scene.transform(crop, self.square, flip, turns)
-            drawn = builder.expressions(view, rng)
-            if drawn:
-                break
-
-        def target(referents: Referents) -> np.ndarray:
-            # What is asked is decided by bitmaps that are sampled, which is quick but leaves gaps in a thin road.
-            mask = scene.union_mask(referents.ids).astype(np.float32)
-            share = transform_image(mask, crop, self.square, flip, turns)
-            return raised(share if referents.within is None else cut_to(share, referents.within))
-
-        questions = [replace(found.question(view), mask=target(found.referents)) for found in drawn]
-        return transform_image(image, crop, self.square, flip, turns), questions
 
     def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> Example:
         augment = self.config.augment
@@ -208,6 +191,10 @@ class Collator:
             questions, index = [Question("nothing", np.zeros(frame, bool), id="(no question)")], [0]
         masks = np.stack([q.mask for q in questions if q.mask is not None]).astype(np.float32)
         valid = [example.valid for example in examples if example.valid is not None]
+        known = None
+        if any(q.valid is not None for q in questions):
+            everywhere = np.ones(masks.shape[1:], bool)
+            known = torch.from_numpy(np.stack([everywhere if q.valid is None else q.valid for q in questions]))
         return Batch(
             images=torch.stack([example.image for example in examples]),
             text=self.prompt_encoder.encode(questions, self.with_answers),
@@ -217,6 +204,7 @@ class Collator:
             valid=torch.from_numpy(np.stack(valid)) if valid else None,
             question_ids=[q.id or q.text for q in questions],
             placeholder=placeholder,
+            known=known,
         )
 
 
@@ -232,35 +220,6 @@ def build_loader(view: TrainingView, collator: Collator, sampler: StepSampler, n
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_one_thread,
     )
-
-
-def random_crop(height: int, width: int, min_scale: float, rng: np.random.Generator) -> Box:
-    """Draws a square crop ``(x0, y0, x1, y1)`` with a side of ``min_scale`` to 1 of the shorter side."""
-    side = round(min(height, width) * rng.uniform(min_scale, 1.0))
-    x0, y0 = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
-    return x0, y0, x0 + side, y0 + side
-
-
-def largest_crop(scene: Scene) -> Box:
-    """Returns the largest square crop, laid so that it shows the middle of the largest object."""
-    side = min(scene.height, scene.width)
-    largest = max(scene.objects, key=lambda item: item.area, default=None)
-    x, y = (scene.width / 2, scene.height / 2) if largest is None else largest.centroid
-    x0 = min(max(round(x - side / 2), 0), scene.width - side)
-    y0 = min(max(round(y - side / 2), 0), scene.height - side)
-    return x0, y0, x0 + side, y0 + side
-
-
-def jitter(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Changes brightness, contrast and the channels' gains by up to ``config.colour_jitter``."""
-    strength = config.colour_jitter
-    if not strength:
-        return image
-    gain = rng.uniform(1 - strength, 1 + strength) * rng.uniform(1 - strength / 4, 1 + strength / 4, 3)
-    bias = rng.uniform(-strength, strength) * 128
-    mean = image.mean(axis=(0, 1))
-    table = (np.arange(256)[:, None] - mean) * gain + mean + bias  # one look-up table a channel
-    return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])
 
 
 def _one_thread(worker: int) -> None:

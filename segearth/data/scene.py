@@ -89,6 +89,8 @@ class Scene:
         unresolved: Classes with an object in view that is too small to show at this frame's scale.
         gsd_m: Ground size of a pixel in metres, if known.
         source: Name of the data source, for reports.
+        known_where: For a frame put together of several images: each part's pixel box ``(x0, y0, x1, y1)`` and the
+            classes of which it is known whether and where they are in it. Empty: the whole frame is alike.
     """
 
     width: int
@@ -101,6 +103,7 @@ class Scene:
     unresolved: frozenset[str] = frozenset()
     gsd_m: float | None = None
     source: str = ""
+    known_where: tuple[tuple[Box, frozenset[str]], ...] = ()
 
     @cached_property
     def by_category(self) -> dict[str, list[SceneObject]]:
@@ -113,6 +116,21 @@ class Scene:
     def of(self, categories: Iterable[str]) -> list[SceneObject]:
         """Objects of any of the classes."""
         return [item for name in categories for item in self.by_category.get(name, ())]
+
+    def known_area(self, categories: Iterable[str]) -> np.ndarray | None:
+        """Returns where it is known of each pixel whether it belongs to the classes.
+
+        Returns:
+            Boolean ``(height, width)``, or ``None`` where that is the whole frame.
+        """
+        wanted = frozenset(categories)
+        unknown = [box for box, known in self.known_where if not wanted <= known]
+        if not unknown:
+            return None
+        area = np.ones((self.height, self.width), bool)
+        for x0, y0, x1, y1 in unknown:
+            area[y0:y1, x0:x1] = False
+        return area
 
     def union_mask(self, ids: Iterable[int], within: Box | None = None) -> np.ndarray:
         """Union of some objects.
@@ -151,8 +169,10 @@ class Scene:
             turns: Quarter turns counter-clockwise.
 
         Raises:
-            DatasetError: The crop is empty or leaves the frame.
+            DatasetError: The crop is empty or leaves the frame, or the frame is a mosaic.
         """
+        if self.known_where:
+            raise DatasetError("a mosaic is not cropped or turned: crop and turn its parts before they are joined")
         x0, y0, x1, y1 = _checked_crop(crop, self.width, self.height)
         height, width = out_size if turns % 2 == 0 else out_size[::-1]
         rows = y0 + ((np.arange(height) + 0.5) * (y1 - y0) / height).astype(np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,12 +16,14 @@ from segearth.data.base import SegmentationDataset
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.batches import in_batches, one_ahead
 from segearth.evaluation.controls import Control, build_controls
+from segearth.evaluation.listening import PairRecord, needs_words, score_pairs, swapped_partner
 from segearth.evaluation.metrics import (
     Metrics,
     SampleRecord,
     bootstrap_interval,
     compute_metrics,
     count_pixels,
+    mask_iou,
     merge_records,
 )
 from segearth.evaluation.protocols import (
@@ -113,6 +115,7 @@ class EvaluationResult:
         extremes: Best and worst samples for the picture sheet.
         seconds: Time inside the predictor, of the slowest process; loading, scoring and controls are left out.
         without_mask: Questions passed over because they have no ground truth.
+        pairs: Questions that differ in one word, where the data set has such pairs.
     """
 
     dataset: str
@@ -125,6 +128,7 @@ class EvaluationResult:
     extremes: Extremes
     seconds: float
     without_mask: int
+    pairs: list[PairRecord] = field(default_factory=list)
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -240,6 +244,7 @@ def evaluate(
         extremes=whole.extremes,
         seconds=whole.seconds,
         without_mask=whole.without_mask,
+        pairs=whole.pairs,
     )
 
 
@@ -252,6 +257,7 @@ class _Part:
     extremes: Extremes
     seconds: float = 0.0
     without_mask: int = 0
+    pairs: list[PairRecord] = field(default_factory=list)
 
     @classmethod
     def empty(cls, controls: Iterable[str], examples: int) -> _Part:
@@ -266,6 +272,8 @@ class _Part:
             whole.extremes.merge(part.extremes)
         whole.seconds = max(part.seconds for part in parts)
         whole.without_mask = sum(part.without_mask for part in parts)
+        pairs = [pair for part in parts for pair in part.pairs]
+        whole.pairs = sorted(pairs, key=lambda pair: (pair.first, pair.second))
         return whole
 
 
@@ -308,18 +316,52 @@ def _score_batch(
     answers = ask(predictor, [own.values() for own in questions])
     part.seconds += time.perf_counter() - start
     for sample, own, found in zip(samples, questions, answers, strict=True):
-        scored = [
-            (_record(question_id, question, sample, answer.mask, rules, answer), answer.mask, _target(question))
-            for (question_id, question), answer in zip(own.items(), found, strict=True)
-        ]
+        scored = _score_answers(sample, own, found, rules)
         part.records.extend(record for record, _, _ in scored)
         part.extremes.offer(sample, scored)
+        part.pairs.extend(_score_image_pairs(sample, own, found))
     for control in controls:
         for sample, own, masks in zip(samples, questions, control.masks(predictor, samples, questions), strict=True):
             part.controls[control.name].extend(
                 _record(question_id, question, sample, mask, rules)
                 for (question_id, question), mask in zip(own.items(), masks, strict=True)
             )
+
+
+def _score_answers(
+    sample: Sample, questions: dict[str, Question], answers: list[Segmentation], rules: EvaluationProtocol
+) -> list[tuple[SampleRecord, np.ndarray, np.ndarray]]:
+    """Record, prediction and target of each question of an image."""
+    targets, texts = [_target(q) for q in questions.values()], [q.text for q in questions.values()]
+    scored = [
+        (_record(question_id, question, sample, answer.mask, rules, answer), answer.mask, target)
+        for (question_id, question), answer, target in zip(questions.items(), answers, targets, strict=True)
+    ]
+    looks = zip(scored, needs_words(targets), swapped_partner(targets, texts), strict=True)
+    return [
+        (
+            replace(
+                record,
+                needs_words=needed,
+                swapped_iou=None if other is None else mask_iou(answers[other].mask, target),
+            ),
+            prediction,
+            target,
+        )
+        for (record, prediction, target), needed, other in looks
+    ]
+
+
+def _score_image_pairs(
+    sample: Sample, questions: dict[str, Question], answers: list[Segmentation]
+) -> list[PairRecord]:
+    """Scores the pairs of an image, of the answers that came with logits."""
+    paired = [(i, q, a) for (i, q), a in zip(questions.items(), answers, strict=True) if q.pairs]
+    logits = [answer.logits for _, _, answer in paired if answer.logits is not None]
+    if len(logits) < len(paired):
+        return []
+    ids, pairs = [i for i, _, _ in paired], [q.pairs for _, q, _ in paired]
+    return score_pairs(sample.image_id, ids, pairs, [_target(q) for _, q, _ in paired], logits)
 
 
 def _record(

@@ -10,6 +10,8 @@ cIoU        ΣI / ΣU over all samples. The referring papers call it oIoU. Large
 Pr@t        share of samples whose I/U is strictly greater than t.
 N-acc       share of samples with an empty target whose prediction is empty, too.
 T-acc       share of samples with a non-empty target whose prediction is not empty.
+T@0.1       share of samples with a non-empty target whose I/U is greater than 0.1: found, and not only something.
+present     gIoU of the samples with a non-empty target alone: what saying "nothing" cannot raise.
 ==========  ============================================================================================================
 
 Empties: where target and prediction are both empty (U = 0), I/U counts as 1. A prediction on an empty target counts 0,
@@ -30,6 +32,7 @@ from segearth.errors import DatasetError
 from segearth.utils.seeds import rng_for
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+FOUND = 0.1  # IoU above which a target counts as found
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class SampleRecord:
         predicted_area: Pixels of the prediction.
         presence: The model's probability that the thing is there, in [0, 1]; ``None`` where no model was asked.
         score: The model's confidence in its mask, in [0, 1]; ``None`` where no model was asked.
+        needs_words: Whether the target is another one than most questions of the image ask for, see
+            :func:`segearth.evaluation.listening.needs_words`.
+        swapped_iou: IoU of this target with the answer to another question of the image; ``None`` where there is no
+            other that asks for something else.
     """
 
     id: str
@@ -63,6 +70,8 @@ class SampleRecord:
     predicted_area: int
     presence: float | None = None
     score: float | None = None
+    needs_words: bool = False
+    swapped_iou: float | None = None
 
     @property
     def iou(self) -> float:
@@ -98,6 +107,8 @@ class Metrics:
         precision: Pr@t by threshold t.
         n_acc: N-acc; ``None`` without empty targets.
         t_acc: T-acc; ``None`` without non-empty targets.
+        t_found: T@0.1; likewise.
+        present_giou: gIoU of the samples with a non-empty target; likewise.
     """
 
     samples: int
@@ -108,6 +119,8 @@ class Metrics:
     precision: dict[float, float]
     n_acc: float | None
     t_acc: float | None
+    t_found: float | None
+    present_giou: float | None
 
 
 def count_pixels(prediction: np.ndarray, target: np.ndarray) -> dict[str, int]:
@@ -193,6 +206,8 @@ def compute_metrics(records: Sequence[SampleRecord]) -> Metrics:
         precision={t: float((iou > t).mean()) for t in THRESHOLDS},
         n_acc=float(predicted_empty[target_empty].mean()) if target_empty.any() else None,
         t_acc=float((~predicted_empty[~target_empty]).mean()) if not target_empty.all() else None,
+        t_found=float((iou[~target_empty] > FOUND).mean()) if not target_empty.all() else None,
+        present_giou=float(iou[~target_empty].mean()) if not target_empty.all() else None,
     )
 
 

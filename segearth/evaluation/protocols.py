@@ -19,7 +19,7 @@ class QuestionPredictor(Protocol):
     def set_image(self, image: Any) -> None:
         """Takes a ``uint8`` RGB array of shape ``(H, W, 3)``."""
 
-    def predict(self, questions: Any, *, task: Any) -> Any:
+    def predict(self, questions: Any, *, task: Any, return_logits: bool = False) -> Any:
         """Takes a list of questions and a list of tasks; returns one ``Segmentation`` a question."""
 
 
@@ -33,7 +33,7 @@ class BatchPredictor(Protocol):
     def set_images(self, images: Any) -> None:
         """Takes a list of ``uint8`` RGB arrays, each of shape ``(H, W, 3)``."""
 
-    def predict(self, questions: Any, *, task: Any) -> Any:
+    def predict(self, questions: Any, *, task: Any, return_logits: bool = False) -> Any:
         """Takes, for each image, a list of questions and a list of tasks; returns a list of ``Segmentation`` each."""
 
 
@@ -52,10 +52,10 @@ class OneAtATime:
         (image,) = images
         self.predictor.set_image(image)
 
-    def predict(self, questions: Any, *, task: Any) -> list[list[Segmentation]]:
+    def predict(self, questions: Any, *, task: Any, **options: Any) -> list[list[Segmentation]]:
         """Asks the questions of the one image."""
         (own,), (tasks,) = questions, task
-        return [self.predictor.predict(own, task=tasks)]
+        return [self.predictor.predict(own, task=tasks, **options)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,11 @@ def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, 
 
 
 def ask(predictor: BatchPredictor, questions: Iterable[Iterable[Question]]) -> list[list[Segmentation]]:
-    """Asks a predictor the questions of each image it holds: their wordings and tasks go in, their targets do not."""
+    """Asks a predictor the questions of each image it holds: their wordings and tasks go in, their targets do not.
+
+    Logits are asked for only where questions come in pairs that are told apart by them.
+    """
     rows = [list(own) for own in questions]
-    return predictor.predict([[q.text for q in own] for own in rows], task=[[q.task for q in own] for own in rows])
+    options = {"return_logits": True} if any(q.pairs for own in rows for q in own) else {}
+    texts, tasks = [[q.text for q in own] for own in rows], [[q.task for q in own] for own in rows]
+    return predictor.predict(texts, task=tasks, **options)

@@ -23,6 +23,7 @@ from PIL import Image
 import segearth
 from segearth.data.base import SegmentationDataset
 from segearth.evaluation.evaluator import EvaluationResult, Example, evaluate
+from segearth.evaluation.listening import listening_facts
 from segearth.evaluation.metrics import SampleRecord, breakdown
 from segearth.evaluation.protocols import BatchPredictor, QuestionPredictor
 from segearth.inference.visualize import (
@@ -131,6 +132,7 @@ def report_facts(result: EvaluationResult, model_name: str, notes: Mapping[str, 
         "breakdown": {
             by: {name: asdict(metrics) for name, metrics in breakdown(result.records, by).items()} for by in BREAKDOWNS
         },
+        **listening_facts(result.records, result.pairs, result.seed),
         "questions_without_mask": result.without_mask,
         "speed": {
             "seconds_in_predictor": result.seconds,
@@ -153,7 +155,8 @@ def render_markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"**gIoU {_percent(metrics['giou'])}** (95 % interval {_percent(low)} to {_percent(high)}), "
         f"cIoU {_percent(metrics['ciou'])}, {metrics['samples']} samples "
-        f"({metrics['empty_targets']} with an empty target) on {metrics['images']} images.",
+        f"({metrics['empty_targets']} with an empty target) on {metrics['images']} images. "
+        f"Targets that are there alone: gIoU {_percent(metrics['present_giou'])}.",
         "",
     ]
     if facts["best_control"]:
@@ -168,10 +171,35 @@ def render_markdown(facts: Mapping[str, Any]) -> str:
     lines += ["", *[f"- `{name}`: {row['rule']}" for name, row in facts["controls"].items()]]
     if not facts["controls"]:
         lines.append("No controls were run; without them a gIoU says little.")
+    lines += _listening(facts)
     for heading, groups in facts["breakdown"].items():
         if len(groups) > 1:
             lines += ["", f"## By {heading}", "", *_table(heading, groups)]
     return "\n".join([*lines, *_circumstances(facts)]) + "\n"
+
+
+def _listening(facts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if hard := facts["needs_words"]:
+        low, high = hard["margin_interval_95"]
+        lines.append(
+            f"- {hard['samples']} questions need words (their target is not the image's commonest): gIoU "
+            f"{_percent(hard['giou'])}. The answer to another question of the same image scores "
+            f"{_percent(hard['swapped_giou'])} there: reading the words is worth **{_signed(hard['margin'])}** "
+            f"(95 % interval {_signed(low)} to {_signed(high)})."
+        )
+    for what, row in facts["pairs"].items():
+        low, high = row["interval_95"]
+        lines.append(
+            f"- {row['pairs']} pairs that differ in one word ({what}): the right map wins in "
+            f"**{_percent(row['won'])} %** (95 % interval {_percent(low)} to {_percent(high)}; 50 is chance)."
+        )
+    if confidence := facts["calibration"]:
+        lines.append(
+            f"- Calibration error: presence {_percent(confidence['presence'])}, score (against the IoU reached) "
+            f"{_percent(confidence['score'])}; 0 is perfect."
+        )
+    return ["", "## Does it listen, and does it know", "", *lines] if lines else []
 
 
 def _circumstances(facts: Mapping[str, Any]) -> list[str]:
@@ -193,17 +221,19 @@ def _circumstances(facts: Mapping[str, Any]) -> list[str]:
         "",
         "Shares are in percent. gIoU is the mean IoU of the samples (mIoU in the referring papers, not the generalised "
         "IoU of boxes); cIoU is the sum of intersections over the sum of unions (oIoU there). N-acc: share of empty "
-        "targets answered with an empty mask; T-acc: share of non-empty targets answered with a non-empty one. "
+        "targets answered with an empty mask; T-acc: share of non-empty targets answered with a non-empty one, T@0.1: "
+        "with an IoU above 0.1; present: gIoU of the non-empty targets alone. "
         "Intervals draw images, not questions.",
     ]
 
 
 def _table(first_column: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     thresholds = list(next(iter(rows.values()))["precision"])
-    columns = ["samples", "gIoU", "cIoU", *[f"Pr@{t}" for t in thresholds], "N-acc", "T-acc"]
+    columns = ["samples", "gIoU", "present", "cIoU", *[f"Pr@{t}" for t in thresholds], "N-acc", "T-acc", "T@0.1"]
     lines = [f"| {first_column} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
     for name, row in rows.items():
-        shares = [row["giou"], row["ciou"], *[row["precision"][t] for t in thresholds], row["n_acc"], row["t_acc"]]
+        cuts = [row["precision"][t] for t in thresholds]
+        shares = [row["giou"], row["present_giou"], row["ciou"], *cuts, row["n_acc"], row["t_acc"], row["t_found"]]
         lines.append(f"| {name} | {row['samples']} | {' | '.join(map(_percent, shares))} |")
     return lines
 

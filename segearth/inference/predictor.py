@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MIN_SIDE = 8
 PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
 QUESTIONS_AT_ONCE = 32  # read and decoded together: beyond this memory grows and time a question does not fall
+
+BELOW_HIGHEST = 1.0  # how far below its highest logit a mask is cut that must not be empty
 
 Portion: TypeAlias = list[tuple[int, list[Question]]]  # images by number, with some questions of each
 
@@ -93,6 +96,7 @@ class Predictor:
         *,
         task: Task | Sequence[Task] | Sequence[Sequence[Task]] = "referring",
         answer: bool = False,
+        return_logits: bool = False,
     ) -> Any:
         """Answers questions about the image, or about each of several.
 
@@ -100,6 +104,7 @@ class Predictor:
             questions: One question, or several; after :meth:`set_images` one list of questions for each image.
             task: ``"referring"`` or ``"reasoning"``, for all or, nested as the questions are, for each.
             answer: Also answer in words.
+            return_logits: Also give the logits, four bytes a pixel and question.
 
         Returns:
             One :class:`Segmentation`, a list of them in the order of the questions, or a list of them for each image;
@@ -110,12 +115,12 @@ class Predictor:
             QuestionError: A question is empty or too long.
         """
         if isinstance(questions, str):
-            return self._ask([[questions]], task if isinstance(task, str) else [task], answer)[0][0]
+            return self._ask([[questions]], task if isinstance(task, str) else [task], answer, return_logits)[0][0]
         if not questions or any(isinstance(question, str) for question in questions):
-            return self._ask([questions], task if isinstance(task, str) else [task], answer)[0]
-        return self._ask(questions, task, answer)
+            return self._ask([questions], task if isinstance(task, str) else [task], answer, return_logits)[0]
+        return self._ask(questions, task, answer, return_logits)
 
-    def _ask(self, questions: Any, task: Any, in_words: bool) -> list[list[Segmentation]]:
+    def _ask(self, questions: Any, task: Any, in_words: bool, with_logits: bool) -> list[list[Segmentation]]:
         """Answers the questions of each image, with one task for all or a list for each image."""
         tasks = [[task] * len(texts) for texts in questions] if isinstance(task, str) else task
         asked, given = ([len(each) for each in rows] for rows in (questions, tasks))
@@ -134,17 +139,22 @@ class Predictor:
             [Question(text, task=each) for text, each in zip(texts, row, strict=True)]
             for texts, row in zip(questions, tasks, strict=True)
         ]
-        return self._answer(self._features, rows, in_words)
+        return self._answer(self._features, rows, in_words, with_logits)
 
     @torch.inference_mode()
-    def _answer(self, features: ImageFeatures, asked: list[list[Question]], in_words: bool) -> list[list[Segmentation]]:
+    def _answer(
+        self, features: ImageFeatures, asked: list[list[Question]], in_words: bool, with_logits: bool
+    ) -> list[list[Segmentation]]:
         answers: list[list[Segmentation]] = [[] for _ in asked]
         for portion in _portions(asked, QUESTIONS_AT_ONCE):
-            for (image, _), found in zip(portion, self._answer_portion(features, portion, in_words), strict=True):
-                answers[image] += found
+            found = self._answer_portion(features, portion, in_words, with_logits)
+            for (image, _), some in zip(portion, found, strict=True):
+                answers[image] += some
         return answers
 
-    def _answer_portion(self, features: ImageFeatures, portion: Portion, in_words: bool) -> list[list[Segmentation]]:
+    def _answer_portion(
+        self, features: ImageFeatures, portion: Portion, in_words: bool, with_logits: bool
+    ) -> list[list[Segmentation]]:
         first, last = portion[0][0], portion[-1][0]
         features = features.of_images(first, last + 1)
         questions = [question for _, some in portion for question in some]
@@ -158,7 +168,10 @@ class Predictor:
         answers, start = [], 0
         for image, some in portion:
             own = slice(start, start + len(some))
-            answers.append(self._decide(self._sizes[image], some, output.mask_logits[own], presence[own], words[own]))
+            found = self._decide(
+                self._sizes[image], some, output.mask_logits[own], presence[own], words[own], with_logits
+            )
+            answers.append(found)
             start = own.stop
         return answers
 
@@ -169,6 +182,7 @@ class Predictor:
         coarse: torch.Tensor,
         presence: list[float],
         words: list[str | None],
+        with_logits: bool,
     ) -> list[Segmentation]:
         """Makes the masks of one image, of ``(H, W)`` = ``size``, from the decoder's ``(N, h, w)`` logits."""
         height, width = size
@@ -183,19 +197,36 @@ class Predictor:
             else:
                 logits = self.transform.invert(logits, height, width)
             for i, (row, frame) in enumerate(zip(logits, frames, strict=True), start):
-                results.append(self._segmentation(questions[i].text, row, frame, presence[i], words[i]))
+                result = self._segmentation(questions[i].text, row, frame, presence[i], words[i])
+                results.append(replace(result, logits=row.float().cpu().numpy()) if with_logits else result)
         return results
 
     def _segmentation(
         self, question: str, logits: torch.Tensor, frame: torch.Tensor | None, presence: float, words: str | None
     ) -> Segmentation:
-        mask = logits > 0
         judged = presence >= self.model.config.presence_threshold
+        cut = threshold_of(logits) if self.model.config.presence_decides else logits.new_zeros(())
+        mask = logits > cut
         present = judged and bool(mask.any())
         score = float(logits[mask].sigmoid().mean()) if present else 0.0
         array = mask.cpu().numpy() if present else np.zeros(tuple(logits.shape), bool)
-        frame_mask = None if frame is None else ((frame > 0) & judged).cpu().numpy()
+        frame_mask = None if frame is None else ((frame > cut) & judged).cpu().numpy()
         return Segmentation(question, array, score, present, presence, words, frame_mask)
+
+
+def threshold_of(logits: torch.Tensor) -> torch.Tensor:
+    """Where a mask is cut that is known not to be empty: at 0, or a little below the highest logit if that is less.
+
+    Presence and mask are two judgements. Where presence says that the thing is there and no logit is above 0, the mask
+    would contradict it and half of the present things would be answered by nothing; the best guess is what stands out.
+
+    Args:
+        logits: ``(H, W)``.
+
+    Returns:
+        A scalar, at most 0.
+    """
+    return (logits.amax() - BELOW_HIGHEST).clamp_max(0)
 
 
 def _portions(asked: list[list[Question]], most: int) -> Iterator[Portion]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from segearth.layers.blocks import MLP
 
 
 def sine_position(height: int, width: int, dim: int, device: torch.device | str = "cpu") -> Tensor:
@@ -35,3 +37,28 @@ def sine_position(height: int, width: int, dim: int, device: torch.device | str 
     rows = axis(height)[:, None].expand(-1, width, -1)
     columns = axis(width)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], -1).reshape(height * width, dim)
+
+
+class CoordinateEmbedding(nn.Module):
+    """Adds to each cell of a feature map what a small network makes of the cell's place in the image.
+
+    Without it only attention knows where a cell lies, and a mask, which is a product with the features alone, cannot
+    be cut at the middle of the image however plainly the question says so.
+    """
+
+    FREQUENCIES = 4  # the finest wave is an eighth of the image long: quarters and corners can be told apart
+
+    def __init__(self, dim: int, hidden: int = 64) -> None:
+        """Takes the channels of the map, and the width of the network."""
+        super().__init__()
+        self.mlp = MLP([2 + 4 * self.FREQUENCIES, hidden, dim])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps ``(B, C, h, w)`` to the same shape."""
+        height, width = features.shape[2:]
+        y = (torch.arange(height, device=features.device) + 0.5) / height * 2 - 1
+        x = (torch.arange(width, device=features.device) + 0.5) / width * 2 - 1
+        places = torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1)  # (h, w, 2) in [-1, 1]
+        waves = [places * (math.pi / 2 * 2**k) for k in range(self.FREQUENCIES)]
+        known = torch.cat([places, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], -1)
+        return features + self.mlp(known.to(features.dtype)).movedim(-1, 0)

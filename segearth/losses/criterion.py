@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segearth.config import LossConfig
+from segearth.errors import ConfigError
 from segearth.layers.point_sampling import sample_points, uncertain_points
+from segearth.losses.dense import dense_losses, shrink_masks
 from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
 
 if TYPE_CHECKING:
@@ -43,7 +45,13 @@ class Criterion:
     """Computes the training objective of a batch."""
 
     def __init__(self, config: LossConfig) -> None:
-        """Takes the weights and the point-sampling settings."""
+        """Takes the weights and the sampling settings.
+
+        Raises:
+            ConfigError: ``config.sampling`` is neither ``"points"`` nor ``"dense"``.
+        """
+        if config.sampling not in ("points", "dense"):
+            raise ConfigError(f"loss.sampling is {config.sampling!r}; use points or dense")
         self.config = config
 
     def __call__(
@@ -69,28 +77,46 @@ class Criterion:
         return Losses(total, bce, dice, presence, text)
 
     def mask_losses(self, predictions: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Point-sampled BCE and Dice, averaged over questions and summed over predictions.
+        """BCE and Dice, averaged over the questions that count and summed over predictions.
 
         Args:
             predictions: ``P`` tensors ``(N, h, w)`` of logits.
-            batch: Its ``masks`` ``(N, H, W)`` and ``valid`` are read.
+            batch: Its ``masks`` ``(N, H, W)``, ``present``, ``valid`` and ``known`` are read.
         """
-        config = self.config
         logits = torch.stack(predictions, 1)  # (N, P, h, w)
+        counted = torch.ones_like(batch.present) if self.config.absent_masks else batch.present
+        known = known_cells(batch)
+        if self.config.sampling == "dense":
+            size = (logits.shape[2], logits.shape[3])
+            seen = None if known is None else (shrink_masks(known, size) > 0.999).float()  # no cell half unknown
+            return dense_losses(logits, shrink_masks(batch.masks, size), seen, counted, self.config.small_targets)
+        return self._point_losses(logits, batch.masks, known, counted)
+
+    def _point_losses(
+        self, logits: Tensor, masks: Tensor, known: Tensor | None, counted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        config = self.config
         count, depth = logits.shape[:2]
         flat = logits.flatten(0, 1)
         points = uncertain_points(flat, config.num_points, config.oversample_ratio, config.importance_ratio)
         sampled = sample_points(flat, points).view(count, depth, -1)
         where = points.view(count, -1, 2)  # a question's targets are read once for all depths
-        target = sample_points(batch.masks, where).view(count, depth, -1)
+        target = sample_points(masks, where).view(count, depth, -1)
         weight = None
-        if batch.valid is not None:
-            about = batch.image_index.to(batch.valid.device, non_blocking=True)  # an index of the host would wait
-            seen = batch.valid[about].float()
-            weight = (sample_points(seen, where) > 0.5).float().view(count, depth, -1)
-        bce = point_bce(sampled, target, weight)
-        dice = point_dice(sampled, target, weight)
-        return bce.mean(0).sum(), dice.mean(0).sum()
+        if known is not None:
+            weight = (sample_points(known, where) > 0.5).float().view(count, depth, -1)
+        share = counted.float() / counted.float().sum().clamp_min(1)
+        return (share @ point_bce(sampled, target, weight)).sum(), (share @ point_dice(sampled, target, weight)).sum()
+
+
+def known_cells(batch: Batch) -> Tensor | None:
+    """Returns where each question's target is supervised, ``(N, H, W)`` float in {0, 1}; ``None``: everywhere."""
+    known = None if batch.known is None else batch.known.float()
+    if batch.valid is None:
+        return known
+    about = batch.image_index.to(batch.valid.device, non_blocking=True)  # an index of the host would wait
+    inside = batch.valid[about].float()
+    return inside if known is None else inside * known
 
 
 def point_bce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

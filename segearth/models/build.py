@@ -6,6 +6,7 @@ from torch import nn
 
 from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
 from segearth.errors import ConfigError, UnknownNameError
+from segearth.layers.position import CoordinateEmbedding
 from segearth.models.description_projector import DescriptionProjector
 from segearth.models.language_model import build_language_model
 from segearth.models.mask_decoder import MaskDecoder
@@ -49,7 +50,14 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
         mask_decoder=MaskDecoder(pixel.dim, mask.num_layers, mask.num_heads, mask.ffn_dim),
         prompt_encoder=prompt_encoder,
         config=config,
+        coordinates=build_coordinates(res5_channels, pixel.dim) if config.coordinates else None,
     )  # fmt: skip
+
+
+def build_coordinates(res5_channels: int, dim: int) -> nn.ModuleDict:
+    """Builds what tells mask features, decoder memory and projector media where in the image each cell lies."""
+    widths = {"mask_features": dim, "memory": dim, "media": res5_channels}
+    return nn.ModuleDict({name: CoordinateEmbedding(width) for name, width in widths.items()})
 
 
 def build_vision_encoder(config: VisionEncoderConfig, load_weights: bool = True) -> VisionEncoder:

@@ -71,6 +71,7 @@ class SegEarth(Freezable, ModelHubMixin):
         mask_decoder: MaskDecoder,
         prompt_encoder: PromptEncoder,
         config: ModelConfig,
+        coordinates: nn.ModuleDict | None = None,
     ) -> None:
         """Composes finished parts; :func:`segearth.models.build.build_model` makes them from ``config``."""
         super().__init__()
@@ -81,6 +82,7 @@ class SegEarth(Freezable, ModelHubMixin):
         self.pixel_decoder = pixel_decoder
         self.mask_decoder = mask_decoder
         self.prompt_encoder = prompt_encoder
+        self.coordinates = coordinates
         self.config = config
         self.random_parts = {name for name, part in self.named_children() if not getattr(part, "pretrained", False)}
 
@@ -102,11 +104,16 @@ class SegEarth(Freezable, ModelHubMixin):
         """
         maps = self.vision_encoder(images.to(self.dtype))
         mask_features, memory = self.pixel_decoder(maps)
+        media = maps[-1]
+        if self.coordinates is not None:
+            mask_features = self.coordinates["mask_features"](mask_features)
+            memory = [self.coordinates["memory"](level) for level in memory]
+            media = self.coordinates["media"](media)
         tokens = self.token_compressor(maps[-1])
         return ImageFeatures(
             image_tokens=tokens,
             prompt=self.language_model.remember(self.embed_prompt(tokens)),
-            media=self.description_projector.remember(maps[-1]),
+            media=self.description_projector.remember(media),
             decoder=self.mask_decoder.remember(mask_features, memory),
         )
 

@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
-from segearth.layers.blocks import DropPath, Freezable
+from segearth.layers.blocks import ChannelNorm, DropPath, Freezable
 from segearth.layers.checkpointing import innermost_blocks
 
 if TYPE_CHECKING:
@@ -104,9 +104,13 @@ class WindowAttention(nn.Module):
 class SwinBlock(nn.Module):
     """(Shifted-)window attention and an MLP, both residual, norm first."""
 
-    def __init__(self, dim: int, num_heads: int, window_size: int, shift: int, mlp_ratio: float, drop: float) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, window_size: int, shift: int, mlp_ratio: float, drop: float,
+        local_conv: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.window_size, self.shift = window_size, shift
+        self.local_conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if local_conv else None
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window_size, num_heads)
         self.norm2 = nn.LayerNorm(dim)
@@ -116,6 +120,8 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         """Maps ``(B, H, W, C)`` to the same shape; ``shift_mask`` as in :class:`WindowAttention`."""
+        if self.local_conv is not None:
+            x = x + rearrange(self.local_conv(rearrange(x, "b h w d -> b d h w")), "b d h w -> b h w d")
         x = x + self.drop_path(self._attend(self.norm1(x), shift_mask))
         return x + self.drop_path(self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x)))))
 
@@ -166,7 +172,7 @@ class SwinEncoder(VisionEncoder):
             if dim % heads:
                 raise ConfigError(f"vision_encoder: {heads} heads do not divide {dim} channels")
         self.window_size = config.window_size
-        self.patch_embed = nn.Conv2d(3, config.embed_dim, 4, stride=4)
+        self.patch_embed = patch_embedding(config.stem, config.embed_dim)
         self.patch_norm = nn.LayerNorm(config.embed_dim)
         last = max(1, sum(config.depths) - 1)
         drops = [config.drop_path_rate * i / last for i in range(sum(config.depths))]  # deeper blocks drop more
@@ -174,7 +180,10 @@ class SwinEncoder(VisionEncoder):
         for dim, heads, depth in zip(self.channels, config.num_heads, config.depths, strict=True):
             shifts = [0 if i % 2 == 0 else config.window_size // 2 for i in range(depth)]
             blocks = [
-                SwinBlock(dim, heads, config.window_size, shift, config.mlp_ratio, drops.pop(0)) for shift in shifts
+                SwinBlock(
+                    dim, heads, config.window_size, shift, config.mlp_ratio, drops.pop(0), config.local_conv
+                )
+                for shift in shifts
             ]
             self.stages.append(nn.ModuleList(blocks))
             self.norms.append(nn.LayerNorm(dim))
@@ -200,6 +209,24 @@ class SwinEncoder(VisionEncoder):
     def blocks(self) -> list[nn.Module]:
         """See :class:`VisionEncoder`."""
         return innermost_blocks(self.stages)
+
+
+def patch_embedding(stem: str, dim: int) -> nn.Module:
+    """Returns what turns pixels into cells of stride 4: ``(B, 3, H, W)`` to ``(B, dim, H/4, W/4)``.
+
+    Args:
+        stem: ``"patch"`` or ``"conv"``, see :class:`~segearth.config.VisionEncoderConfig`.
+        dim: Channels of the cells.
+
+    Raises:
+        UnknownNameError: ``stem`` is neither.
+    """
+    if stem == "patch":
+        return nn.Conv2d(3, dim, 4, stride=4)
+    if stem == "conv":  # overlapping steps see edges that a cut into patches hides (arXiv 2106.14881)
+        first = nn.Conv2d(3, dim // 2, 3, stride=2, padding=1)
+        return nn.Sequential(first, ChannelNorm(dim // 2), nn.GELU(), nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1))
+    raise UnknownNameError("vision encoder stem", stem, ["patch", "conv"])
 
 
 def shift_mask(window_size: int, device: torch.device | str = "cpu") -> Tensor:

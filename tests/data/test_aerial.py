@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image
 
 from segearth.data import aerial_build
-from segearth.data.aerial import PACKAGED, SPLITS, AerialMini
-from segearth.data.aerial_build import HELD_OUT, SourceFacts, build, reaches
+from segearth.data.aerial import LAYOUT, PACKAGED, SPLITS, AerialMini
+from segearth.data.aerial_build import HELD_OUT, SourceFacts, build, dense_questions, reaches
 from segearth.data.expressions.table import load_table
 from segearth.errors import DatasetError, UnknownNameError
 
@@ -123,7 +124,7 @@ def test_fixed_mix(data: AerialMini) -> None:
 
 
 def test_without_questions_and_bad_split() -> None:
-    assert AerialMini(split="val", questions=False)[0].questions == []
+    assert AerialMini(split="val", questions="none")[0].questions == []
     with pytest.raises(UnknownNameError, match="aerial_mini split"):
         AerialMini(split="validation")
 
@@ -185,3 +186,38 @@ def test_build_refuses_a_group_in_two_splits(tmp_path: Path, monkeypatch: pytest
         build(tmp_path, tmp_path / "out")
     with pytest.raises(DatasetError, match="give the folder that holds"):
         build(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_the_training_split_in_two_by_group() -> None:
+    whole, fit, dev = (AerialMini(split=split, questions="none") for split in ("train", "fit", "dev"))
+    names = [{record["file_name"] for record in part.records} for part in (whole, fit, dev)]
+    assert names[1] | names[2] == names[0] and not names[1] & names[2]
+    assert 40 <= len(dev) <= 56
+    groups = [{(record["source"], record["group"]) for record in part.records} for part in (fit, dev)]
+    assert not groups[0] & groups[1]
+    assert {record["source"] for record in dev.records} == set(whole.sources)  # every source can be judged
+    asked = sum(map(len, dev.questions.values())) + sum(map(len, fit.questions.values()))
+    assert asked == 0
+    assert sum(len(sample.questions) for sample in AerialMini(split="dev")) == 400
+
+
+def test_dense_questions_ask_the_rare_kinds_and_pair_what_differs_in_a_word() -> None:
+    data = AerialMini(split="test", questions="dense")
+    kinds = Counter(line["kind"] for lines in data.questions.values() for line in lines)
+    assert kinds["position"] == 589 and kinds["neighbour"] == 131 and kinds["size"] == 30 and kinds["attribute"] == 28
+    sample = data[10]
+    members: dict[str, list[str]] = {}
+    for question in sample.questions:
+        for pair in question.pairs:
+            members.setdefault(pair, []).append(question.text)
+    assert members and all(len(set(texts)) == 2 for texts in members.values())
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_dense_file_is_what_the_builder_makes(split: str) -> None:
+    assert (PACKAGED / LAYOUT.dense.format(split=split)).read_text() == dense_questions(None, split)
+
+
+def test_an_unknown_set_of_questions() -> None:
+    with pytest.raises(UnknownNameError, match="question set 'densest'; did you mean 'dense'"):
+        AerialMini(questions="densest")

@@ -24,14 +24,12 @@ from segearth.data.loading import (
     build_loader,
     frame_example,
     group_by_frame,
-    jitter,
-    largest_crop,
-    random_crop,
 )
 from segearth.data.sampling import StepSampler
 from segearth.data.scene import Scene, SceneObject
 from segearth.data.synthetic import SyntheticDataset
 from segearth.data.transform import ImageTransform
+from segearth.data.views import jitter, largest_crop, random_crop
 from segearth.errors import ConfigError, DatasetError
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question, Sample

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segearth.data.synthetic import ROOFS, STUFF, VOCABULARY, SyntheticDataset, draw_scene
+from segearth.data.drawing import ROOFS, STUFF, VOCABULARY, draw_scene
+from segearth.data.synthetic import SyntheticDataset
 from segearth.errors import UnknownNameError
 
 

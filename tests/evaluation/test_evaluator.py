@@ -192,7 +192,7 @@ def test_controls_are_scored_against_the_same_targets():
     }
     control, own = result.controls["nothing"][0], result.records[0]
     assert (control.presence, control.score) == (None, None)  # no model was asked
-    assert replace(control, predicted_area=16, intersection=16, presence=0.5, score=0.5) == own
+    assert replace(control, predicted_area=16, intersection=16, presence=0.5, score=0.5, swapped_iou=0.0) == own
 
 
 def test_controls_are_scored_in_the_protocols_frame():

@@ -14,6 +14,7 @@ from PIL import Image
 import segearth
 from segearth.errors import DatasetError
 from segearth.evaluation.evaluator import evaluate
+from segearth.evaluation.listening import PairRecord
 from segearth.evaluation.report import render_markdown, report_facts, run_evaluation, write_report
 from segearth.inference.visualize import PREDICTION_COLOUR, TARGET_COLOUR, picture_sheet
 
@@ -65,7 +66,8 @@ def tables_of(text):
     return {heading: (rows[0], rows[2:]) for heading, rows in tables.items()}
 
 
-COLUMNS = ["samples", "gIoU", "cIoU", "Pr@0.5", "Pr@0.6", "Pr@0.7", "Pr@0.8", "Pr@0.9", "N-acc", "T-acc"]
+CUTS = [f"Pr@{t}" for t in (0.5, 0.6, 0.7, 0.8, 0.9)]
+COLUMNS = ["samples", "gIoU", "present", "cIoU", *CUTS, "N-acc", "T-acc", "T@0.1"]
 
 
 def test_the_tables_hold_what_was_worked_by_hand():
@@ -74,29 +76,30 @@ def test_the_tables_hold_what_was_worked_by_hand():
     assert tables["Model and controls"] == (
         ["", *COLUMNS],
         [
-            # IoU 0.8, 0.5, 1 and 0; 10 of 17 pixels; above 0.5 are two, above 0.8 is one
-            ["**model**", "4", "57.50", "58.82", "50.00", "50.00", "50.00", "25.00", "25.00", "50.00", "100.00"],
+            # IoU 0.8, 0.5 (both are there), 1 and 0; 10 of 17 pixels; above 0.5 are two, above 0.8 is one
+            ["**model**", "4", "57.50", "65.00", "58.82", "50.00", "50.00", "50.00", "25.00", "25.00", "50.00",
+             "100.00", "100.00"],
             # IoU 1, 0.3, 0 and 0; 13 of 40 pixels
-            ["`everything`", "4", "32.50", "32.50", "25.00", "25.00", "25.00", "25.00", "25.00", "0.00", "100.00"],
+            ["`everything`", "4", "32.50", "65.00", "32.50", "25.00", "25.00", "25.00", "25.00", "25.00", "0.00",
+             "100.00", "100.00"],
             # IoU 0, 0, 1 and 1; 0 of 13 pixels
-            ["`nothing`", "4", "50.00", "0.00", "50.00", "50.00", "50.00", "50.00", "50.00", "100.00", "0.00"],
+            ["`nothing`", "4", "50.00", "0.00", "0.00", "50.00", "50.00", "50.00", "50.00", "50.00", "100.00", "0.00",
+             "0.00"],
         ],
-    )
+    )  # fmt: skip
     assert tables["By kind"] == (
         ["kind", *COLUMNS],
         [
-            ["absent", "2", "50.00", "0.00", "50.00", "50.00", "50.00", "50.00", "50.00", "50.00", "–"],
-            ["class", "2", "65.00", "71.43", "50.00", "50.00", "50.00", "0.00", "0.00", "–", "100.00"],
+            ["absent", "2", "50.00", "–", "0.00", "50.00", "50.00", "50.00", "50.00", "50.00", "50.00", "–", "–"],
+            ["class", "2", "65.00", "65.00", "71.43", "50.00", "50.00", "50.00", "0.00", "0.00", "–", "100.00",
+             "100.00"],
         ],
-    )
-    assert [row[:4] for row in tables["By source"][1]] == [
-        ["naip", "2", "65.00", "71.43"],
-        ["sentinel", "2", "50.00", "0.00"],
+    )  # fmt: skip
+    assert [row[:5] for row in tables["By source"][1]] == [
+        ["naip", "2", "65.00", "65.00", "71.43"],
+        ["sentinel", "2", "50.00", "–", "0.00"],
     ]
-    assert [row[:4] for row in tables["By target"][1]] == [
-        ["absent", "2", "50.00", "0.00"],
-        ["present", "2", "65.00", "71.43"],
-    ]
+    assert [row[:3] for row in tables["By target"][1]] == [["absent", "2", "50.00"], ["present", "2", "65.00"]]
 
 
 def test_the_headline_holds_what_was_worked_by_hand():
@@ -106,7 +109,7 @@ def test_the_headline_holds_what_was_worked_by_hand():
     assert lines[0] == "# worked on patches, split test"
     assert lines[2] == (
         f"**gIoU 57.50** (95 % interval {100 * low:.2f} to {100 * high:.2f}), cIoU 58.82, 4 samples (2 with an empty "
-        "target) on 3 images."
+        "target) on 3 images. Targets that are there alone: gIoU 65.00."
     )
     low, high = result.margin_interval
     assert lines[4] == (
@@ -121,7 +124,7 @@ def test_the_headline_holds_what_was_worked_by_hand():
 def test_every_control_is_explained_and_every_circumstance_named():
     text = render_markdown(report_facts(worked_result(), "worked", {"command": "segearth eval", "warning": "seen"}))
     before, after = text.split("## Circumstances")
-    listed = [line for line in before.splitlines() if line.startswith("- ")]
+    listed = [line for line in before.split("## Does it listen")[0].splitlines() if line.startswith("- ")]
     assert listed == ["- `everything`: the rule of everything", "- `nothing`: the rule of nothing"]
     assert "No controls were run" not in text
     listed = dict(line[2:].split(": ", 1) for line in after.splitlines() if line.startswith("- "))
@@ -139,11 +142,13 @@ def test_facts_are_shares_under_stable_names():
     facts = report_facts(worked_result(), "worked", {"command": "c"})
     assert list(facts) == [
         "model", "dataset", "split", "protocol", "metrics", "giou_interval_95", "controls", "best_control", "margin",
-        "margin_interval_95", "breakdown", "questions_without_mask", "speed", "seed", "time", "versions", "notes",
+        "margin_interval_95", "breakdown", "needs_words", "pairs", "calibration",
+        "questions_without_mask", "speed", "seed", "time", "versions", "notes",
     ]  # fmt: skip
     assert facts["metrics"] == {
         "samples": 4, "images": 3, "empty_targets": 2, "giou": pytest.approx(0.575), "ciou": pytest.approx(10 / 17),
         "precision": {0.5: 0.5, 0.6: 0.5, 0.7: 0.5, 0.8: 0.25, 0.9: 0.25}, "n_acc": 0.5, "t_acc": 1.0,
+        "t_found": 1.0, "present_giou": pytest.approx(0.65),
     }  # fmt: skip
     assert facts["controls"]["everything"]["rule"] == "the rule of everything"
     assert {name: control["giou"] for name, control in facts["controls"].items()} == pytest.approx(
@@ -154,6 +159,20 @@ def test_facts_are_shares_under_stable_names():
     assert facts["speed"] == {
         "seconds_in_predictor": 1.5, "images_per_second": 2.0, "questions_per_second": pytest.approx(8 / 3),
     }  # fmt: skip
+
+
+def test_what_a_report_says_about_listening_and_confidence():
+    result = worked_result()
+    result.records[0] = replace(result.records[0], needs_words=True, swapped_iou=0.3)
+    result.pairs = [PairRecord("image0", "side", "a", "b", True), PairRecord("image1", "side", "c", "d", False)]
+    text = render_markdown(report_facts(result, "worked", {})).split("## Does it listen")[1].split("## By")[0]
+    assert "- 1 questions need words" in text
+    assert "gIoU 80.00. The answer to another question of the same image scores 30.00 there" in text
+    assert "worth **+50.00** (95 % interval +50.00 to +50.00)" in text
+    assert "- 2 pairs that differ in one word (side): the right map wins in **50.00 %**" in text
+    # Presence 0.75 of four, two of them there; score 0.9 of the three that are not empty: IoU 0.8, 0.5 and 0.
+    assert "- Calibration error: presence 25.00, score (against the IoU reached) 46.67; 0 is perfect." in text
+    assert "Does it listen" in render_markdown(report_facts(worked_result(), "worked", {}))
 
 
 def test_without_controls_there_is_no_margin_in_the_text():
@@ -171,7 +190,7 @@ def test_samples_have_one_line_each(tmp_path):
     assert json.loads(first) == {
         "id": "a", "image_id": "image0", "question": "the roofs", "task": "referring", "kind": "class",
         "source": "naip", "intersection": 8, "union": 10, "target_area": 10, "predicted_area": 8, "presence": 0.75,
-        "score": 0.9, "iou": 0.8, "target_empty": False,
+        "score": 0.9, "needs_words": False, "swapped_iou": None, "iou": 0.8, "target_empty": False,
     }  # fmt: skip
     lines = [json.loads(line) for line in others]
     assert [line["id"] for line in lines] == ["b", "c", "d"]

@@ -66,7 +66,8 @@ class Expression(NamedTuple):
     def question(self, scene: Scene) -> Question:
         """Draws the mask."""
         mask = scene.union_mask(self.referents.ids, self.referents.within)
-        return Question(self.text, mask, self.answer, self.task, self.kind)
+        valid = scene.known_area(self.claim.mentioned)
+        return Question(self.text, mask, self.answer, self.task, self.kind, valid=valid)
 
 
 class ExpressionBuilder:

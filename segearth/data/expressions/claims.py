@@ -61,6 +61,12 @@ class Claim:
         return not self.about_individuals and self.region is None and self.attribute is None
 
 
+    @property
+    def mentioned(self) -> frozenset[str]:
+        """Every class that the claim names or implies, its anchor's included."""
+        return frozenset(self.categories) | (self.anchor.mentioned if self.anchor is not None else frozenset())
+
+
 class Referents(NamedTuple):
     """Ids of the objects a claim is true of; ``within`` cuts stuff to a part of the frame."""
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pixel_facts import check
 from village import block, random_scene, village
 
+from segearth.data.drawing import draw_scene
 from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings, ExpressionBuilder
 from segearth.data.expressions.claims import Claim, verify
 from segearth.data.expressions.regions import HALVES, QUARTERS, SPOTS, has_direction, mirrored
 from segearth.data.expressions.table import load_table
 from segearth.data.scene import Scene
-from segearth.data.synthetic import draw_scene
 from segearth.structures import Question
 
 TABLE = load_table()

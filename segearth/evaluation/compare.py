@@ -1,0 +1,153 @@
+"""Whether one run is really better than another: both scored on the same questions, compared question by question.
+
+Two intervals that overlap say little: most of their width is how hard the images are, which both runs share. Here the
+difference is taken for each question first, and images are drawn for the interval of its mean (a paired bootstrap), so
+what the images have in common falls out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from segearth.errors import DatasetError
+from segearth.evaluation.metrics import SampleRecord, bootstrap_interval
+
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much more one run scores than another on a group of questions.
+
+    Attributes:
+        group: Which questions, such as ``"all"``, ``"present"`` or ``"kind position"``.
+        samples: How many questions.
+        first: Mean IoU of the first run, in [0, 1].
+        second: Mean IoU of the second run.
+        interval: 95 % interval of ``first - second``, images drawn.
+    """
+
+    group: str
+    samples: int
+    first: float
+    second: float
+    interval: tuple[float, float]
+
+    @property
+    def gain(self) -> float:
+        """``first - second``."""
+        return self.first - self.second
+
+    @property
+    def verdict(self) -> str:
+        """``"first"`` or ``"second"``, whichever is better, or ``"unclear"`` where the interval holds zero."""
+        low, high = self.interval
+        return "first" if low > 0 else "second" if high < 0 else "unclear"
+
+
+def read_records(run: str | Path) -> list[SampleRecord]:
+    """Reads the samples of an evaluation.
+
+    Args:
+        run: A report's folder (it holds ``samples.jsonl``), or a training run's, whose only report is taken.
+
+    Raises:
+        DatasetError: There is no report, there are several, or a line is not one of a report.
+    """
+    folder = Path(run)
+    inside = sorted(path.parent for path in folder.glob("*/" + SAMPLES_FILE))
+    found = [folder] if (folder / SAMPLES_FILE).is_file() else inside
+    if len(found) != 1:
+        names_found = ", ".join(report.name for report in found)
+        what = f"holds {len(found)} reports ({names_found})" if found else f"holds no {SAMPLES_FILE}"
+        raise DatasetError(f"{folder} {what}; give the folder of one report, as `segearth eval` names it")
+    names = {field.name for field in fields(SampleRecord)}
+    records = []
+    for number, line in enumerate((found[0] / SAMPLES_FILE).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            records.append(SampleRecord(**{key: value for key, value in json.loads(line).items() if key in names}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DatasetError(f"{found[0] / SAMPLES_FILE}, line {number}: not a sample ({error})") from error
+    if not records:
+        raise DatasetError(f"{found[0] / SAMPLES_FILE} is empty; score the run again with `segearth eval`")
+    return records
+
+
+def compare_records(first: Sequence[SampleRecord], second: Sequence[SampleRecord], seed: int = 0) -> list[Difference]:
+    """Compares two runs question by question.
+
+    Args:
+        first: Records of one run.
+        second: Records of another, of the same questions in any order.
+        seed: Decides the bootstrap.
+
+    Returns:
+        All questions, those with a target and those without, then one row a kind and a source, where there are several.
+
+    Raises:
+        DatasetError: The runs were not scored on the same questions with the same targets.
+    """
+    pairs = _paired(first, second)
+    rows = [_difference("all", pairs, seed)]
+    labels: list[Callable[[SampleRecord], str]] = [
+        lambda r: r.target, lambda r: f"kind {r.kind or '(none)'}", lambda r: f"source {r.source or '(none)'}"
+    ]  # fmt: skip
+    for label in labels:
+        groups: dict[str, list[tuple[SampleRecord, SampleRecord]]] = {}
+        for pair in pairs:
+            groups.setdefault(label(pair[0]), []).append(pair)
+        if len(groups) > 1:
+            rows += [_difference(name, groups[name], seed) for name in sorted(groups)]
+    return rows
+
+
+def as_markdown(rows: Sequence[Difference], first: str, second: str) -> str:
+    """Returns the rows as a table, in points of gIoU, with a last sentence that says what follows from it."""
+    lines = [
+        f"| questions | samples | {first} | {second} | difference | 95 % interval | better |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    names = {"first": first, "second": second, "unclear": "unclear"}
+    for row in rows:
+        low, high = (100 * end for end in row.interval)
+        lines.append(
+            f"| {row.group} | {row.samples} | {100 * row.first:.1f} | {100 * row.second:.1f} | {100 * row.gain:+.1f} | "
+            f"{low:+.1f} to {high:+.1f} | {names[row.verdict]} |"
+        )
+    overall = rows[0]
+    if overall.verdict == "unclear":
+        sentence = "The interval holds zero: these questions do not show that either run is better."
+    else:
+        sentence = f"{names[overall.verdict]} is better: the interval of the difference does not reach zero."
+    return "\n".join([*lines, "", sentence])
+
+
+def _paired(first: Sequence[SampleRecord], second: Sequence[SampleRecord]) -> list[tuple[SampleRecord, SampleRecord]]:
+    by_id = {record.id: record for record in second}
+    if {record.id for record in first} != by_id.keys():
+        alone = sorted({record.id for record in first} ^ by_id.keys())
+        raise DatasetError(
+            f"the runs were scored on different questions ({len(alone)} are in one alone, such as {alone[0]!r}); score "
+            "both on the same split with the same protocol"
+        )
+    pairs = [(record, by_id[record.id]) for record in first]
+    for one, other in pairs:
+        if (one.target_area, one.question) != (other.target_area, other.question):
+            raise DatasetError(
+                f"question {one.id!r} has another text or target in the two runs; score both again with one version"
+            )
+    return pairs
+
+
+def _difference(group: str, pairs: Sequence[tuple[SampleRecord, SampleRecord]], seed: int) -> Difference:
+    gains = [one.iou - other.iou for one, other in pairs]
+    return Difference(
+        group,
+        len(pairs),
+        sum(one.iou for one, _ in pairs) / len(pairs),
+        sum(other.iou for _, other in pairs) / len(pairs),
+        bootstrap_interval(gains, [one.image_id for one, _ in pairs], seed=seed),
+    )

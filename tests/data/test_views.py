@@ -1,0 +1,149 @@
+"""Fresh views: mosaics and pasted objects in the shares asked for, and questions that stay true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from segearth.config import AugmentConfig
+from segearth.data.expressions.builder import BuilderSettings
+from segearth.data.expressions.table import load_table
+from segearth.data.scene import Scene, SceneObject
+from segearth.data.views import SceneViews
+
+SIZE = 64
+
+
+class Sources:
+    """Two sources: even images are dark with one bright house each, odd ones light with a dark road."""
+
+    table = load_table()
+
+    def __len__(self):
+        return 6
+
+    def image(self, index):
+        image = np.full((100, 80, 3), 200 if index % 2 else 20, np.uint8)
+        x0, y0, x1, y1 = self._box(index)
+        image[y0:y1, x0:x1] = 90 if index % 2 else 250
+        return image
+
+    def scene(self, index):
+        x0, y0, x1, y1 = box = self._box(index)
+        name, source = ("road", "roads") if index % 2 else ("building", "houses")
+        item = SceneObject(1, name, np.ones((y1 - y0, x1 - x0), bool), box, name == "building")
+        return Scene(80, 100, [item], frozenset({name}), source=source)
+
+    @staticmethod
+    def _box(index):
+        return (0, 30, 80, 50) if index % 2 else (10 + 6 * index, 20, 34 + 6 * index, 44)
+
+
+def views(**augment):
+    return SceneViews(Sources(), SIZE, AugmentConfig(colour_jitter=0.0, min_scale=0.6, **augment), BuilderSettings())
+
+
+def drawn(place, number=40, **augment):
+    source = views(**augment)
+    views_drawn = [source.draw(place, np.random.default_rng(seed)) for seed in range(number)]
+    return [(image, [replace(q, mask=q.mask > 0.5) for q in questions]) for image, questions in views_drawn]
+
+
+def test_a_view_depends_on_its_generator_alone():
+    source = views(mosaic=0.5, paste=0.5)
+    first = source.draw(0, np.random.default_rng(7))
+    source.draw(3, np.random.default_rng(8))
+    again = source.draw(0, np.random.default_rng(7))
+    assert np.array_equal(first[0], again[0])
+    assert [(q.text, q.mask.tobytes()) for q in first[1]] == [(q.text, q.mask.tobytes()) for q in again[1]]
+    assert not np.array_equal(first[0], source.draw(0, np.random.default_rng(9))[0])
+
+
+def test_masks_move_with_their_image():
+    for image, questions in drawn(0):
+        assert image.shape == (SIZE, SIZE, 3)
+        for question in questions:
+            if question.kind == "class":
+                assert (image[question.mask] > 135).mean() > 0.97 and (image[~question.mask] < 135).mean() > 0.97
+
+
+@pytest.mark.parametrize("augment", [{}, {"paste": 1.0}, {"mosaic": 1.0}])
+def test_a_target_holds_the_share_of_each_pixel(augment):
+    """Edges are averaged: a sampled mask would have no value between 0 and 1."""
+    source = views(**augment)
+    asked = [q for seed in range(20) for q in source.draw(0, np.random.default_rng(seed))[1] if q.kind == "class"]
+    shares = np.concatenate([q.mask[(q.mask > 0.02) & (q.mask < 0.98)] for q in asked])
+    assert len(shares) > 50 and 0.2 < shares.mean() < 0.8
+    assert all(q.mask.dtype == np.float32 and q.mask.min() >= 0 and q.mask.max() <= 1 for q in asked)
+
+
+def test_mosaics_come_in_the_share_asked_for_and_join_sources():
+    def joined(image):
+        light = (image > 150).mean()  # the light source's ground; a house alone is never this large
+        return 0.25 < light < 0.9 and (image == 20).mean() > 0.1
+
+    assert not any(joined(image) for image, _ in drawn(0, paste=0.0))
+    shares = [np.mean([joined(image) for image, _ in drawn(0, 120, mosaic=share)]) for share in (0.4, 1.0)]
+    assert 0.1 < shares[0] < 0.5 and shares[1] > 1.5 * shares[0]
+
+
+def test_in_a_mosaic_a_question_counts_where_its_class_is_known():
+    found = 0
+    for image, questions in drawn(0, 60, mosaic=1.0):
+        for question in questions:
+            if question.kind != "class" or question.valid is None:
+                continue
+            found += 1
+            houses = "road" not in question.text
+            ground = image[question.valid & ~question.mask]
+            dark = (ground < 60).mean()
+            assert dark > 0.9 if houses else dark < 0.1  # the other source's ground does not count
+            assert not (question.mask & ~question.valid).any()
+    assert found > 20
+
+
+def test_objects_are_pasted_from_images_of_the_same_source():
+    plain = [len(self_made(questions)) for _, questions in drawn(0)]
+    assert set(plain) <= {0, 1}
+    counts = [number_of_houses(image) for image, _ in drawn(0, paste=1.0)]
+    assert np.mean([count > 1 for count in counts]) > 0.6
+    assert max(number_of_houses(image) for image, _ in drawn(0, paste=0.0)) == 1
+    # Roads are no things: nothing can be pasted into their images.
+    assert all((image < 60).mean() == 0 for image, _ in drawn(1, paste=1.0))
+
+
+def number_of_houses(image):
+    import cv2
+
+    labels, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 0] > 135).astype(np.uint8))
+    return sum(area > 12 for area in stats[1:labels, 4])
+
+
+def self_made(questions):
+    return {q.mask.tobytes() for q in questions if q.kind == "class"}
+
+
+def test_pasted_objects_are_part_of_what_is_asked():
+    for image, questions in drawn(0, paste=1.0):
+        for question in questions:
+            if question.kind == "class":
+                assert (image[question.mask] > 120).mean() > 0.8
+                assert (image[~question.mask] < 150).mean() > 0.95
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_are_pasted_than_asked_for(most):
+    counts = [number_of_houses(image) for image, _ in drawn(0, 60, paste=1.0, most_pasted=most)]
+    assert 1 < max(counts) <= 1 + most
+
+
+def test_an_image_nothing_can_be_asked_about_is_seen_all_the_same():
+    class Bare(Sources):
+        def scene(self, index):
+            return Scene(80, 100, [])
+
+    source = SceneViews(Bare(), SIZE, AugmentConfig(), BuilderSettings())
+    image, questions = source.draw(0, np.random.default_rng(0))
+    assert image.shape == (SIZE, SIZE, 3) and questions == []
