@@ -17,12 +17,12 @@ REQUIRES = [
     "safetensors>=0.5",
     "huggingface_hub>=1.3,<3",
     "numpy>=1.26",
-    "pillow>=10",
+    "pillow>=11.3",  # reads AVIF, and tells 16-bit PNGs from 32-bit ones
     "opencv-python-headless>=4.9.0.80",
     "pycocotools>=2.0.8",
     "fvcore>=0.1.5.post20221221",
     "omegaconf>=2.3",
-    "typer>=0.12",
+    "typer>=0.22",  # below, huggingface_hub's typer-slim puts other versions of the same files in the same folder
     "tqdm>=4.66",
 ]
 EXTRAS = {

@@ -323,6 +323,8 @@ def _build_from_nothing(config: LanguageModelConfig, vocab_size: int) -> Any:
     arguments = {"vocab_size": vocab_size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     try:
         lm_config = AutoConfig.for_model(config.model_type, **{**arguments, **config.config})
-        return AutoModelForCausalLM.from_config(lm_config)
+        model: Any = AutoModelForCausalLM.from_config(lm_config)
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"language_model: {config.model_type} refuses its config: {error}") from error
+    model.tie_weights()  # transformers 5.0 leaves it out on the meta device
+    return model
