@@ -135,3 +135,29 @@ def test_answers_do_not_depend_on_how_many_are_worked_on_at_once(
         assert (one.mask != same.mask).mean() < 1e-3
         if fit == "letterbox":
             assert (one.frame_mask != same.frame_mask).mean() < 1e-3
+
+
+def test_where_presence_decides_a_present_thing_is_what_stands_out(
+    saying: Saying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No logit is above 0: the mask is cut one below the highest, unless presence says that nothing is there."""
+    logits = halves(-3.0, -1.5)
+    logits[63] = [-2.6] * 64  # more than one below the highest
+    predictor = saying([logits, logits, halves(1.5, -0.2)], [2.0, -2.0, 2.0])
+    assert not predictor.predict(["a", "b", "c"])[0].present  # as published: the mask overrules presence
+    monkeypatch.setattr(predictor.model.config, "presence_decides", True)
+    low, absent, high = predictor.predict(["a", "b", "c"])
+    expected = np.zeros((64, 64), bool)
+    expected[32:63] = True
+    assert low.present and np.array_equal(low.mask, expected)
+    assert low.score == pytest.approx(probability(-1.5), abs=1e-6)
+    assert not absent.present and not absent.mask.any()
+    assert high.mask[:32].all() and not high.mask[32:].any()  # a mask that stands out is cut at 0
+
+
+def test_logits_come_when_asked_for_and_before_anything_is_decided(saying: Saying) -> None:
+    predictor = saying([halves(-3.0, 1.5)], [-4.0])
+    assert predictor.predict("a").logits is None
+    found = predictor.predict("a", return_logits=True)
+    assert not found.present and found.logits.dtype == np.float32
+    assert np.array_equal(found.logits, np.array(halves(-3.0, 1.5), np.float32))
