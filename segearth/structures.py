@@ -227,7 +227,7 @@ class ImageFeatures:
 
 def _rows(value: Any, images: slice) -> Any:
     """Takes some images out of tensors whose first dimension is ``B``, however they are nested."""
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return type(value)(**{each.name: _rows(getattr(value, each.name), images) for each in fields(value)})
     if isinstance(value, (list, tuple)):
         return type(value)(_rows(each, images) for each in value)

@@ -189,9 +189,10 @@ def _turned(cutout: Cutout, scale: float, rng: np.random.Generator) -> tuple[np.
     """Turns and scales a cutout: colours ``(h, w, 3)``, opacity ``(h, w)`` in [0, 1]; ``None`` if nothing is left."""
     height, width = cutout.mask.shape
     side = math.ceil(math.hypot(height, width) * scale) + 2
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(0, 360), scale)
+    matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(0, 360), scale), np.float64)
     matrix[:, 2] += side / 2 - np.array([width, height]) / 2
-    patch, mask = cutout.image, cutout.mask.astype(np.float32)
+    patch: np.ndarray = cutout.image
+    mask: np.ndarray = cutout.mask.astype(np.float32)
     if rng.integers(2):
         patch, mask = np.ascontiguousarray(patch[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
     if scale < 0.5:  # a warp reads four pixels: what it would skip is averaged first

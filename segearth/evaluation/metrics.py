@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypedDict
 
 import numpy as np
 
@@ -123,7 +124,16 @@ class Metrics:
     present_giou: float | None
 
 
-def count_pixels(prediction: np.ndarray, target: np.ndarray) -> dict[str, int]:
+class PixelCounts(TypedDict):
+    """The four counts of a :class:`SampleRecord`."""
+
+    intersection: int
+    union: int
+    target_area: int
+    predicted_area: int
+
+
+def count_pixels(prediction: np.ndarray, target: np.ndarray) -> PixelCounts:
     """Counts what a :class:`SampleRecord` keeps of two masks.
 
     Args:
