@@ -14,7 +14,7 @@ pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from experiments import experiment, weights
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import SegEarth
+from segearth.models.segearth import LAST, SegEarth
 from segearth.training.checkpoint import exported_step, latest_checkpoint
 from segearth.training.trainer import Trainer
 
@@ -71,7 +71,7 @@ def test_the_old_model_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypa
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.zero_()
-    trainer._export(2)
+    trainer._export(LAST, 2)
     assert len(seen) == 1 and all(torch.equal(seen[0][name], value) for name, value in old.items())
 
     rename = Path.rename
@@ -83,7 +83,7 @@ def test_the_old_model_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Path, "rename", fails_at_the_last)
     with pytest.raises(CheckpointError, match="could not write"):
-        trainer._export(3)
+        trainer._export(LAST, 3)
     assert exported_step(tmp_path / "model") == 2
     assert len(weights(tmp_path)) == len(old)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from segearth.config import ExperimentConfig, from_dict
-from segearth.evaluation.evaluator import _read_ahead
+from segearth.evaluation.batches import one_ahead
 
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from segearth.training import trainer
@@ -59,23 +59,23 @@ def test_the_wait_is_in_the_log_and_in_the_closing_line(
 def test_samples_are_read_while_the_one_before_is_used() -> None:
     read: list[int] = []
 
-    class Items:
-        def __getitem__(self, index: int) -> int:
+    def items() -> Iterator[int]:
+        for index in (3, 1, 2):
             read.append(index)
-            return 10 * index
+            yield 10 * index
 
-    samples = _read_ahead(Items(), [3, 1, 2])
+    samples = one_ahead(items())
     assert next(samples) == 30
     deadline = time.monotonic() + 5
     while read != [3, 1] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert read == [3, 1]  # one ahead, not all
     assert list(samples) == [10, 20]
-    assert list(_read_ahead(Items(), [])) == []
+    assert list(one_ahead([])) == []
 
 
 def test_an_error_of_reading_comes_through() -> None:
-    samples = _read_ahead([1], [0, 5])
-    assert next(samples) == 1
+    samples = one_ahead(([1][index],) for index in (0, 5))
+    assert next(samples) == (1,)
     with pytest.raises(IndexError):
         next(samples)

@@ -110,7 +110,9 @@ def test_two_processes_score_what_one_scores_and_need_no_deepspeed(debug_model: 
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     paths = [str(tmp_path / "missing"), str(REPO), os.environ.get("PYTHONPATH", "")]
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    arguments = [str(tmp_path / "experiment.yaml"), "--model", str(tmp_path / "model"), "--out"]
+    # One image at a time: which images share a batch depends on the process, and with it the last digit.
+    options = ["eval.batch_size=1", "--model", str(tmp_path / "model"), "--out"]
+    arguments = [str(tmp_path / "experiment.yaml"), *options]
     alone = CliRunner().invoke(app, ["eval", *arguments, str(tmp_path / "one")])
     assert alone.exit_code == 0, alone.output
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
