@@ -229,11 +229,17 @@ class TestFreshViews:
         for bright in (example.image[0] > 0.5 for example in examples):
             assert bright.any(1).sum() == 20
             assert bright.any(0).sum() == 30 or bright[:, [0, -1]].any()
-        assert largest_crop(scene) == (576, 0, 640, 64)
-        assert largest_crop(replace(scene, objects=[])) == (288, 0, 352, 64)
-        tall = SceneObject(2, "ship", np.ones((8, 8), bool), (0, 0, 8, 8))
-        assert largest_crop(Scene(64, 640, [tall])) == (0, 0, 64, 64)
-        assert largest_crop(Scene(64, 640, [replace(tall, box=(0, 300, 8, 308))])) == (0, 272, 64, 336)
+
+    @pytest.mark.parametrize(("place", "start"), [(0, 0), (26, 0), (29, 1), (300, 272), (610, 576), (632, 576)])
+    def test_the_largest_crop_by_hand(self, place: int, start: int) -> None:
+        """Around the middle of the larger object, as far as the frame reaches; without one, in the middle."""
+        small = SceneObject(1, "ship", np.ones((4, 4), bool), (30, 30, 34, 34))
+        large = SceneObject(2, "ship", np.ones((8, 8), bool), (place, 20, place + 8, 28))
+        upright = SceneObject(2, "ship", np.ones((8, 8), bool), (20, place, 28, place + 8))
+        assert largest_crop(Scene(640, 64, [small, large])) == (start, 0, start + 64, 64)
+        assert largest_crop(Scene(64, 640, [upright, small])) == (0, start, 64, start + 64)
+        assert largest_crop(Scene(640, 64, [])) == (288, 0, 352, 64)
+        assert largest_crop(Scene(64, 640, [])) == (0, 288, 64, 352)
 
     def test_a_scene_of_which_nothing_can_be_asked(self) -> None:
         view = view_of(Annotated(corner(64, 64)[0], Scene(64, 64, [])), augment=GEOMETRY)
