@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
@@ -17,6 +18,7 @@ from segearth.models.vision_encoder import SwinEncoder, TimmEncoder, VisionEncod
 from segearth.text.encoding import PromptEncoder
 from segearth.text.templates import get_template
 from segearth.text.tokenizer import load_tokenizer
+from segearth.utils.torchvision_mend import mend_torchvision
 
 
 def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
@@ -52,6 +54,15 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
         config=config,
         coordinates=build_coordinates(res5_channels, pixel.dim) if config.coordinates else None,
     )  # fmt: skip
+
+
+def build_on_meta(config: ModelConfig) -> SegEarth:
+    """Builds a model without memory for its weights: its tensors have shapes and no values."""
+    mend_torchvision()
+    import transformers.modeling_utils  # noqa: F401  (brings torch's compiler, which torch 2.6 cannot import below)
+
+    with torch.device("meta"):
+        return build_model(config, load_weights=False)
 
 
 def build_coordinates(res5_channels: int, dim: int) -> nn.ModuleDict:

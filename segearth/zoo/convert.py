@@ -193,6 +193,8 @@ def _timm_state(name: str) -> dict[str, Tensor]:
 
 
 def _convert_whole(source: _Source, folder: Path) -> list[str]:
+    from segearth.models.build import build_on_meta
+
     tokenizer = load_tokenizer(source.name)
     config = infer_config(source.state, source.facts, source.name, source.name)
     rows, tokens = source.state["model.embed_tokens.weight"].shape[0], len(tokenizer)
@@ -201,7 +203,7 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
             f"{source.name}: model.embed_tokens.weight has {rows} rows but the tokenizer beside it, with {SEG_TOKEN}, "
             f"{tokens} tokens; use the tokenizer that was saved with these weights"
         )
-    model = _on_meta(config)
+    model = build_on_meta(config)
     translation = from_segearth_r1(source.state, config.language_model.config["num_attention_heads"], source.name)
     # Compared under the published names, which the user can look up in the file.
     expected = published_state(model.state_dict(), config, buffers=False)
@@ -211,14 +213,6 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
     model.random_parts = set()
     model.save_folder(folder, translation.state)
     return [f"{source.name}: published SegEarth-R1", *translation.lines()]
-
-
-def _on_meta(config: ModelConfig) -> SegEarth:
-    """Builds a model without memory for its weights."""
-    from segearth.models.build import build_model
-
-    with torch.device("meta"):
-        return build_model(config, load_weights=False)
 
 
 def _convert_parts(sources: Sequence[_Source], folder: Path, model_name: str) -> list[str]:
