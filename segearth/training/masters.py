@@ -60,11 +60,21 @@ class MasterWeights:
         """Whether no weight of any process is infinite or undefined; all processes call it together."""
         import torch.distributed as dist
 
-        finite = torch.stack([part.isfinite().all() for part in self.parts()]).all()
-        count = finite.long().to(self.engine.device)
+        finite = all(bool(part.isfinite().all()) for part in self._without_padding())
+        count = torch.tensor(int(finite), device=self.engine.device)
         if dist.get_world_size() > 1:
             dist.all_reduce(count, dist.ReduceOp.MIN)
         return bool(count)
+
+    def _without_padding(self) -> list[Tensor]:
+        """What this process updates, without what ZeRO-3 fills its last parts up with: memory that nobody has set."""
+        import torch.distributed as dist
+
+        sharded = [p for p in self.model.parameters() if p.requires_grad and hasattr(p, "ds_tensor")]
+        if not sharded:
+            return self.parts()
+        own: list[Any] = [(p.ds_tensor.data.flatten(), p.ds_numel) for p in sharded]
+        return [part[: max(0, whole - dist.get_rank() * len(part))] for part, whole in own]
 
     def state_dict(self, keep: bool = True) -> dict[str, Tensor]:
         """Returns the model's state dict with whole fp32 weights; all processes call it together.

@@ -98,7 +98,10 @@ def join_processes(training: bool = False) -> Process:
     if training and "RANK" not in os.environ:
         os.environ.update({key: os.environ.get(key, value) for key, value in ALONE.items()})
         os.environ.setdefault("MASTER_PORT", str(_free_port()))
-    if training:
+        # A group of one meets in its own memory: of two runs that start at once one could find its port taken.
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    elif training:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
