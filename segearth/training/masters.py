@@ -70,10 +70,10 @@ class MasterWeights:
         """What this process updates, without what ZeRO-3 fills its last parts up with: memory that nobody has set."""
         import torch.distributed as dist
 
-        sharded = [p for p in self.model.parameters() if p.requires_grad and hasattr(p, "ds_tensor")]
-        if not sharded:
+        learning: list[Any] = [p for p in self.model.parameters() if p.requires_grad]
+        own = [(p.ds_tensor.data.flatten(), p.ds_numel) for p in learning if hasattr(p, "ds_tensor")]
+        if not own:
             return self.parts()
-        own: list[Any] = [(p.ds_tensor.data.flatten(), p.ds_numel) for p in sharded]
         return [part[: max(0, whole - dist.get_rank() * len(part))] for part, whole in own]
 
     def state_dict(self, keep: bool = True) -> dict[str, Tensor]:
