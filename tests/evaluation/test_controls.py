@@ -59,6 +59,7 @@ def test_derangement_prefers_other_texts():
     dealt = derange(groups, texts, seed=1)
     assert all(texts[place] != texts[item] for place, item in enumerate(dealt))
     assert dealt != derange(groups, texts, seed=2)
+    assert derange(groups, texts) == derange(groups, texts, seed=0)
 
 
 def test_equal_texts_are_exchanged_after_the_deal():
@@ -117,8 +118,11 @@ def test_a_dealt_question_keeps_its_task_and_leaves_its_target_behind():
             question.task = "reasoning" if question.text == "red roof" else "referring"
     control = ShuffledQuestions.draw(dataset, NATIVE)
     assert all(q.mask is None for q in control.asked.values())
-    masks_of(control, dataset[0], predictor)
-    assert predictor.tasks == ["reasoning" if text == "red roof" else "referring" for text in predictor.asked[0]]
+    for sample in dataset:
+        masks_of(control, sample, predictor)
+    asked = [text for texts in predictor.asked for text in texts]
+    assert predictor.tasks == ["reasoning" if text == "red roof" else "referring" for text in asked]
+    assert set(predictor.tasks) == {"reasoning", "referring"}
 
 
 def test_each_question_of_the_split_is_answered_by_what_was_dealt_to_it():
@@ -135,6 +139,7 @@ def test_each_question_of_the_split_is_answered_by_what_was_dealt_to_it():
 def test_the_seed_decides_who_is_asked_what():
     deals = [ShuffledQuestions.draw(Patches(8), NATIVE, seed).asked for seed in (0, 0, 1)]
     texts = [{i: q.text for i, q in deal.items()} for deal in deals]
+    assert ShuffledQuestions.draw(Patches(8), NATIVE).asked == deals[0]
     assert texts[0] == texts[1] != texts[2]
     built = build_controls(Patches(8), None, NATIVE, seed=1, progress=False)[-1]
     assert {i: q.text for i, q in built.asked.items()} == texts[2]
@@ -205,12 +210,30 @@ def test_mean_mask_takes_a_cell_whose_mean_is_the_threshold_itself():
 
 
 def test_mean_mask_weighs_every_target_however_many_there_are():
-    """Targets are compared in blocks; 260 upper halves, then 300 lower ones: only over all of them are the lower best.
-    Both halves together score 1/2 on each, the lower half 300/560 in all."""
+    """Targets are compared in blocks of 256. Of 300 lower halves, then 260 upper ones, the lower half is best; the last
+    block alone would choose the upper one. Both together score 1/2 on each."""
     upper, lower = half(16, 16), ~half(16, 16)
-    control = MeanMask.fit(dataset_of([upper] * 260 + [lower] * 300), NATIVE, progress=False)
+    control = MeanMask.fit(dataset_of([lower] * 300 + [upper] * 260), NATIVE, progress=False)
     assert np.array_equal(control.mask, ~half(128, 128))
     assert control.threshold == pytest.approx(0.5)  # 260 of 560 are 0.464
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_mean_mask_counts_the_first_target_of_a_block_once(last):
+    """129 lower halves beat everything by half a target, 129 to 257/2. Leave a lower one out, or count an upper one
+    twice, and the two are equal."""
+    halves = [half(16, 16), ~half(16, 16)]
+    targets = [halves[0]] * (127 + last) + [halves[1]] * (129 - last) + [halves[last]]
+    control = MeanMask.fit(dataset_of(targets), NATIVE, progress=False)
+    assert np.array_equal(control.mask, ~half(128, 128))
+
+
+def test_mean_mask_finds_what_is_smaller_than_a_cell():
+    """Two targets, each a quarter of two cells: both cells score 1/4; leaving them out scores 0, not 1."""
+    dots = np.zeros((256, 256), bool)
+    dots[[10, 20], [10, 20]] = True
+    control = MeanMask.fit(dataset_of([dots] * 2), NATIVE, progress=False)
+    assert np.argwhere(control.mask).tolist() == [[5, 5], [10, 10]]
 
 
 def test_mean_mask_scores_the_covered_share_of_a_cell():
@@ -265,5 +288,25 @@ def test_controls_that_cannot_be_made_are_left_out_and_logged(caplog):
     with caplog.at_level(logging.WARNING):
         controls = build_controls(Patches(1), None, NATIVE, progress=False)
     assert [control.name for control in controls] == ["everything", "nothing"]
-    assert "mean_mask left out" in caplog.text
-    assert "shuffled_questions left out" in caplog.text
+    assert caplog.messages == [
+        "control mean_mask left out: it needs the training split",
+        "control shuffled_questions left out: questions of at least two images are needed to exchange them",
+    ]
+
+
+def test_bars_are_shown_unless_they_are_not_wanted(capsys):
+    build_controls(Patches(2), Patches(2, "train"), NATIVE, progress=False)
+    assert capsys.readouterr().err == ""
+    build_controls(Patches(2), Patches(2, "train"), NATIVE)
+    shown = capsys.readouterr().err
+    assert "mean mask: 100%" in shown
+    assert "questions: 100%" in shown
+    assert "2/2" in shown
+    MeanMask.fit(Patches(2, "train"), NATIVE)
+    assert "mean mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("control", [ConstantMask(True), MeanMask(np.ones((128, 128), bool), 0.5)])
+def test_questions_for_another_number_of_images_are_an_error(control):
+    with pytest.raises(ValueError, match="zip"):
+        control.masks(None, Patches(2).samples, [{}])
