@@ -134,6 +134,40 @@ def test_only_the_longer_side_sets_the_scale() -> None:
     assert (resize.at_size(64).fit, letterbox.at_size(64).fit) == ("resize", "letterbox")
 
 
+def test_letterboxed_images_are_interpolated_and_others_averaged() -> None:
+    """Stripes of 1 in 4 pixels, shrunk fourfold: an average sees a quarter, interpolation the two middle pixels."""
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[:, ::4] = 255
+    levels = {"resize": 0.25, "letterbox": 0.0}
+    for fit, level in levels.items():
+        transform = ImageTransform(ImageTransformConfig(size=64, fit=fit, mean=[0.0] * 3, std=[255.0] * 3))
+        frame = transform.apply(image)
+        assert frame.dtype == torch.float32
+        assert np.allclose(frame, level, atol=0.01)
+        small = transform.apply(image[:16, :16])  # growing, both interpolate
+        assert len(np.unique(small)) > 2
+
+
+@pytest.mark.parametrize("fit", ["resize", "letterbox"])
+def test_logits_come_back_cell_by_cell(fit: str) -> None:
+    """A ramp over the frame stays a ramp over the image: cells' centres meet, not the frame's corners."""
+    transform = ImageTransform(ImageTransformConfig(size=64, fit=fit))
+    logits = (torch.arange(16.0) + 0.5).expand(1, 16, 16) / 16  # at a quarter of the frame, as from the decoder
+    back = transform.invert(logits, 256, 256)[0]
+    expected = (torch.arange(256) + 0.5) / 256
+    assert torch.allclose(back[100, 16:-16], expected[16:-16], atol=1e-5)
+    assert torch.allclose(transform.fill_frame(logits, 256, 256)[0, 30, 4:-4], (torch.arange(64) + 0.5)[4:-4] / 64)
+    assert transform.invert(logits.bfloat16(), 128, 100).dtype == torch.float32
+
+
+def test_the_frame_follows_the_image() -> None:
+    """Both sides are asked for, in their order."""
+    transform = ImageTransform(ImageTransformConfig(size=128))
+    logits = torch.zeros(2, 8, 8)
+    assert transform.fill_frame(logits, 200, 400).shape == (2, 64, 128)
+    assert transform.fill_frame(logits, 400, 200).shape == (2, 128, 64)
+
+
 def test_letterbox_masks_are_sampled_as_published() -> None:
     transform = ImageTransform(ImageTransformConfig(size=64, fit="letterbox"))
     mask = np.zeros((256, 128), bool)
@@ -156,5 +190,5 @@ def test_padding_comes_before_normalisation() -> None:
 
 
 def test_an_unknown_fit() -> None:
-    with pytest.raises(UnknownNameError, match="letterbox"):
+    with pytest.raises(UnknownNameError, match=r"unknown image fit 'leterbox'.*\(known: letterbox, resize\)"):
         ImageTransform(ImageTransformConfig(fit="leterbox"))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segearth.config import LossConfig
+from segearth.errors import ConfigError
 from segearth.losses.criterion import Criterion, Losses, point_bce, point_dice, text_loss
 from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
 
@@ -122,6 +123,88 @@ def test_losses_are_summed_over_depths_and_averaged_over_questions(monkeypatch: 
     expected = one_minus(4, 8 + 8) + one_minus(8 * p3, 8 * p3 + 8 * p2 + 8)
     expected += one_minus(0.125, 8 + 0.25) + one_minus(0.25 * p2, 16 * p2 + 0.25)
     assert dice.item() == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_what_is_read_of_every_cell_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense losses: targets at the size of the logits, and only cells that are known as a whole."""
+    given: list[tuple[object, ...]] = []
+
+    def record(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        given.append(arguments)
+        return torch.zeros(()), torch.zeros(())
+
+    monkeypatch.setattr("segearth.losses.criterion.dense_losses", record)
+    masks = torch.zeros(2, 8, 16)
+    masks[0, :2, :3] = 1.0
+    batch = batch_of(masks)
+    predictions = [torch.randn(2, 4, 8) for _ in range(3)]
+    config = LossConfig(sampling="dense", small_targets=0.3)
+    Criterion(config).mask_losses(predictions, batch)
+    logits, targets, seen, counted, small = given.pop()
+    assert torch.equal(logits, torch.stack(predictions, 1)) and seen is None and small == 0.3
+    assert targets.shape == (2, 4, 8) and targets[0, 0].tolist() == [1.0, 0.5] + [0.0] * 6
+    assert counted.tolist() == [True, True]
+    batch.valid = torch.ones(1, 8, 16, dtype=torch.bool)
+    batch.valid[:, :, 13:] = False  # half of a cell, and all of the next
+    batch.known = torch.ones(2, 8, 16, dtype=torch.bool)
+    batch.known[1, 0, 0] = False
+    Criterion(replace(config, absent_masks=False)).mask_losses(predictions, batch)
+    _, _, seen, counted, _ = given.pop()
+    assert seen.dtype == torch.float32 and counted.tolist() == [True, False]  # the second is absent
+    expected = torch.ones(2, 4, 8)
+    expected[:, :, 6:] = 0
+    expected[1, 0, 0] = 0
+    assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize("sampling", ["points", "dense"])
+def test_where_a_target_is_not_known_nothing_is_learned(sampling: str) -> None:
+    """Wrong outside what is known of each question, right inside; with padding and without."""
+    torch.manual_seed(0)
+    known = torch.zeros(2, 32, 32, dtype=torch.bool)
+    known[0, :, :16], known[1, :16] = True, True
+    batch = replace(batch_of(torch.ones(2, 32, 32)), known=known)
+    criterion = Criterion(LossConfig(num_points=512, sampling=sampling))
+    for valid in (None, torch.ones(1, 32, 32, dtype=torch.bool)):
+        batch.valid = valid
+        logits = torch.where(known, 20.0, -20.0).requires_grad_()
+        bce, _ = criterion.mask_losses([logits], batch)
+        assert bce < 1  # points at the edge of the frame, or of what is known, read a neighbour, too
+        bce.backward()
+        assert logits.grad is not None and not logits.grad[~known & ~_beside(known)].any()
+        assert float(criterion.mask_losses([-logits.detach()], batch)[0]) > 15
+        batch.known = torch.zeros_like(known)
+        assert float(criterion.mask_losses([logits.detach()], batch)[0]) == 0
+        batch.known = known
+    batch.known, batch.valid = None, torch.zeros(1, 32, 32, dtype=torch.bool)
+    assert float(criterion.mask_losses([logits.detach()], batch)[0]) == 0
+
+
+def _beside(known: torch.Tensor) -> torch.Tensor:
+    """Cells that touch a known one: a point between two cells reads both."""
+    return F.max_pool2d(known[:, None].float(), 3, 1, 1)[:, 0] > 0
+
+
+def test_the_mask_of_what_is_absent_can_be_left_to_presence() -> None:
+    torch.manual_seed(0)
+    masks = torch.zeros(2, 32, 32)
+    masks[0] = 1.0
+    logits = torch.full((2, 32, 32), 20.0)  # right of the first, wrong of the absent one
+    for sampling in ("points", "dense"):
+        config = LossConfig(num_points=512, sampling=sampling)
+        assert float(Criterion(config).mask_losses([logits], batch_of(masks))[0]) > 8
+        assert float(Criterion(replace(config, absent_masks=False)).mask_losses([logits], batch_of(masks))[0]) < 2
+    with pytest.raises(ConfigError, match=r"loss\.sampling is 'point'; use points or dense"):
+        Criterion(LossConfig(sampling="point"))
+
+
+def test_weighted_points_are_averaged_along_the_last_axis() -> None:
+    logits = torch.tensor([[[0.0, 30.0], [0.0, 0.0], [-30.0, 0.0]]] * 2)  # (2, 3, 2)
+    target, weight = torch.ones(2, 3, 2), torch.ones(2, 3, 2)
+    weight[:, :, 1] = torch.tensor([0.0, 1.0, 0.0])
+    found = point_bce(logits, target, weight)
+    assert found.shape == (2, 3)
+    assert found[1].tolist() == pytest.approx([math.log(2), math.log(2), 30.0])
 
 
 def test_points_are_drawn_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,23 @@ def test_pack_by_image() -> None:
     assert torch.equal(packed[place], values)
 
 
+def test_all_of_a_layout_goes_to_the_device_of_the_values() -> None:
+    """The meta device holds no numbers; an index left on the host would make a real one wait."""
+    index = torch.tensor([0, 0, 1])
+    packed, place = pack(torch.zeros(3, 4, device="meta"), index, 2)
+    assert packed.shape == (2, 2, 4)
+    assert {tensor.device.type for tensor in (packed, *place)} == {"meta"}
+    layout = token_layout([3, 3, 2], [("a", 1), ("b", 2), ("a", 1)], index, 2, 2)
+    moved = vars(layout.to("meta"))
+    assert moved.keys() == vars(layout).keys()
+    for name, value in vars(layout).items():
+        for own, there in zip(*((v if isinstance(v, tuple) else (v,)) for v in (value, moved[name])), strict=True):
+            if isinstance(own, torch.Tensor):
+                assert (there.device.type, there.shape) == ("meta", own.shape), name
+            else:
+                assert there == own, name
+
+
 def test_a_tree_in_a_row() -> None:
     """Two questions of 3 tokens about the first image and one of 2 about the second, after a prompt of 2; the first and
     the last open alike, with one token."""
