@@ -20,8 +20,9 @@ app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
 DEFAULT_RUN = Path("runs/aerial_mini")  # what `bash train.sh` leaves; a path, which no hub is ever asked for
+DEFAULT_NAME = "segearth_tiny"
 SOURCES = "Training run, saved folder, hub id, or a name of `segearth zoo list`"
-ModelOption = Annotated[str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out.", show_default=False)]
+ModelOption = Annotated[str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out, or segearth_tiny.", show_default=False)]
 
 PrecisionOption = Annotated[
     str, typer.Option(help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]).")
@@ -91,7 +92,7 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    predictor = Predictor(set_precision(open_model(model or DEFAULT_RUN).to(own_device(device)), precision))
+    predictor = Predictor(set_precision(open_model(model or default_model()).to(own_device(device)), precision))
     predictor.set_image(picture)
     result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
     save_mask(out, result.mask)
@@ -373,6 +374,14 @@ def open_model(source: str | Path) -> Any:
     if isinstance(source, str) and not Path(source).is_dir() and source in list_models():
         return load_model(source)
     return SegEarth.from_pretrained(source)
+
+
+def default_model() -> str | Path:
+    """The run that `bash train.sh` leaves, or, where there is none, the model whose weights come with the package."""
+    from segearth.zoo.lookup import get_card
+
+    trained = DEFAULT_RUN.is_dir() or get_card(DEFAULT_NAME).weights is None
+    return DEFAULT_RUN if trained else DEFAULT_NAME
 
 
 def experiment_path(name: str) -> Path:

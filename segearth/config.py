@@ -159,6 +159,7 @@ class DataConfig:
     val: list[DatasetConfig] | None = None  # left out: the val splits of what is trained on; []: no validation
     test: list[DatasetConfig] | None = None  # left out: the test splits of what is trained on
     questions_per_image: int = 6
+    mix: dict[str, float] = field(default_factory=dict)  # of annotated images: kind to share; empty: the builder's own
     first_question_only: bool = False  # of a data set's own questions of an image: the published recipe uses no other
     train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller is faster
     augment: AugmentConfig = field(default_factory=AugmentConfig)

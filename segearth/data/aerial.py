@@ -55,6 +55,7 @@ class AerialMini(SegmentationDataset):
 """
 
     splits: ClassVar[tuple[str, ...]] = (*SPLITS, *HELD_OUT)
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"train": HELD_OUT}
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ class SegmentationDataset(ABC):
     Attributes:
         name: The name in :data:`segearth.data.registry.DATASETS`.
         splits: Legal values of ``split``.
+        parts: From a split to those that are parts of it; others share no image.
+        is_format: Whether the name is that of a format, in which anybody's images may come, and not of one set of them.
         tree: The expected layout, printed when an entry is missing.
         licence: Licence of the data, for reports.
         homepage: Where the data set is published.
@@ -31,6 +33,8 @@ class SegmentationDataset(ABC):
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {}
+    is_format: ClassVar[bool] = False
     tree: ClassVar[str]
     licence: ClassVar[str] = "unknown"
     homepage: ClassVar[str] = ""

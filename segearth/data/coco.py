@@ -29,6 +29,7 @@ class CocoDataset(SegmentationDataset):
     """
 
     name: ClassVar[str] = "coco"
+    is_format: ClassVar[bool] = True
     licence: ClassVar[str] = "your own"
     tree: ClassVar[str] = """\
 ROOT/

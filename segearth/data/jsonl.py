@@ -36,6 +36,7 @@ class JsonlDataset(SegmentationDataset):
     """One JSON object per line: an image, a question, and the mask that answers it. Lines of one image are grouped."""
 
     name: ClassVar[str] = "jsonl"
+    is_format: ClassVar[bool] = True
     licence: ClassVar[str] = "your own"
     tree: ClassVar[str] = """\
 ROOT/                      or the path of one .jsonl file

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segearth.config import DataConfig
 from segearth.data.base import SegmentationDataset
-from segearth.data.expressions.builder import BuilderSettings
+from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings
 from segearth.data.expressions.regions import has_direction
 from segearth.data.sampling import Frame, StepSampler
 from segearth.data.scene import SceneDataset
@@ -78,7 +78,7 @@ class TrainingView(Dataset[Example]):
         self.transform, self.config, self.seed = transform.at_size(size), config, seed
         self.square = self.transform.frame_size(size, size)
         self.frames = [self._frame(self.datasets[number], i) for number, i in self.places]
-        settings = BuilderSettings(max_questions=config.questions_per_image)
+        settings = BuilderSettings(config.questions_per_image, config.mix or DEFAULT_MIX)
         self.views = {
             number: SceneViews(dataset, self.square[0], config.augment, settings)
             for number, dataset in enumerate(datasets)

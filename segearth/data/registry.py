@@ -92,3 +92,28 @@ def split_configs(data: DataConfig, split: str) -> list[DatasetConfig]:
         if there and all((config.name, config.root) != (other.name, other.root) for other in found):
             found.append(replace(config, split=split))
     return found
+
+
+def split_label(config: DatasetConfig) -> str:
+    """Names a split for people and for the record beside weights, such as ``"aerial_mini train"``.
+
+    Data in a common format are told apart by the last name of their folder: a whole path may tell strangers how the
+    folders of a machine are called.
+    """
+    folder = f" ({Path(config.root).name})" if config.root and dataset_class(config.name).is_format else ""
+    return f"{config.name}{folder} {config.split}"
+
+
+def share_images(one: str, other: str) -> bool:
+    """Tells of two :func:`split_label` whether one is the other, or a part of it.
+
+    Example:
+        >>> share_images("aerial_mini train", "aerial_mini dev"), share_images("aerial_mini fit", "aerial_mini dev")
+        (True, False)
+    """
+    (place, a), (other_place, b) = (label.rpartition(" ")[::2] for label in (one, other))
+    if place != other_place:
+        return False
+    name = place.partition(" ")[0]
+    parts = dataset_class(name).parts if name in DATASETS else {}
+    return a == b or b in parts.get(a, ()) or a in parts.get(b, ())

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segearth.config import DatasetConfig, ExperimentConfig
 from segearth.data.base import SegmentationDataset
-from segearth.data.registry import build_dataset, split_configs
+from segearth.data.registry import build_dataset, share_images, split_configs, split_label
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
-from segearth.models.segearth import BEST, LAST, TRAINING_FILE, local_folder
+from segearth.models.segearth import BEST, LAST, local_folder
+from segearth.zoo.lookup import facts_of
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
+
+logger = logging.getLogger(__name__)
 
 
 def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) -> Path:
@@ -96,9 +100,12 @@ def evaluate_experiment(
     chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
-    notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name)}
-    if any(_same(chosen[0], seen) for seen in experiment.data.train):
-        notes["warning"] = "this split was trained on: its scores say nothing about new images"
+    facts = facts_of(model_name)
+    notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, facts)}
+    seen = facts.get("trained_on", [split_label(config) for config in experiment.data.train])
+    if any(share_images(split_label(chosen[0]), label) for label in seen):
+        notes["warning"] = "these images were trained on: the scores say nothing about new ones"
+        logger.warning("%s: %s", split_label(chosen[0]), notes["warning"])
     options = experiment.eval
     train = experiment.data.train[0] if options.controls and experiment.data.train else None
     images_at_a_time = usual_batch_size(device, model.config.image_transform.size)
@@ -138,16 +145,13 @@ def usual_batch_size(device: str, side: int) -> int:
     return 4 if device != "cpu" else max(1, min(4, 1024**2 // side**2))
 
 
-def _which_weights(model_name: str) -> dict[str, str]:
+def _which_weights(model_name: str, facts: Mapping[str, Any]) -> dict[str, str]:
     """Of the models in a training run's folder, names the one that was opened and what training noted of it."""
     if not Path(model_name).is_dir():
         return {}
-    folder = local_folder(model_name)
-    try:
-        facts = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not by training, or by an earlier version
-        return {"weights": str(folder)}
-    note = f"{folder}, after {facts['step']} steps"
+    note = str(local_folder(model_name))
+    if "step" in facts:
+        note += f", after {facts['step']} steps"
     if "val_giou" in facts:
         note += f", best in validation: gIoU {100 * facts['val_giou']:.2f} on {facts['val_images']} images"
     return {"weights": note}
@@ -155,7 +159,3 @@ def _which_weights(model_name: str) -> dict[str, str]:
 
 def _open(config: DatasetConfig) -> SegmentationDataset:
     return build_dataset(config.name, config.root, config.split, **config.options)
-
-
-def _same(a: DatasetConfig, b: DatasetConfig) -> bool:
-    return (a.name, a.root, a.split) == (b.name, b.root, b.split)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 BESIDE = "."  # in a saved config: the tokenizer in the config's own folder
 BEST, LAST = "model_best", "model"  # in a training run's folder: by its validation, and after its last step
-TRAINING_FILE = "training.json"  # beside trained weights: how many steps they have behind them, and their score
+TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
 RANDOM = "random_parts"  # in the metadata of the weights
 
 
@@ -289,6 +289,20 @@ class SegEarth(Freezable, ModelHubMixin):
 def _after(words: Tensor, image_tokens: Tensor) -> Tensor:
     """Puts ``(B, S, D)`` image tokens after ``(P0, D)`` words: ``(B, P0 + S, D)``."""
     return torch.cat([words.expand(len(image_tokens), -1, -1), image_tokens.to(words.dtype)], 1)
+
+
+def training_facts(source: str | Path) -> dict[str, Any]:
+    """Returns what training noted of a model in a folder here: its step, its splits, its score if it was validated.
+
+    Nothing where the model is not by training, is by an earlier version, or is not in a folder.
+    """
+    if not Path(source).is_dir():
+        return {}
+    try:
+        facts = json.loads((local_folder(Path(source)) / TRAINING_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 class WithoutRandomStart(TorchFunctionMode):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import TRAINING_FILE, SegEarth
+from segearth.models.segearth import TRAINING_FILE, SegEarth, training_facts
 from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
@@ -140,10 +140,8 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
 
 def exported_step(model: Path) -> int | None:
     """Optimiser steps that a model written by :func:`export_model` has behind it; ``None`` if it is not there."""
-    try:
-        return int(json.loads((model / TRAINING_FILE).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    step = training_facts(model).get("step")
+    return step if isinstance(step, int) else None
 
 
 def export_model(

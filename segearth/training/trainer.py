@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from segearth.config import ExperimentConfig
 from segearth.data.loading import Collator, TrainingView, build_loader
-from segearth.data.registry import build_dataset
+from segearth.data.registry import build_dataset, split_label
 from segearth.data.sampling import StepSampler
 from segearth.data.transform import ImageTransform
 from segearth.errors import ConfigError, TrainingError
@@ -43,7 +43,7 @@ from segearth.training.window import Window
 from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.seeds import seed_everything
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_described, facts_of
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,14 @@ class Trainer:
             raise TrainingError(f"weights are infinite or undefined after step {done}; {self._advice()}")
 
     def _export(self, name: str, done: int, facts: dict[str, Any] | None = None) -> None:
+        facts = {"trained_on": self._splits_seen(), **(facts or {})}
         ckpt.export_model(self.masters, self.average, self.model, self.folder / name, done, self.process, facts)
+
+    def _splits_seen(self) -> list[str]:
+        """The splits of this run, and those that the weights it started from had seen."""
+        before = self.config.model.get("pretrained")
+        seen = facts_of(str(before)).get("trained_on", []) if before else []
+        return list(dict.fromkeys([*seen, *map(split_label, self.config.data.train)]))
 
     def _newly_skipped(self, done: int) -> int:
         """How many steps DeepSpeed left out since the last log line, because their gradients were not finite."""

@@ -16,6 +16,8 @@ from segearth.config import (
     VisionEncoderConfig,
 )
 
+PACKAGED = "packaged"  # as a card's weights: they come with this package, in a folder of the model's name
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -25,10 +27,12 @@ class ModelCard:
         summary: One line.
         config: How to build it.
         parameters: Millions of parameters, as counted by ``segearth info``.
-        weights: Hub id or folder of trained weights; ``None`` where there are none and it must be trained.
+        weights: Hub id or folder of trained weights, or :data:`PACKAGED`; ``None`` where there are none and it must be
+            trained.
         convert_from: Hub id of published weights in another form, which ``segearth zoo convert`` reads.
         sha256: Digest of ``model.safetensors`` there.
-        trained_on: Data-set splits the weights have seen: scores on them say nothing about new images.
+        trained_on: Data-set splits the weights have seen: scores on them say nothing about new images. Weights without
+            this are refused.
         command: The exact command that trained the weights.
     """
 
@@ -93,13 +97,13 @@ CARDS: dict[str, ModelCard] = {
     ),
     "segearth_tiny": ModelCard(
         summary="Trains and predicts on a two-core CPU; the embedded default",
-        parameters=10.8,
+        parameters=10.2,
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=40, depths=[1, 1, 4, 2], num_heads=[2, 4, 8, 16], window_size=8, drop_path_rate=0.0,
-                frozen=False,
+                stem="conv", local_conv=True, frozen=False,
             ),
-            token_compressor=TokenCompressorConfig(stride=4),
+            token_compressor=TokenCompressorConfig(stride=1),
             language_model=LanguageModelConfig(
                 model_type="phi",
                 config=dict(
@@ -112,6 +116,8 @@ CARDS: dict[str, ModelCard] = {
             mask_decoder=MaskDecoderConfig(num_layers=3, num_heads=4, ffn_dim=384),
             image_transform=ImageTransformConfig(size=256),
             text=TextConfig(),
+            coordinates=True,
+            presence_decides=True,
         ),
     ),
     "segearth_swint_qwen2_5_0_5b": ModelCard(

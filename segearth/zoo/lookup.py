@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segearth.config import ModelConfig, from_dict
 from segearth.errors import CheckpointError, UnknownNameError
 from segearth.utils.files import sha256_of
-from segearth.zoo.cards import CARDS, ModelCard
+from segearth.zoo.cards import CARDS, PACKAGED, ModelCard
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
 
 logger = logging.getLogger(__name__)
+PACKAGED_WEIGHTS = Path(__file__).with_name("weights")
 
 
 def list_models() -> list[str]:
@@ -39,7 +41,8 @@ def model_config(spec: Mapping[str, Any] | str) -> ModelConfig:
 
     Args:
         spec: A name, or ``{"name": …, field: {…}}`` whose further keys override the card's configuration. With
-            ``"pretrained"``, a saved folder or hub id, the configuration saved there takes the place of the card's.
+            ``"pretrained"``, a saved folder, a hub id, or a name whose card has weights, the configuration saved there
+            takes the place of the card's.
 
     Raises:
         UnknownNameError: No such model.
@@ -50,9 +53,9 @@ def model_config(spec: Mapping[str, Any] | str) -> ModelConfig:
     name, pretrained = values.pop("name", "segearth_tiny"), values.pop("pretrained", None)
     if not pretrained:
         return from_dict(ModelConfig, values, base=copy.deepcopy(get_card(name).config), origin=f"model {name}")
-    from segearth.models.segearth import local_folder, read_config
+    from segearth.models.segearth import read_config
 
-    config = read_config(local_folder(str(pretrained)))
+    config = read_config(pretrained_folder(str(pretrained)))
     return from_dict(ModelConfig, values, base=config, origin=f"model {pretrained}")
 
 
@@ -66,15 +69,36 @@ def build_described(spec: Mapping[str, Any]) -> SegEarth:
         CheckpointError: The weights at ``pretrained`` are missing, damaged, or do not fit the overrides.
     """
     from segearth.models.build import build_model
-    from segearth.models.segearth import WEIGHTS_FILE, WithoutRandomStart, load_weights, local_folder
+    from segearth.models.segearth import WEIGHTS_FILE, WithoutRandomStart, load_weights
 
     pretrained = spec.get("pretrained")
     if not pretrained:
         return build_model(model_config(spec))
     with WithoutRandomStart():
         model = build_model(model_config(spec), load_weights=False)
-    load_weights(model, local_folder(str(pretrained)) / WEIGHTS_FILE)
+    load_weights(model, pretrained_folder(str(pretrained)) / WEIGHTS_FILE)
     return model
+
+
+def pretrained_folder(source: str) -> Path:
+    """Returns the folder with the weights of a saved model, a hub id, or a name whose card has weights.
+
+    Raises:
+        CheckpointError: There are none.
+    """
+    from segearth.models.segearth import local_folder
+
+    named = source in CARDS and not Path(source).is_dir()
+    return weights_folder(source) if named else local_folder(source)
+
+
+def facts_of(source: str) -> dict[str, Any]:
+    """Returns what is known of the training of a folder's model, or of a name's: see :func:`training_facts`."""
+    from segearth.models.segearth import training_facts
+
+    if source in CARDS and not Path(source).is_dir():
+        return {"trained_on": list(CARDS[source].trained_on)} if CARDS[source].trained_on else {}
+    return training_facts(source)
 
 
 def load_model(name: str, weights: str | None = "auto") -> SegEarth:
@@ -93,7 +117,7 @@ def load_model(name: str, weights: str | None = "auto") -> SegEarth:
         CheckpointError: The weights are missing, damaged, or not those the card promises.
     """
     from segearth.models.build import build_model
-    from segearth.models.segearth import WEIGHTS_FILE, SegEarth, local_folder
+    from segearth.models.segearth import SegEarth, local_folder
 
     card = get_card(name)
     source = card.weights if weights == "auto" else weights
@@ -106,10 +130,29 @@ def load_model(name: str, weights: str | None = "auto") -> SegEarth:
         if weights == "auto":
             logger.warning("%s has no published weights: these are random; train it before trusting a mask", name)
         return build_model(copy.deepcopy(card.config)).eval()
-    folder = local_folder(source)
-    if source == card.weights and card.sha256:
-        found = sha256_of(folder / WEIGHTS_FILE)
-        if found != card.sha256:
-            promised = card.sha256
-            raise CheckpointError(f"{folder / WEIGHTS_FILE}: sha256 {found} is not the card's {promised}; fetch again")
+    folder = weights_folder(name) if source == card.weights else local_folder(source)
     return SegEarth.from_pretrained(str(folder))
+
+
+def weights_folder(name: str) -> Path:
+    """Returns the folder with a model's trained weights, fetched if they are on a hub, and checked.
+
+    Raises:
+        UnknownNameError: No such model.
+        CheckpointError: It has no weights, they are not those that the card promises, or the card does not say which
+            splits they have seen.
+    """
+    from segearth.models.segearth import WEIGHTS_FILE, local_folder
+
+    card = get_card(name)
+    if card.weights is None:
+        raise CheckpointError(f"{name} has no trained weights; train it, and give the run's folder")
+    if not card.trained_on:
+        raise CheckpointError(f"the card of {name} does not say which splits its weights have seen; add trained_on")
+    folder = PACKAGED_WEIGHTS / name if card.weights == PACKAGED else local_folder(card.weights)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}; install segearth again")
+    if card.sha256 and (found := sha256_of(path)) != card.sha256:
+        raise CheckpointError(f"{path}: sha256 {found} is not the card's {card.sha256}; fetch or install it again")
+    return folder

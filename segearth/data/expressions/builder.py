@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,8 +17,9 @@ from segearth.data.scene import Scene
 from segearth.errors import ConfigError, nearest_names
 from segearth.structures import Question, Task
 
-# Where other kinds run out, a kind may take its share this many times, so that a poor scene is not all absences.
+# Where other kinds run out, a kind may take its share this many times, so that a poor scene is not all one kind.
 MOST_OF_SHARE = 2.5
+ABSENT = "absent"  # the kind that is asked in proportion to the others, whatever a scene holds
 
 DEFAULT_MIX: dict[str, float] = {
     "class": 0.35,
@@ -96,23 +98,57 @@ class ExpressionBuilder:
     def expressions(self, scene: Scene, rng: np.random.Generator) -> list[Expression]:
         """Returns up to ``max_questions`` verified questions without masks."""
         verifier = Verifier(scene, self.table, self.settings.margins)
-        streams = {kind: self._stream(kind, verifier, rng) for kind, share in self.settings.mix.items() if share > 0}
-        texts: set[str] = set()
+        most, absences = self.settings.max_questions, self._share_of_absences()
+        wanted = int(rng.binomial(most, absences))
+        found = self._of_what_is_there(verifier, most - wanted, rng)
+        if len(found) < most - wanted:  # a poor scene: as few absences as it has other questions, or one alone
+            fair = len(found) * absences / (1 - absences) if absences < 1 else most
+            wanted = min(most - len(found), int(fair + rng.random())) if found else min(most, 1)
+        return found + self._of_what_is_not(verifier, found, wanted, rng)
+
+    def _of_what_is_there(self, verifier: Verifier, most: int, rng: np.random.Generator) -> list[Expression]:
+        shares = {kind: share for kind, share in self.settings.mix.items() if share > 0 and kind != ABSENT}
+        streams = {kind: self._stream(kind, verifier, rng) for kind in shares}
         out: list[Expression] = []
-        while streams and len(out) < self.settings.max_questions:
-            kinds = list(streams)
-            weights = np.array([self.settings.mix[kind] for kind in kinds])
-            kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+        while streams and len(out) < most:
+            weights = np.array([shares[kind] for kind in streams])
+            kind = list(streams)[int(rng.choice(len(streams), p=weights / weights.sum()))]
             found = next(streams[kind], None)
             if found is None or sum(e.kind == kind for e in out) >= self._most(kind):
                 del streams[kind]
                 continue
-            claim, referents = found
-            text = question_text(claim, referents, self.table, rng)
-            if text not in texts:
-                texts.add(text)
-                out.append(Expression(text, kind, answer_text(claim, referents, scene, self.table), claim, referents))
+            expression = self._worded(kind, *found, verifier, rng)
+            if expression.text not in {e.text for e in out}:
+                out.append(expression)
         return out
+
+    def _of_what_is_not(
+        self, verifier: Verifier, there: Sequence[Expression], most: int, rng: np.random.Generator
+    ) -> list[Expression]:
+        """Asks for what is not there, as often by a need as is done for what is there.
+
+        Were most needs asked of a poor scene unmet, a model would learn that the answer to a need is nothing.
+        """
+        tasks = Counter(there[int(rng.integers(len(there)))].task if there else "referring" for _ in range(most))
+        out: list[Expression] = []
+        for claim, referents in self._stream(ABSENT, verifier, rng) if most else ():
+            found = self._worded(ABSENT, claim, referents, verifier, rng)
+            if tasks[found.task] and found.text not in {e.text for e in out}:
+                out.append(found)
+                tasks[found.task] -= 1
+            if len(out) == most:
+                break
+        return out
+
+    def _worded(
+        self, kind: str, claim: Claim, referents: Referents, verifier: Verifier, rng: np.random.Generator
+    ) -> Expression:
+        text = question_text(claim, referents, self.table, rng)
+        return Expression(text, kind, answer_text(claim, referents, verifier.scene, self.table), claim, referents)
+
+    def _share_of_absences(self) -> float:
+        whole = sum(self.settings.mix.values())
+        return self.settings.mix.get(ABSENT, 0.0) / whole if whole else 0.0
 
     def _most(self, kind: str) -> int:
         return max(1, round(MOST_OF_SHARE * self.settings.mix[kind] * self.settings.max_questions))

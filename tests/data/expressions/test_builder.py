@@ -42,20 +42,45 @@ def test_over_many_scenes_each_kind_has_its_share() -> None:
     assert kinds["absent"] == pytest.approx(180, abs=45)
 
 
-@pytest.mark.parametrize(
-    ("share", "most_questions", "cap"),
-    [(0.13, 8, 3), (0.13, 16, 5), (0.2, 8, 4), (0.01, 8, 1), (0.3, 4, 3)],  # 2.5 times the share, one at least
-)
-def test_a_kind_is_capped_where_others_run_out(share: float, most_questions: int, cap: int) -> None:
+def test_where_nothing_is_there_one_absence_is_asked() -> None:
     empty = Scene(100, 100, [], frozenset(TABLE.classes))
-    found = asked(empty, max_questions=most_questions, mix={"class": 1 - share, "absent": share})
-    assert [e.kind for e in found] == ["absent"] * cap
+    for seed in range(20):
+        assert [e.kind for e in asked(empty, seed, max_questions=8)] == ["absent"]
+    assert asked(empty, max_questions=0) == []
 
 
-def test_a_capped_kind_leaves_the_rest_to_others() -> None:
-    found = asked(RICH, max_questions=8, mix={"position": 0.9, "absent": 0.1})
-    kinds = Counter(e.kind for e in found)
-    assert len(found) == 8 and 1 <= kinds["absent"] <= 2 and kinds["position"] == 8 - kinds["absent"]
+def test_absences_keep_their_share_in_a_poor_scene() -> None:
+    """A class and its wordings are soon asked; the places left over are not filled up with what is not there."""
+    poor = replace(village(), objects=[item for item in village().objects if item.category == "road"])
+    kinds: Counter[str] = Counter()
+    for seed in range(300):
+        kinds.update(e.kind for e in asked(poor, seed, max_questions=20, mix={"class": 0.75, "absent": 0.25}))
+    assert kinds["class"] == 600  # two wordings each time, although twenty questions were wanted
+    assert kinds["absent"] == pytest.approx(200, abs=40)
+
+
+def test_needs_are_unmet_as_often_as_classes_are_missing() -> None:
+    """Were most needs asked of a scene unmet, "which …?" alone would tell that there is nothing."""
+    poor = replace(village(), objects=[item for item in village().objects if item.category == "road"])
+    there: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
+    for seed in range(300):
+        for e in asked(poor, seed, mix={"class": 0.5, "reasoning": 0.2, "absent": 0.3}):
+            (missing if e.kind == "absent" else there)[e.task] += 1
+    assert min(there.values()) > 100
+    shares = {task: missing[task] / (missing[task] + there[task]) for task in there}
+    assert shares == {task: pytest.approx(0.3, abs=0.08) for task in ("referring", "reasoning")}
+
+
+def test_only_absences_are_asked_where_only_they_have_a_share() -> None:
+    assert [e.kind for e in asked(RICH, max_questions=4, mix={"absent": 1.0})] == ["absent"] * 4
+
+
+def test_a_kind_is_capped_where_others_run_out() -> None:
+    """Two and a half times its share: of twenty questions of a scene with one road, 20 x 0.1 x 2.5 about places."""
+    road = replace(village(), objects=[item for item in village().objects if item.category == "road"])
+    kinds = Counter(e.kind for e in asked(road, max_questions=20, mix={"class": 0.9, "position": 0.1}, paraphrases=9))
+    assert kinds["position"] == 5
 
 
 def test_no_more_than_asked_for_and_a_kind_of_no_share_is_not_asked() -> None:

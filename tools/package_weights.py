@@ -1,0 +1,65 @@
+"""Puts the weights of a trained model into the package, in half precision, and prints what its card must say.
+
+    python tools/package_weights.py runs/segearth_tiny segearth_tiny
+
+Scored as they are then read, the weights are the ones that users get: run `segearth eval … --model segearth_tiny` after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from segearth.errors import CheckpointError
+from segearth.models.segearth import TRAINING_FILE, WEIGHTS_FILE, SegEarth, training_facts
+from segearth.utils.files import sha256_of, write_text
+from segearth.zoo.lookup import PACKAGED_WEIGHTS, get_card
+
+MOST_BYTES = 25_000_000  # more would make the package slow to fetch for those who never use the weights
+
+
+def main() -> None:
+    """Writes the folder and prints the card's fields."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="training run or saved folder")
+    parser.add_argument("name", help="the zoo's name for it")
+    options = parser.parse_args()
+    get_card(options.name)
+    path = package(options.run, PACKAGED_WEIGHTS / options.name)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    print(f"sha256={sha256_of(path)!r}, trained_on={tuple(training_facts(path.parent)['trained_on'])}")
+
+
+def package(run: str | Path, folder: Path) -> Path:
+    """Writes a model's weights as fp16, with what is known of its training; returns the file of the weights.
+
+    Raises:
+        CheckpointError: The model does not say which splits it has seen, a weight is too large for fp16, or the file
+            would be larger than a package should be.
+    """
+    facts = training_facts(run)
+    if not facts.get("trained_on"):
+        raise CheckpointError(f"{run} does not say which splits it was trained on; train it with this version")
+    model = SegEarth.from_pretrained(str(run))
+    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{name} does not fit into fp16; package it in fp32")
+    with tempfile.TemporaryDirectory() as made:
+        model.save_folder(Path(made), state)
+        size = (Path(made) / WEIGHTS_FILE).stat().st_size
+        if size > MOST_BYTES:
+            raise CheckpointError(f"the weights take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
+        write_text(Path(made) / TRAINING_FILE, json.dumps(facts, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(made, folder)
+    return folder / WEIGHTS_FILE
+
+
+if __name__ == "__main__":
+    main()
