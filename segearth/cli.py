@@ -1,4 +1,4 @@
-"""The command line: ``segearth predict | train | eval | compare | export | bench | data | zoo | info``."""
+"""The command line: ``segearth predict | train | eval | calibrate | compare | export | bench | data | zoo | info``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ app.add_typer(zoo_app, name="zoo")
 DEFAULT_RUN = Path("runs/aerial_mini")  # what `bash train.sh` leaves; a path, which no hub is ever asked for
 DEFAULT_NAME = "segearth_tiny"
 SOURCES = "Training run, saved folder, hub id, or a name of `segearth zoo list`"
-ModelOption = Annotated[str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out, or segearth_tiny.", show_default=False)]
+ModelOption = Annotated[
+    str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out, or {DEFAULT_NAME}.", show_default=False)
+]
 
 PrecisionOption = Annotated[
     str, typer.Option(help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]).")
@@ -74,6 +76,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="Mask to write, .png, .tif or .bmp: 0 and 255, of the picture's size.")]
     = Path("mask.png"),
     overlay: Annotated[Path | None, typer.Option(help="Also write the picture with the mask drawn on it.")] = None,
+    doubt: Annotated[bool, typer.Option(help="Let the overlay show how sure the model is of each pixel.")] = False,
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
@@ -84,6 +87,7 @@ def predict(
     from segearth.inference.predictor import Predictor
     from segearth.inference.visualize import check_mask_path, check_picture_path, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
+    from segearth.inference.visualize import overlay_doubt
     from segearth.utils.files import check_apart, read_image
     from segearth.utils.processes import own_device
 
@@ -94,10 +98,12 @@ def predict(
     check_apart(image, out, *([overlay] if overlay else []))
     predictor = Predictor(set_precision(open_model(model or default_model()).to(own_device(device)), precision))
     predictor.set_image(picture)
-    result = predictor.predict(question, task="reasoning" if reasoning else "referring", answer=answer)
+    task = "reasoning" if reasoning else "referring"
+    result = predictor.predict(question, task=task, answer=answer, return_logits=doubt)
     save_mask(out, result.mask)
     if overlay is not None:
-        save_picture(overlay, draw(picture, result.mask))
+        drawn = draw(picture, result.mask) if result.logits is None else overlay_doubt(picture, result.mask, result.logits)
+        save_picture(overlay, drawn)
     share = f"{100 * result.mask.mean():.1f} % of the picture" if result.present else "nothing of the kind"
     typer.echo(f"{out}: {share} (present {result.presence:.2f}, score {result.score:.2f})")
     if result.answer is not None:
@@ -165,6 +171,28 @@ def evaluate(
     if process.is_main:
         typer.echo(result)
         typer.echo(f"report: {folder / 'report.md'}")
+
+
+@app.command()
+@shows_errors
+def calibrate(
+    config: Annotated[str, typer.Argument(help="Experiment: a YAML file, or a name under configs/experiment.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Such as data.val=[{name: coco, root: …}].")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Run or saved folder, which is changed; the experiment's run if left out.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test of the experiment's data.")] = "val",
+) -> None:
+    """Sets from which presence on a model answers, and makes its score the IoU to expect; choose a split of its own."""
+    from segearth.config import load_experiment
+    from segearth.evaluation.run import calibrate_experiment
+    from segearth.utils.logging import configure_logging
+    from segearth.utils.processes import own_device
+
+    configure_logging(True)
+    experiment = load_experiment(experiment_path(config), overrides or [])
+    source = model or Path(experiment.train.output_dir)
+    typer.echo(calibrate_experiment(experiment, source, split, str(own_device())))
 
 
 @app.command()

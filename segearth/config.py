@@ -124,6 +124,7 @@ class ModelConfig:
     text: TextConfig = field(default_factory=TextConfig)
     coordinates: bool = False  # whether features say where in the image they are; the published model's do not
     presence_threshold: float = 0.5
+    score_curve: list[float] = field(default_factory=lambda: [1.0, 0.0])  # slope, offset: `segearth calibrate`
     presence_decides: bool = False  # what is judged present never gets an empty mask; published models judge nothing
     protocol: str = "native"  # the evaluation protocol of these weights' published figures
 

@@ -65,8 +65,8 @@ def main() -> None:
 def as_table(runs: dict[str, list[Path]]) -> str:
     """Returns one row a variant, shares in percent; the difference to the first is paired by question and seed."""
     lines = [
-        f"| variant | seeds | gIoU | to the first (95 %) | present | N-acc | T@0.1 | {' | '.join(KINDS)} | words needed | "
-        "pairs won |",
+        f"| variant | seeds | gIoU | to the first (95 %) | present | N-acc | T@0.1 | {' | '.join(KINDS)} "
+        "| words needed | pairs won |",
         "|---|---:|---:|---|" + "---:|" * (5 + len(KINDS)),
     ]
     first: list[Path] = next(iter(runs.values()))

@@ -2,7 +2,7 @@
 
     python tools/package_weights.py runs/segearth_tiny segearth_tiny
 
-Scored as they are then read, the weights are the ones that users get: run `segearth eval … --model segearth_tiny` after it.
+What users get is then scored by `segearth eval aerial_mini --model segearth_tiny`.
 """
 
 from __future__ import annotations

@@ -7,19 +7,17 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segearth.config import DatasetConfig, ExperimentConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, share_images, split_configs, split_label
 from segearth.errors import ConfigError, DatasetError
+from segearth.evaluation.confidence import calibrate
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
-from segearth.models.segearth import BEST, LAST, local_folder
+from segearth.models.segearth import BEST, CONFIG_FILE, LAST, SegEarth, local_folder, save_settings
 from segearth.zoo.lookup import facts_of
-
-if TYPE_CHECKING:
-    from segearth.models.segearth import SegEarth
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +128,39 @@ def evaluate_experiment(
     if result.margin is not None:
         line += f", {result.margin:+.4f} gIoU beside the best control ({result.best_control})"
     return line
+
+
+def calibrate_experiment(experiment: ExperimentConfig, source: str | Path, split: str, device: str = "cpu") -> str:
+    """Sets a saved model's presence threshold and score curve by one split of an experiment's data.
+
+    Args:
+        experiment: ``data`` is read.
+        source: A training run or a saved folder, whose configuration is changed.
+        split: ``"train"``, ``"val"`` or ``"test"``; not the one that the model will be reported on.
+        device: Where to run.
+
+    Returns:
+        What was set and what that changed, in lines.
+
+    Raises:
+        CheckpointError: There is no such folder.
+        DatasetError: The split names no data set, or more than one, or has too few questions.
+    """
+    chosen = split_configs(experiment.data, split)
+    if len(chosen) != 1:
+        raise DatasetError(f"data.{split} names {len(chosen)} data sets; calibrate on one")
+    folder = local_folder(Path(source))
+    model = SegEarth.from_pretrained(folder).to(device)
+    size = usual_batch_size(device, model.config.image_transform.size)
+    found = calibrate(model, _open(chosen[0]), size)
+    save_settings(folder, presence_threshold=found.presence_threshold, score_curve=list(found.score_curve))
+    (giou, better), (error, smaller) = found.giou, found.score_error
+    return (
+        f"presence threshold {found.presence_threshold:.2f}: gIoU {100 * giou:.1f} before, {100 * better:.1f} now\n"
+        f"score curve {found.score_curve[0]:.2f}, {found.score_curve[1]:+.2f}: calibration error {100 * error:.1f} "
+        f"before, {100 * smaller:.1f} now\n"
+        f"written: {folder / CONFIG_FILE}"
+    )
 
 
 def usual_batch_size(device: str, side: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -208,7 +209,7 @@ class Predictor:
         cut = threshold_of(logits) if self.model.config.presence_decides else logits.new_zeros(())
         mask = logits > cut
         present = judged and bool(mask.any())
-        score = float(logits[mask].sigmoid().mean()) if present else 0.0
+        score = score_of(float(logits[mask].sigmoid().mean()), *self.model.config.score_curve) if present else 0.0
         array = mask.cpu().numpy() if present else np.zeros(tuple(logits.shape), bool)
         frame_mask = None if frame is None else ((frame > cut) & judged).cpu().numpy()
         return Segmentation(question, array, score, present, presence, words, frame_mask)
@@ -227,6 +228,21 @@ def threshold_of(logits: torch.Tensor) -> torch.Tensor:
         A scalar, at most 0.
     """
     return (logits.amax() - BELOW_HIGHEST).clamp_max(0)
+
+
+def score_of(raw: float, slope: float, offset: float) -> float:
+    """Returns the IoU to expect of a mask whose pixels have a mean probability of ``raw``: a logistic curve.
+
+    Slope and offset are fitted by :func:`segearth.evaluation.confidence.calibrate` (Platt scaling, 1999, with an IoU in
+    place of right and wrong); 1 and 0 leave the mean probability as it is.
+    """
+    return raw if (slope, offset) == (1, 0) else 1 / (1 + math.exp(-(slope * logit(raw) + offset)))
+
+
+def logit(share: float) -> float:
+    """Inverse of the logistic function; ends are moved in by a millionth, where it would be infinite."""
+    share = min(max(share, 1e-6), 1 - 1e-6)
+    return math.log(share / (1 - share))
 
 
 def _portions(asked: list[list[Question]], most: int) -> Iterator[Portion]:

@@ -17,6 +17,9 @@ Colour = tuple[int, int, int]
 
 PREDICTION_COLOUR: Colour = (255, 64, 160)  # magenta: neither roofs, soil, plants nor water have it
 TARGET_COLOUR: Colour = (0, 200, 255)
+DOUBT_COLOUR: Colour = (255, 220, 0)
+STRONG, FAINT = 0.6, 0.15  # opacity of the tint where a model is sure, and where it might as well be wrong
+MAYBE = 0.2  # from this probability on a pixel outside the mask is shown as one that might belong to it
 
 _PAPER: Colour = (255, 255, 255)
 _TILE_GROUND: Colour = (236, 238, 241)
@@ -79,6 +82,38 @@ def overlay(
         painted[around] = (image[around] * np.float32(0.35)).round()
         painted[mask & _grown(~mask, width)] = tint
     return painted
+
+
+def overlay_doubt(image: np.ndarray, mask: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Draws a mask and how sure of it the model is, pixel by pixel.
+
+    The tint is strong where the model is sure and fades towards its doubts; what was left out of the mask but might
+    belong to it is yellow.
+
+    Args:
+        image: ``uint8`` RGB of shape ``(H, W, 3)``; not changed.
+        mask: Boolean, of shape ``(H, W)``.
+        logits: Float ``(H, W)``, of which the mask holds the highest, as ``predict(return_logits=True)`` gives them.
+
+    Returns:
+        ``uint8`` RGB of shape ``(H, W, 3)``.
+
+    Raises:
+        ValueError: The sizes differ.
+    """
+    if logits.shape != mask.shape:
+        raise ValueError(f"mask has shape {mask.shape}, logits {logits.shape}; they must be equal")
+    outside = logits[~mask]
+    cut = float(outside.max()) if mask.any() and outside.size else 0.0  # a mask is not always cut at 0
+    inside = 1 / (1 + np.exp(-np.clip(logits - cut, -30, 30)))  # how likely a pixel belongs to the mask
+    sure = overlay(image, mask, alpha=STRONG).astype(np.float32)
+    faint = overlay(image, mask, alpha=FAINT).astype(np.float32)
+    certainty = np.abs(2 * inside - 1)[..., None]
+    painted = np.where(mask[..., None], faint + (sure - faint) * certainty, image)
+    missed = (~mask & (inside > MAYBE))[..., None]
+    share = (1 - certainty) * STRONG
+    painted = np.where(missed, image + (np.asarray(DOUBT_COLOUR, np.float32) - image) * share, painted)
+    return painted.round().astype(np.uint8)
 
 
 def picture_sheet(

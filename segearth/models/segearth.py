@@ -351,6 +351,20 @@ def read_config(folder: Path) -> ModelConfig:
     return config
 
 
+def save_settings(folder: Path, **settings: Any) -> None:
+    """Changes fields of a saved model's configuration that its weights do not depend on, such as a threshold.
+
+    Args:
+        folder: With the model's ``config.json``.
+        settings: Fields of :class:`~segearth.config.ModelConfig` and their values.
+    """
+    from segearth.utils.files import write_text
+
+    facts = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    facts["model"] |= settings
+    write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads safetensors strictly: every key must match in name and shape.
 

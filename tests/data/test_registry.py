@@ -6,8 +6,16 @@ import sys
 import pytest
 from dataset_fakes import earthreason, rrsisd
 
+from segearth.config import DatasetConfig
 from segearth.data.base import SegmentationDataset
-from segearth.data.registry import DATASETS, build_dataset, dataset_class, list_datasets
+from segearth.data.registry import (
+    DATASETS,
+    build_dataset,
+    dataset_class,
+    list_datasets,
+    share_images,
+    split_label,
+)
 from segearth.errors import ConfigError, DatasetError, UnknownNameError
 
 
@@ -44,3 +52,28 @@ def test_needed_root_prints_the_tree():
 def test_import_is_light():
     code = "import sys, segearth.data.registry; print({'torch', 'cv2', 'PIL', 'pycocotools'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "label"),
+    [
+        (DatasetConfig("aerial_mini", None, "fit"), "aerial_mini fit"),
+        (DatasetConfig("rrsis_d", "/somewhere/rrsisd", "test"), "rrsis_d test"),  # one set of images, wherever it lies
+        (DatasetConfig("coco", "/home/me/roofs", "train"), "coco (roofs) train"),
+        (DatasetConfig("jsonl", "data/roads", "val"), "jsonl (roads) val"),
+    ],
+)
+def test_a_split_is_named_without_the_path_to_it(config, label):
+    assert split_label(config) == label
+    assert share_images(label, label)
+
+
+def test_splits_share_images_where_one_is_part_of_the_other():
+    assert share_images("aerial_mini train", "aerial_mini dev") and share_images("aerial_mini fit", "aerial_mini train")
+    assert not share_images("aerial_mini fit", "aerial_mini dev")
+    assert not share_images("aerial_mini train", "aerial_mini test")
+    assert not share_images("rrsis_d train", "earthreason train")
+    assert not share_images("coco (roofs) train", "coco (roads) train")
+    assert share_images("another library's set", "another library's set")
+    fit, dev, train = (build_dataset("aerial_mini", None, split).records for split in ("fit", "dev", "train"))
+    assert {r["id"] for r in fit} | {r["id"] for r in dev} == {r["id"] for r in train}

@@ -14,6 +14,7 @@ from segearth.inference.visualize import (
     check_mask_path,
     check_picture_path,
     overlay,
+    overlay_doubt,
     picture_sheet,
     save_mask,
     save_picture,
@@ -290,3 +291,27 @@ def test_wrapped_lines_fit_and_lose_nothing(text, width):
     lines = wrap_text(text, font, width)
     assert all(font.getlength(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == "".join(text.split())
+
+
+def test_doubt_fades_the_tint_and_shows_what_might_belong():
+    """Four columns: surely in, hardly in, hardly out, surely out."""
+    image = np.full((40, 80, 3), 100, np.uint8)
+    logits = np.repeat(np.array([6.0, 0.3, -0.2, -6.0], np.float32), 20)[None].repeat(40, 0)
+    drawn = overlay_doubt(image, logits > 0, logits).astype(int)
+    moved = np.abs(drawn - 100).sum(-1)[20]
+    assert moved[10] > 2 * moved[30] > 0  # strong where sure
+    assert np.array_equal(drawn[20, 70], [100, 100, 100])
+    assert drawn[20, 50, 0] > 120 and drawn[20, 50, 1] > 120 and drawn[20, 50, 2] < 100  # yellow
+    plain = overlay(image, logits > 0, alpha=0.6)
+    assert np.abs(drawn[20, 10] - plain[20, 10]).max() <= 2
+
+
+def test_doubt_is_measured_from_where_the_mask_was_cut():
+    """Of a mask that must not be empty the logits are all negative: at 0 it would be cut nowhere."""
+    image = np.full((8, 80, 3), 100, np.uint8)
+    logits = np.repeat(np.array([-1.0, -4.0, -4.1, -9.0], np.float32), 20)[None].repeat(8, 0)
+    drawn = overlay_doubt(image, logits > -4.05, logits).astype(int)
+    moved = np.abs(drawn - 100).sum(-1)[4]
+    assert moved[10] > 1.5 * moved[30] and moved[50] > 0 and moved[70] == 0
+    with pytest.raises(ValueError, match="they must be equal"):
+        overlay_doubt(image, logits > 0, logits[:4])

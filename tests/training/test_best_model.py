@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segearth.config import ExperimentConfig, from_dict
-from segearth.models.segearth import SegEarth, local_folder
+from segearth.config import DatasetConfig, ExperimentConfig, from_dict
+from segearth.models.segearth import SegEarth, local_folder, training_facts
 
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from experiments import cut_everything, train, weights
@@ -218,3 +218,26 @@ def test_the_scores_are_in_tensorboard(tmp_path: Path) -> None:
         round(line["val_giou"], 4) for line in scores(run)
     ]
     assert len(events.Scalars("train/total")) == 4
+
+
+def test_a_model_keeps_which_splits_it_has_seen(tmp_path: Path) -> None:
+    """Also those that the weights it started from had seen; and a report on any of them says so."""
+    from segearth.evaluation.run import evaluate_experiment
+
+    first = from_dict(ExperimentConfig, values(tmp_path / "first", max_steps=1, val_every=0))
+    Trainer(first).run()
+    assert training_facts(tmp_path / "first")["trained_on"] == ["synthetic train"]
+    second = from_dict(ExperimentConfig, values(tmp_path / "second", max_steps=1, val_every=0))
+    second.model = {"pretrained": str(tmp_path / "first")}
+    second.data.train = [DatasetConfig("synthetic", None, "val", {"length": 4, "size": 64})]
+    Trainer(second).run()
+    assert training_facts(tmp_path / "second")["trained_on"] == ["synthetic train", "synthetic val"]
+    model = SegEarth.from_pretrained(tmp_path / "second")
+    second.eval.controls = False
+    warned = {}
+    for split in ("train", "val", "test"):
+        second.data.test = [DatasetConfig("synthetic", None, split, {"length": 2, "size": 64})]
+        evaluate_experiment(second, model, str(tmp_path / "second"), "test", tmp_path / split)
+        report = json.loads((tmp_path / split / "report.json").read_text())
+        warned[split] = "trained on" in report["notes"].get("warning", "")
+    assert warned == {"train": True, "val": True, "test": False}

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 import segearth
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
@@ -13,7 +14,7 @@ from segearth.models.build import build_on_meta
 from segearth.models.segearth import SegEarth
 from segearth.utils.files import sha256_of
 from segearth.zoo import lookup
-from segearth.zoo.cards import CARDS
+from segearth.zoo.cards import CARDS, PACKAGED
 
 
 @pytest.mark.parametrize("name", sorted(CARDS))
@@ -55,9 +56,41 @@ def test_weights_must_be_those_the_card_promises(
 ) -> None:
     debug_model.save_pretrained(tmp_path)
     digest = sha256_of(tmp_path / "model.safetensors")
-    card = dataclasses.replace(CARDS["segearth_debug"], weights=str(tmp_path), sha256=digest)
+    card = dataclasses.replace(CARDS["segearth_debug"], weights=str(tmp_path), sha256=digest, trained_on=("a train",))
     monkeypatch.setitem(lookup.CARDS, "segearth_debug", card)
     segearth.load_model("segearth_debug")
     monkeypatch.setitem(lookup.CARDS, "segearth_debug", dataclasses.replace(card, sha256="0" * 64))
     with pytest.raises(CheckpointError, match="is not the card's 000"):
         segearth.load_model("segearth_debug")
+    monkeypatch.setitem(lookup.CARDS, "segearth_debug", dataclasses.replace(card, trained_on=()))
+    with pytest.raises(CheckpointError, match="does not say which splits"):
+        segearth.load_model("segearth_debug")
+
+
+def test_packaged_weights_are_opened_by_name(
+    debug_model: SegEarth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision, checked, as a model and as what a training starts from."""
+    state = {name: value.half() for name, value in debug_model.state_dict().items()}
+    debug_model.save_folder(tmp_path / "segearth_debug", state)
+    path = tmp_path / "segearth_debug" / "model.safetensors"
+    card = dataclasses.replace(
+        CARDS["segearth_debug"], weights=PACKAGED, sha256=sha256_of(path), trained_on=("aerial_mini train",)
+    )
+    monkeypatch.setitem(lookup.CARDS, "segearth_debug", card)
+    monkeypatch.setattr(lookup, "PACKAGED_WEIGHTS", tmp_path)
+    for model in (segearth.load_model("segearth_debug"), lookup.build_described({"pretrained": "segearth_debug"})):
+        opened = model.state_dict()
+        assert all(torch.equal(opened[name], value.float()) for name, value in state.items())
+    assert lookup.facts_of("segearth_debug") == {"trained_on": ["aerial_mini train"]}
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    for opens in (segearth.load_model, lookup.pretrained_folder):
+        with pytest.raises(CheckpointError, match="is not the card's"):
+            opens("segearth_debug")
+    path.unlink()
+    with pytest.raises(CheckpointError, match="install segearth again"):
+        segearth.load_model("segearth_debug")
+    with pytest.raises(CheckpointError, match="segearth_swinb_phi1_5 has no trained weights"):
+        lookup.weights_folder("segearth_swinb_phi1_5")

@@ -1,0 +1,117 @@
+"""Sets a model's confidence: from which presence on it answers, and what its score promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segearth.errors import DatasetError
+from segearth.evaluation.calibration import calibration_error
+from segearth.evaluation.evaluator import evaluate
+from segearth.evaluation.metrics import SampleRecord
+from segearth.inference.predictor import Predictor, logit, score_of
+
+if TYPE_CHECKING:
+    from segearth.data.base import SegmentationDataset
+    from segearth.models.segearth import SegEarth
+
+THRESHOLDS = np.arange(1, 100) / 100  # of presence; the finest steps that a few hundred questions can tell apart
+LEAST_ANSWERS = 20  # from which a curve is fitted
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a model's confidence was set to, and what that changed on the split it was chosen on.
+
+    Attributes:
+        presence_threshold: From which presence on a question is answered with a mask.
+        score_curve: Slope and offset, see :func:`segearth.inference.predictor.score_of`.
+        giou: gIoU before and after.
+        score_error: Calibration error of the score before and after.
+    """
+
+    presence_threshold: float
+    score_curve: tuple[float, float]
+    giou: tuple[float, float]
+    score_error: tuple[float, float]
+
+
+def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1, progress: bool = True) -> Calibration:
+    """Chooses presence threshold and score curve on a split and sets them in the model's configuration.
+
+    Take a split that the model was not trained on and that is not the one it will be reported on.
+
+    Args:
+        model: Its ``config`` is changed.
+        dataset: Questions with masks, present and absent ones.
+        batch_size: Images at a time.
+        progress: Whether to show a bar.
+
+    Raises:
+        DatasetError: Fewer than 20 answers of things that are there.
+    """
+    config = model.config
+    before = config.presence_threshold, config.score_curve
+    config.presence_threshold, config.score_curve = 0.0, [1.0, 0.0]  # every question is answered, with its raw score
+    try:
+        records = evaluate(
+            Predictor(model), dataset, controls=False, examples=0, batch_size=batch_size, progress=progress
+        ).records
+    finally:
+        config.presence_threshold, config.score_curve = before
+    threshold = best_presence_threshold(records)
+    shown = [r for r in records if not r.predicted_empty and (r.presence or 0.0) >= threshold]
+    if len(shown) < LEAST_ANSWERS:
+        raise DatasetError(f"only {len(shown)} answers to fit a curve to; {LEAST_ANSWERS} are needed")
+    raw, reached = [r.score or 0.0 for r in shown], [r.iou for r in shown]
+    slope, offset = fit_curve(raw, reached)
+    config.presence_threshold, config.score_curve = threshold, [slope, offset]
+    curved = [score_of(score, slope, offset) for score in raw]
+    return Calibration(
+        threshold,
+        (slope, offset),
+        (giou_at(records, before[0]), giou_at(records, threshold)),
+        (calibration_error(raw, reached), calibration_error(curved, reached)),
+    )
+
+
+def giou_at(records: Sequence[SampleRecord], threshold: float) -> float:
+    """Returns the gIoU of answers that were given whatever presence said, if those below a threshold had been empty."""
+    return float(np.mean([r.iou if (r.presence or 0.0) >= threshold else float(r.target_empty) for r in records]))
+
+
+def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
+    """Returns the threshold in 0.01 … 0.99 with the highest gIoU; of equal ones that nearest to a half."""
+    scores = [giou_at(records, threshold) for threshold in THRESHOLDS]
+    best = max(scores)
+    return float(min((t for t, s in zip(THRESHOLDS, scores, strict=True) if s == best), key=lambda t: abs(t - 0.5)))
+
+
+def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, float]:
+    """Fits the curve of :func:`segearth.inference.predictor.score_of` by cross-entropy against the IoUs reached.
+
+    Args:
+        raw: Mean probabilities in [0, 1].
+        reached: IoUs in [0, 1].
+
+    Returns:
+        Slope, at least 0, and offset.
+    """
+    x = np.array([logit(value) for value in raw])
+    features, target = np.stack([x, np.ones_like(x)], 1), np.asarray(reached, float)
+    weights = np.array([1.0, 0.0])
+    for _ in range(50):  # Newton's method; a small ridge keeps it from running away where all scores are alike
+        expected = 1 / (1 + np.exp(-np.clip(features @ weights, -60, 60)))
+        slope = features.T @ (expected - target) + 1e-3 * (weights - [1.0, 0.0])
+        curvature = (features * (expected * (1 - expected))[:, None]).T @ features + 1e-3 * np.eye(2)
+        step = np.linalg.solve(curvature, slope)
+        weights = weights - step
+        if np.abs(step).max() < 1e-9:
+            break
+    if weights[0] < 0:  # a score that falls as masks get better tells nothing: all get the mean
+        mean = float(np.clip(target.mean(), 1e-4, 1 - 1e-4))
+        return 0.0, logit(mean)
+    return float(weights[0]), float(weights[1])

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from evaluation_fakes import counted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segearth.cli import app
+from segearth.data.synthetic import SyntheticDataset
+from segearth.errors import DatasetError
+from segearth.evaluation.calibration import calibration_error
+from segearth.evaluation.confidence import best_presence_threshold, calibrate, fit_curve, giou_at
+from segearth.inference.predictor import Predictor, logit, score_of
+from segearth.models.segearth import SegEarth
+
+
+def answered(presence, intersection, target):
+    """An answer of 10 pixels, given whatever presence said."""
+    union = 10 + target - intersection
+    return counted(f"{presence}", intersection, union, target, 10, presence=presence)
+
+
+RECORDS = [answered(0.9, 10, 10), answered(0.6, 5, 10), answered(0.4, 0, 0), answered(0.2, 10, 10)]
+
+
+def test_below_the_threshold_an_answer_counts_as_empty():
+    assert giou_at(RECORDS, 0.0) == pytest.approx((1 + 1 / 3 + 0 + 1) / 4)
+    assert giou_at(RECORDS, 0.5) == pytest.approx((1 + 1 / 3 + 1 + 0) / 4)  # the absent one is right, the last one lost
+    assert giou_at(RECORDS, 0.6) == giou_at(RECORDS, 0.5)  # at the threshold itself it is answered
+
+
+def test_the_best_threshold_nearest_to_a_half_is_taken():
+    records = [*RECORDS[:3]]  # any from 0.41 to 0.6 is best
+    assert best_presence_threshold(records) == 0.5
+    assert best_presence_threshold(RECORDS[:1] + RECORDS[2:3]) == 0.5
+    assert best_presence_threshold([answered(0.9, 0, 0), answered(0.95, 10, 10)]) == pytest.approx(0.91)
+    assert best_presence_threshold([answered(0.1, 10, 10), answered(0.05, 0, 0)]) == pytest.approx(0.1)
+
+
+def test_the_curve_that_made_the_scores_is_found_again():
+    raw = np.linspace(0.05, 0.99, 200)
+    slope, offset = fit_curve(raw, [score_of(p, 0.7, -0.8) for p in raw])
+    assert (slope, offset) == (pytest.approx(0.7, abs=0.02), pytest.approx(-0.8, abs=0.02))
+
+
+def test_scores_that_promise_too_much_are_made_honest():
+    rng = np.random.default_rng(0)
+    raw = rng.uniform(0.6, 0.99, 300)
+    reached = np.clip(raw - 0.45 + rng.normal(0, 0.1, 300), 0, 1)
+    curve = fit_curve(raw, reached)
+    assert calibration_error(raw, reached) > 0.4
+    assert calibration_error([score_of(p, *curve) for p in raw], reached) < 0.05
+
+
+def test_a_score_that_says_the_opposite_becomes_the_mean():
+    raw = np.linspace(0.1, 0.9, 50)
+    slope, offset = fit_curve(raw, 1 - raw)
+    assert slope == 0 and score_of(0.3, slope, offset) == pytest.approx(0.5)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
+def test_any_answers_give_a_curve_that_never_falls(pairs):
+    slope, offset = fit_curve([raw for raw, _ in pairs], [iou for _, iou in pairs])
+    scores = [score_of(raw, slope, offset) for raw in (0.0, 0.1, 0.5, 0.9, 1.0)]
+    assert scores == sorted(scores) and 0 <= scores[0] <= scores[-1] <= 1
+
+
+def test_score_by_hand():
+    assert score_of(0.8, 1.0, 0.0) == 0.8
+    assert score_of(0.8, 2.0, -1.0) == pytest.approx(1 / (1 + np.exp(-(2 * np.log(4) - 1))))
+    assert logit(0.8) == pytest.approx(np.log(4)) and logit(0.0) == pytest.approx(-13.8155, abs=1e-3)
+
+
+def test_a_model_is_set_and_answers_accordingly(debug_model):
+    before = debug_model.config.presence_threshold, debug_model.config.score_curve
+    data = SyntheticDataset(split="val", length=12, size=64)
+    try:
+        found = calibrate(debug_model, data, progress=False)
+        assert debug_model.config.presence_threshold == found.presence_threshold
+        assert debug_model.config.score_curve == list(found.score_curve)
+        assert found.giou[1] >= found.giou[0] and found.score_error[1] <= found.score_error[0] + 0.02
+        predictor = Predictor(debug_model)
+        predictor.set_image(data.image(0))
+        debug_model.config.presence_threshold = 0.0
+        curved = predictor.predict("the buildings").score
+        debug_model.config.score_curve = [1.0, 0.0]
+        assert curved == pytest.approx(score_of(predictor.predict("the buildings").score, *found.score_curve))
+    finally:
+        debug_model.config.presence_threshold, debug_model.config.score_curve = before
+
+
+def test_too_few_answers_are_refused(debug_model):
+    before = debug_model.config.presence_threshold, debug_model.config.score_curve
+    try:
+        with pytest.raises(DatasetError, match="answers to fit a curve to; 20 are needed"):
+            calibrate(debug_model, SyntheticDataset(split="val", length=1, size=64), progress=False)
+        assert (debug_model.config.presence_threshold, debug_model.config.score_curve) == before  # left as it was
+    finally:
+        debug_model.config.presence_threshold, debug_model.config.score_curve = before
+
+
+def test_the_command_changes_the_saved_model_and_says_what(debug_model, tmp_path):
+    from typer.testing import CliRunner
+
+    debug_model.save_pretrained(tmp_path / "model")
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    data = "data.val=[{name: synthetic, split: val, options: {length: 12, size: 64}}]"
+    result = CliRunner().invoke(app, ["calibrate", "aerial_mini", data, "--model", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    told = [line.split() for line in result.output.splitlines()]
+    saved = json.loads((tmp_path / "model" / "config.json").read_text())["model"]
+    assert f"presence threshold {saved['presence_threshold']:.2f}" in " ".join(told[0])
+    assert saved["score_curve"] != [1.0, 0.0]
+    assert SegEarth.from_pretrained(tmp_path / "model").config.score_curve == saved["score_curve"]
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
