@@ -200,11 +200,14 @@ def calibrate(
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of a report, as `segearth eval` names it, or a run with one.")],
     second: Annotated[Path, typer.Argument(help="Folder of another report on the same questions.")],
+    other_words: Annotated[
+        bool, typer.Option(help="Let the questions be worded differently in the two, as aerial_mini's unseen and seen.")
+    ] = False,
 ) -> None:
     """Tells whether one run is really better than another: both scored on the same questions, paired."""
     from segearth.evaluation.compare import as_markdown, compare_records, read_records
 
-    rows = compare_records(read_records(first), read_records(second))
+    rows = compare_records(read_records(first), read_records(second), other_words=other_words)
     typer.echo(as_markdown(rows, str(first), str(second)))
 
 

@@ -158,3 +158,8 @@ def test_compare_says_which_run_is_better(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "| all | 1 | 80.0 | 30.0 | +50.0 | +50.0 to +50.0 |" in result.output
     assert RUN.invoke(app, ["compare", str(tmp_path / "new"), str(tmp_path)]).exit_code == 1
+    samples = tmp_path / "old" / "samples.jsonl"
+    samples.write_text(samples.read_text().replace("roofs", "rooftops"))
+    folders = [str(tmp_path / "new"), str(tmp_path / "old")]
+    assert RUN.invoke(app, ["compare", *folders]).exit_code == 1
+    assert RUN.invoke(app, ["compare", *folders, "--other-words"]).output == result.output

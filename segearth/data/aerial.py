@@ -20,7 +20,8 @@ from segearth.utils.files import read_image
 SPLITS = ("train", "val", "test")
 HELD_OUT = ("fit", "dev")  # the training split in two, by group: settings are chosen on dev, which fit has not seen
 DEV_SHARE = 0.2
-QUESTION_SETS = ("fixed", "dense", "none")
+UNSEEN_SPLITS = ("dev", "val", "test")  # in held-out words nothing is trained, so train and fit have no such questions
+QUESTION_SETS = ("fixed", "dense", "unseen", "seen", "none")
 PACKAGED = Path(__file__).with_name("aerial_mini")
 
 
@@ -29,9 +30,16 @@ class _Layout(NamedTuple):
     annotations: str
     questions: str
     dense: str
+    unseen: str
 
 
-LAYOUT = _Layout("images", "annotations.json", "questions_{split}.jsonl", "questions_dense_{split}.jsonl")
+LAYOUT = _Layout(
+    "images",
+    "annotations.json",
+    "questions_{split}.jsonl",
+    "questions_dense_{split}.jsonl",
+    "questions_unseen_{split}.jsonl",
+)
 
 
 class AerialMini(SegmentationDataset):
@@ -51,6 +59,7 @@ class AerialMini(SegmentationDataset):
   annotations.json
   questions_{train,val,test}.jsonl
   questions_dense_{train,val,test}.jsonl
+  questions_unseen_{dev,val,test}.jsonl
   images/SOURCE/NAME.jpg
 """
 
@@ -70,18 +79,21 @@ class AerialMini(SegmentationDataset):
             root: Folder of the layout; ``None`` is the copy that comes with the package.
             split: ``"train"``, ``"val"``, ``"test"``; or ``"fit"`` or ``"dev"``, which are the training split in two.
             questions: ``"fixed"``: at most eight an image, by kind. ``"dense"``: every question that can be asked of
-                the rarer kinds, with pairs that differ in one word. ``"none"``: no question, for training.
+                the rarer kinds, with pairs that differ in one word. ``"unseen"``, on dev, val and test: in words, and
+                about attributes and places together, that training never draws; ``"seen"``: the same questions in words
+                that it does draw. ``"none"``: no question, for training.
             table: Files with words and needs of your own, added to the built-in ones, for the fresh questions of
                 training; see ``docs/expressions.md``. The fixed questions stay.
 
         Raises:
             UnknownNameError: The split or the set of questions does not exist.
             ConfigError: A table is missing or not as described.
-            DatasetError: A file is missing or damaged.
+            DatasetError: A file is missing or damaged, or a split without unseen questions is asked for them.
         """
         super().__init__(PACKAGED if root is None else root, split)
         if questions not in QUESTION_SETS:
             raise UnknownNameError("aerial_mini question set", questions, QUESTION_SETS)
+        self._wording = "seen" if questions == "seen" else "question"  # the field of a line that holds its text
         self.table = load_table(table)
         tree = read_json(self.require(LAYOUT.annotations))
         self.sources: dict[str, dict[str, list[str]]] = tree["sources"]
@@ -98,15 +110,14 @@ class AerialMini(SegmentationDataset):
                 self._annotations[annotation["image_id"]].append(annotation)
         self.questions: dict[int, list[dict[str, Any]]] = {}
         if questions != "none":
-            layout = LAYOUT.questions if questions == "fixed" else LAYOUT.dense
-            path = self.require(layout.format(split=stored))
+            path = self.require(_question_file(questions, split))
             for number, line in enumerate(read_text(path).split("\n"), start=1):
                 if not line.strip():
                     continue
                 entry = parse_json(line, f"{path}:{number}: ")
                 if entry["image_id"] in self._annotations:
                     self.questions.setdefault(entry["image_id"], []).append(entry)
-                elif split == stored:
+                elif split == stored or questions in ("unseen", "seen"):
                     raise DatasetError(
                         f"{path}: question {entry['id']} is about image {entry['image_id']}, not in {split}"
                     )
@@ -118,7 +129,7 @@ class AerialMini(SegmentationDataset):
         record, scene = self.records[index], self.scene(index)
         asked = [
             Question(
-                entry["question"],
+                entry[self._wording],
                 scene.union_mask(entry["object_ids"], tuple(entry["within"]) if "within" in entry else None),
                 entry["answer"],
                 entry["task"],
@@ -148,6 +159,16 @@ class AerialMini(SegmentationDataset):
         return Scene.from_coco(
             record, self._annotations[record["id"]], self._categories, **self.sources[record["source"]]
         )
+
+
+def _question_file(questions: str, split: str) -> str:
+    if questions in ("unseen", "seen"):
+        if split not in UNSEEN_SPLITS:
+            known = ", ".join(UNSEEN_SPLITS)
+            raise DatasetError(f"aerial_mini {split} has no {questions} questions; take one of the splits {known}")
+        return LAYOUT.unseen.format(split=split)
+    layout = LAYOUT.questions if questions == "fixed" else LAYOUT.dense
+    return layout.format(split="train" if split in HELD_OUT else split)
 
 
 def development_groups(records: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:

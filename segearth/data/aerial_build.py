@@ -15,9 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segearth.data.aerial import LAYOUT, SPLITS, AerialMini
+from segearth.data.aerial import LAYOUT, SPLITS, UNSEEN_SPLITS, AerialMini
 from segearth.data.expressions.builder import BuilderSettings, Expression, ExpressionBuilder
 from segearth.data.expressions.dense import every_expression, minimal_pairs
+from segearth.data.expressions.held_out import held_out_text, is_held_out
 from segearth.data.expressions.table import load_table
 from segearth.data.scene import Scene, SceneObject, transform_image
 from segearth.errors import DatasetError
@@ -96,7 +97,25 @@ FIXED = BuilderSettings(
         "absent": 0.075,
     },
     paraphrases=3,
+    held_out=True,
 )
+
+# Kinds in the questions in unseen words: each meaning once, and more of what is told by place, size and neighbour.
+UNSEEN = BuilderSettings(
+    max_questions=6,
+    mix={
+        "class": 0.22,
+        "reasoning": 0.22,
+        "position": 0.18,
+        "count": 0.05,
+        "size": 0.09,
+        "neighbour": 0.09,
+        "attribute": 0.05,
+        "absent": 0.10,
+    },
+    paraphrases=1,
+)
+COMBINATION = "combination"  # the kind of a question about an attribute with a place or size it never came with
 
 
 @dataclass
@@ -154,6 +173,8 @@ def build(sources: str | Path, out: str | Path, seed: int = 0) -> None:
     for split in SPLITS:
         write_text(out / LAYOUT.questions.format(split=split), _fixed_questions(out, split, seed))
         write_text(out / LAYOUT.dense.format(split=split), dense_questions(out, split, seed))
+    for split in UNSEEN_SPLITS:
+        write_text(out / LAYOUT.unseen.format(split=split), unseen_questions(out, split, seed))
 
 
 def _read_source(
@@ -309,6 +330,32 @@ def dense_questions(out: str | Path | None, split: str, seed: int = 0) -> str:
             for place in (first, second):
                 asked[place].setdefault("pairs", []).append(f"{what} {number}")
         lines += asked
+    return _as_jsonl(lines)
+
+
+def unseen_questions(out: str | Path | None, split: str, seed: int = 0) -> str:
+    """Returns the lines of a split's questions in words that training never draws.
+
+    Each line has the same question in words that training does draw beside it, under ``"seen"``: it asks for the same
+    objects, so that the difference of the two scores is the words' alone.
+
+    Args:
+        out: Folder of the data set, annotations included; ``None``: the package's own.
+        split: One of :data:`~segearth.data.aerial.UNSEEN_SPLITS`.
+        seed: Decides what is asked and how it is worded.
+    """
+    data, table = AerialMini(out, split, questions="none"), load_table()
+    builder = ExpressionBuilder(table, UNSEEN)
+    lines = []
+    for index, record in enumerate(data.records):
+        scene, rng = data.scene(index), np.random.default_rng([seed, 2, record["id"]])
+        found = builder.expressions(scene, rng)
+        attributes = every_expression(scene, table, rng, kinds=("attribute",))
+        found += [each._replace(kind=COMBINATION) for each in attributes if is_held_out(each.claim, table)]
+        for number, each in enumerate(found):
+            line = _line(each, record["id"], f"unseen-{number}")
+            text = held_out_text(each.claim, each.referents, table, rng)
+            lines.append({**line, "question": text, "seen": each.text})
     return _as_jsonl(lines)
 
 

@@ -76,13 +76,16 @@ def read_records(run: str | Path) -> list[SampleRecord]:
     return records
 
 
-def compare_records(first: Sequence[SampleRecord], second: Sequence[SampleRecord], seed: int = 0) -> list[Difference]:
+def compare_records(
+    first: Sequence[SampleRecord], second: Sequence[SampleRecord], seed: int = 0, other_words: bool = False
+) -> list[Difference]:
     """Compares two runs question by question.
 
     Args:
         first: Records of one run.
         second: Records of another, of the same questions in any order.
         seed: Decides the bootstrap.
+        other_words: Whether the questions may be worded differently in the two; ids and targets must be the same.
 
     Returns:
         All questions, those with a target and those without, then one row a kind and a source, where there are several.
@@ -90,7 +93,7 @@ def compare_records(first: Sequence[SampleRecord], second: Sequence[SampleRecord
     Raises:
         DatasetError: The runs were not scored on the same questions with the same targets.
     """
-    pairs = _paired(first, second)
+    pairs = _paired(first, second, other_words)
     rows = [_difference("all", pairs, seed)]
     labels: list[Callable[[SampleRecord], str]] = [
         lambda r: r.target, lambda r: f"kind {r.kind or '(none)'}", lambda r: f"source {r.source or '(none)'}"
@@ -125,7 +128,9 @@ def as_markdown(rows: Sequence[Difference], first: str, second: str) -> str:
     return "\n".join([*lines, "", sentence])
 
 
-def _paired(first: Sequence[SampleRecord], second: Sequence[SampleRecord]) -> list[tuple[SampleRecord, SampleRecord]]:
+def _paired(
+    first: Sequence[SampleRecord], second: Sequence[SampleRecord], other_words: bool
+) -> list[tuple[SampleRecord, SampleRecord]]:
     by_id = {record.id: record for record in second}
     if {record.id for record in first} != by_id.keys():
         alone = sorted({record.id for record in first} ^ by_id.keys())
@@ -135,9 +140,10 @@ def _paired(first: Sequence[SampleRecord], second: Sequence[SampleRecord]) -> li
         )
     pairs = [(record, by_id[record.id]) for record in first]
     for one, other in pairs:
-        if (one.target_area, one.question) != (other.target_area, other.question):
+        if one.target_area != other.target_area or not (other_words or one.question == other.question):
             raise DatasetError(
-                f"question {one.id!r} has another text or target in the two runs; score both again with one version"
+                f"question {one.id!r} has another text or target in the two runs; score both again with one version, "
+                "or, to compare two wordings of the same questions, add --other-words"
             )
     return pairs
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from segearth.data import aerial_build
-from segearth.data.aerial import LAYOUT, PACKAGED, SPLITS, AerialMini
-from segearth.data.aerial_build import HELD_OUT, SourceFacts, build, dense_questions, reaches
+from segearth.data.aerial import LAYOUT, PACKAGED, SPLITS, UNSEEN_SPLITS, AerialMini
+from segearth.data.aerial_build import HELD_OUT, SourceFacts, build, dense_questions, reaches, unseen_questions
 from segearth.data.expressions.table import load_table
 from segearth.errors import DatasetError, UnknownNameError
 
@@ -170,9 +170,11 @@ def test_build_paints_shared_buildings_over(tmp_path: Path, monkeypatch: pytest.
     assert train.image(0).shape == (50, 50, 3)
     assert train.records[0]["gsd_m"] == pytest.approx(0.2)
     assert train.scene(0).objects[0].box == (20, 30, 30, 40)
-    first = (tmp_path / "out" / "questions_test.jsonl").read_text()
+    assert len(AerialMini(tmp_path / "out", "test", "unseen")[0].questions) > 2
+    files = {path: path.read_text() for path in (tmp_path / "out").glob("questions*.jsonl")}
+    assert len(files) == 9
     build(tmp_path / "src", tmp_path / "out", seed=1)
-    assert (tmp_path / "out" / "questions_test.jsonl").read_text() == first
+    assert {path: path.read_text() for path in files} == files
 
 
 def test_build_refuses_a_group_in_two_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +218,30 @@ def test_dense_questions_ask_the_rare_kinds_and_pair_what_differs_in_a_word() ->
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_dense_file_is_what_the_builder_makes(split: str) -> None:
     assert (PACKAGED / LAYOUT.dense.format(split=split)).read_text() == dense_questions(None, split)
+
+
+@pytest.mark.parametrize("split", UNSEEN_SPLITS)
+def test_the_unseen_file_is_what_the_builder_makes(split: str) -> None:
+    text = (PACKAGED / LAYOUT.unseen.format(split=split)).read_text()
+    assert text == unseen_questions(None, split)
+    assert 150 < len(text.splitlines()) <= 400
+
+
+def test_unseen_questions_and_their_twins_differ_in_words_alone() -> None:
+    unseen, seen = (AerialMini(split="dev", questions=which) for which in ("unseen", "seen"))
+    assert len(unseen) == len(seen) == len(AerialMini(split="dev", questions="none"))
+    for index in range(0, len(unseen), 9):
+        for one, other in zip(unseen[index].questions, seen[index].questions, strict=True):
+            assert one.text != other.text and one.mask is not None and other.mask is not None
+            assert (one.mask == other.mask).all() and one.mask.any() == (one.kind != "absent")
+            assert (one.id, one.kind, one.task, one.answer) == (other.id, other.kind, other.task, other.answer)
+
+
+@pytest.mark.parametrize("questions", ["unseen", "seen"])
+@pytest.mark.parametrize("split", ["train", "fit"])
+def test_nothing_unseen_is_there_to_be_trained_on(split: str, questions: str) -> None:
+    with pytest.raises(DatasetError, match=f"{split} has no {questions} questions; take one of .* dev, val, test"):
+        AerialMini(split=split, questions=questions)
 
 
 def test_an_unknown_set_of_questions() -> None:

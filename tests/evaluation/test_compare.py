@@ -63,6 +63,16 @@ def test_other_questions_or_targets_are_refused():
         compare_records(a_run(0), moved)
 
 
+def test_questions_in_other_words_are_compared_where_that_is_asked_for():
+    reworded = [replace(r, question=f"other {r.question}") for r in a_run(0)]
+    with pytest.raises(DatasetError, match="'q00' has another text or target"):
+        compare_records(a_run(3), reworded)
+    assert compare_records(a_run(3), reworded, other_words=True) == compare_records(a_run(3), a_run(0))
+    moved = [*reworded[:-1], replace(reworded[-1], target_area=99)]
+    with pytest.raises(DatasetError, match="'q51' has another text or target"):
+        compare_records(a_run(3), moved, other_words=True)
+
+
 def test_records_are_read_as_reports_write_them(tmp_path):
     report = tmp_path / "run" / "eval_test"
     report.mkdir(parents=True)

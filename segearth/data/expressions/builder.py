@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segearth.data.expressions.claims import Claim, Margins, Referents, Verifier
+from segearth.data.expressions.held_out import is_held_out
 from segearth.data.expressions.propose import PROPOSERS
 from segearth.data.expressions.table import Table, load_table
 from segearth.data.expressions.wording import answer_text, question_text
@@ -43,12 +44,15 @@ class BuilderSettings:
             their share to the others.
         paraphrases: How often the same meaning may be asked of one scene in different words.
         margins: How clear a case must be.
+        held_out: Whether to ask, too, for attributes together with places and sizes that the table's ``never_with``
+            holds out: right for questions that nothing is trained on.
     """
 
     max_questions: int = 8
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     paraphrases: int = 2
     margins: Margins = field(default_factory=Margins)
+    held_out: bool = False
 
 
 class Expression(NamedTuple):
@@ -157,6 +161,8 @@ class ExpressionBuilder:
         for _ in range(self.settings.paraphrases):
             seen: set[Claim] = set()
             for claim in PROPOSERS[kind](verifier.scene, verifier.table, rng):
+                if is_held_out(claim, verifier.table) and not self.settings.held_out:
+                    continue
                 referents = verifier.referents(claim) if claim not in seen else None
                 seen.add(claim)
                 if referents is not None:

@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from segearth.data.expressions.regions import REGIONS
 from segearth.errors import ConfigError, nearest_names
 
+SIZES = {"largest": 1, "second largest": 2, "smallest": -1}  # to the rank of a claim
 DEFAULT_TABLE = Path(__file__).with_name("needs.yaml")
 
 
@@ -24,10 +26,11 @@ class ClassWords:
     confusable: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
+    held_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[tuple[str, str], ...]:
-        """Every ``(singular, plural)`` pair."""
+        """Every ``(singular, plural)`` pair but those held out from training."""
         return ((self.singular, self.plural), *self.synonyms)
 
 
@@ -39,19 +42,31 @@ class Need:
         classes: All classes that satisfy the need.
         questions: The sentences.
         conflicts: Classes whose presence in view makes the sentences doubtful.
+        held_out: Further sentences, never asked in training.
     """
 
     classes: tuple[str, ...]
     questions: tuple[str, ...]
     conflicts: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """Phrases for each value of an attribute, and the values that are neither clearly one nor the other."""
+    """How an attribute is asked for.
+
+    Attributes:
+        values: Phrases of each value, with ``{noun}`` in the place of the class.
+        unsure: Values that are neither clearly one nor the other.
+        held_out: Further phrases of the values, never used in training.
+        never_with: Places (:data:`~segearth.data.expressions.regions.REGIONS`) and :data:`SIZES` that are never asked
+            together with a value in training.
+    """
 
     values: Mapping[str, tuple[str, ...]]
     unsure: tuple[str, ...] = ()
+    held_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    never_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,9 +102,7 @@ def load_table(extra: str | Path | Iterable[str | Path] = ()) -> Table:
         for name, entry in (tree.get("classes") or {}).items():
             classes[str(name)] = _class_words(entry, f"{path}: class {name!r}")
         for key, entry in (tree.get("attributes") or {}).items():
-            _check_keys(entry, ("values", "unsure"), f"{path}: attribute {key!r}")
-            values = {str(value): tuple(phrases) for value, phrases in entry["values"].items()}
-            attributes[str(key)] = Attribute(values, tuple(map(str, entry.get("unsure", ()))))
+            attributes[str(key)] = _attribute(entry, f"{path}: attribute {key!r}")
         needs += [_need(entry, f"{path}: need {number}") for number, entry in enumerate(tree.get("needs") or (), 1)]
     return Table(classes, attributes, tuple(needs))
 
@@ -98,20 +111,41 @@ def _class_words(entry: Any, where: str) -> ClassWords:
     _check_keys(entry, tuple(ClassWords.__dataclass_fields__), where)
     if "singular" not in entry:
         raise ConfigError(f"{where} has no 'singular'")
+    confusable, ambiguous, covers = (tuple(entry.get(key, ())) for key in ("confusable", "ambiguous", "covers"))
+    synonyms, held_out = (tuple((str(a), str(b)) for a, b in entry.get(key, ())) for key in ("synonyms", "held_out"))
     return ClassWords(
         entry["singular"],
         entry.get("plural") or _plural(entry["singular"]),
         bool(entry.get("mass", False)),
-        tuple((str(a), str(b)) for a, b in entry.get("synonyms", ())),
-        *(tuple(entry.get(key, ())) for key in ("confusable", "ambiguous", "covers")),
+        synonyms,
+        confusable,
+        ambiguous,
+        covers,
+        held_out,
     )
 
 
+def _attribute(entry: Any, where: str) -> Attribute:
+    _check_keys(entry, tuple(Attribute.__dataclass_fields__), where)
+    values, held_out, never_with = (
+        {str(value): tuple(listed) for value, listed in (entry.get(key) or {}).items()}
+        for key in ("values", "held_out", "never_with")
+    )
+    if not values:
+        raise ConfigError(f"{where} has no 'values'")
+    for key, told in (("held_out", held_out), ("never_with", never_with)):
+        _check_keys(told, tuple(values), f"{where}: {key}")
+    for value, places in never_with.items():
+        _check_keys(dict.fromkeys(places), (*SIZES, *REGIONS), f"{where}: never_with {value!r}")
+    return Attribute(values, tuple(map(str, entry.get("unsure", ()))), held_out, never_with)
+
+
 def _need(entry: Any, where: str) -> Need:
-    _check_keys(entry, ("classes", "questions", "conflicts"), where)
+    _check_keys(entry, tuple(Need.__dataclass_fields__), where)
     if not entry.get("classes") or not entry.get("questions"):
         raise ConfigError(f"{where} needs 'classes' and 'questions', at least one of each")
-    return Need(tuple(entry["classes"]), tuple(entry["questions"]), tuple(entry.get("conflicts", ())))
+    conflicts, held_out = (tuple(entry.get(key, ())) for key in ("conflicts", "held_out"))
+    return Need(tuple(entry["classes"]), tuple(entry["questions"]), conflicts, held_out)
 
 
 def _check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:

@@ -27,7 +27,7 @@ def question_text(claim: Claim, referents: Referents, table: Table, rng: np.rand
     """Words the question of a claim; phrasing is drawn at random."""
     if claim.need is not None:
         return _pick(claim.need.questions, rng)
-    many = claim.absent or len(referents.ids) != 1 or table.words(claim.categories[0]).mass
+    many = are_many(claim, referents, table)
     phrase = _phrase(claim, many, table, rng, whole=referents.within is None)
     if rng.random() < BARE_SHARE:
         return phrase
@@ -45,8 +45,7 @@ def answer_text(claim: Claim, referents: Referents, scene: Scene, table: Table) 
     if claim.absent:
         return _absence_answer(claim, table)
     if claim.need is None and not claim.about_all:
-        many = len(referents.ids) != 1 or table.words(claim.categories[0]).mass
-        return _sentence(_phrase(claim, many, table, None))
+        return _sentence(plain_phrase(claim, are_many(claim, referents, table), table))
     chosen = set(referents.ids)
     parts = []
     for name in claim.categories:
@@ -55,6 +54,16 @@ def answer_text(claim: Claim, referents: Referents, scene: Scene, table: Table) 
             exact = items[0].is_thing and name not in scene.incomplete and not any(item.truncated for item in items)
             parts.append(_amount(table.words(name), len(items), exact, items[0].is_thing))
     return _sentence(" and ".join(parts) if len(parts) < 3 else ", ".join(parts[:-1]) + " and " + parts[-1])
+
+
+def are_many(claim: Claim, referents: Referents, table: Table) -> bool:
+    """Whether what is asked for is named in the plural: several, none, or what cannot be counted."""
+    return len(referents.ids) != 1 or table.words(claim.categories[0]).mass
+
+
+def plain_phrase(claim: Claim, many: bool, table: Table) -> str:
+    """Names what a claim is about in the first words there are, as answers do: "the buildings with a tin roof"."""
+    return _phrase(claim, many, table, None)
 
 
 def _amount(words: ClassWords, number: int, exact: bool, thing: bool) -> str:
@@ -80,7 +89,7 @@ def _phrase(claim: Claim, many: bool, table: Table, rng: np.random.Generator | N
     noun = _with_attribute(claim, plural if many else singular, table, rng)
     tail = ""
     if claim.relation is not None and claim.anchor is not None:
-        anchor = _phrase(claim.anchor, not claim.anchor.about_individuals, table, None)
+        anchor = plain_phrase(claim.anchor, not claim.anchor.about_individuals, table)
         if claim.relation == "closest":
             tail = _pick((" closest to ", " nearest to "), rng) + anchor
         elif claim.relation == "beside":

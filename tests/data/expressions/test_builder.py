@@ -55,8 +55,8 @@ def test_absences_keep_their_share_in_a_poor_scene() -> None:
     kinds: Counter[str] = Counter()
     for seed in range(300):
         kinds.update(e.kind for e in asked(poor, seed, max_questions=20, mix={"class": 0.75, "absent": 0.25}))
-    assert kinds["class"] == 600  # two wordings each time, although twenty questions were wanted
-    assert kinds["absent"] == pytest.approx(200, abs=40)
+    assert kinds["class"] <= 600  # two wordings at most, although twenty questions were wanted
+    assert kinds["absent"] == pytest.approx(kinds["class"] / 3, abs=40)
 
 
 def test_needs_are_unmet_as_often_as_classes_are_missing() -> None:

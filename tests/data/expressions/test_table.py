@@ -24,23 +24,28 @@ def test_every_field_of_a_users_table_is_read(tmp_path: Path) -> None:
     table = load_table([write(tmp_path, """
 classes:
   silo: {singular: silo, plural: siloes, mass: true, synonyms: [[tower, towers]], confusable: [storage tank],
-         ambiguous: [chimney], covers: [bin]}
+         ambiguous: [chimney], covers: [bin], held_out: [[grain tower, grain towers]]}
   road: {singular: lane}
 attributes:
-  "wall:colour": {values: {red: ["red {noun}", "{noun} in red"], 7: ["seventh {noun}"]}, unsure: [mixed, 3]}
+  "wall:colour": {values: {red: ["red {noun}", "{noun} in red"], 7: ["seventh {noun}"]}, unsure: [mixed, 3],
+    held_out: {7: ["{noun} of the seventh"]}, never_with: {red: [smallest, left half]}}
 needs:
-  - {classes: [silo], questions: ['Where is grain kept?'], conflicts: [ship]}
+  - {classes: [silo], questions: ['Where is grain kept?'], conflicts: [ship], held_out: ['And corn?']}
 """)])  # fmt: skip
     assert table.words("silo") == ClassWords(
-        "silo", "siloes", True, (("tower", "towers"),), ("storage tank",), ("chimney",), ("bin",)
-    )
+        "silo", "siloes", True, (("tower", "towers"),), ("storage tank",), ("chimney",), ("bin",),
+        (("grain tower", "grain towers"),),
+    )  # fmt: skip
     assert table.words("silo").names == (("silo", "siloes"), ("tower", "towers"))
     assert table.words("road") == ClassWords("lane", "lanes")  # replaces the built-in class whole
     assert table.attributes["wall:colour"] == Attribute(
-        {"red": ("red {noun}", "{noun} in red"), "7": ("seventh {noun}",)}, ("mixed", "3")
+        {"red": ("red {noun}", "{noun} in red"), "7": ("seventh {noun}",)},
+        ("mixed", "3"),
+        {"7": ("{noun} of the seventh",)},
+        {"red": ("smallest", "left half")},
     )
     assert table.attributes["roof:shape"] == TABLE.attributes["roof:shape"]
-    assert table.needs == (*TABLE.needs, Need(("silo",), ("Where is grain kept?",), ("ship",)))
+    assert table.needs == (*TABLE.needs, Need(("silo",), ("Where is grain kept?",), ("ship",), ("And corn?",)))
     assert table.words("building") == TABLE.words("building")
 
 
@@ -74,6 +79,11 @@ def test_an_empty_file_adds_nothing(tmp_path: Path) -> None:
         ("needs: [{classes: [a], questions: [b], conflict: [c]}]",
          "need 1: unknown key 'conflict'; did you mean 'conflicts'"),
         ("attributes: {a: {value: {}}}", "attribute 'a': unknown key 'value'; did you mean 'values'"),
+        ("attributes: {a: {unsure: [b]}}", "attribute 'a' has no 'values'"),
+        ("attributes: {a: {values: {red: [x]}, held_out: {rad: [y]}}}",
+         "attribute 'a': held_out: unknown key 'rad'; did you mean 'red'"),
+        ("attributes: {a: {values: {red: [x]}, never_with: {red: [left halve]}}}",
+         "attribute 'a': never_with 'red': unknown key 'left halve'; did you mean 'left half'"),
         ("- a", r"mine\.yaml must hold keys and values"),
         ("needs: [", r"mine\.yaml: not readable as YAML"),
     ],
