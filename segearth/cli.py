@@ -157,6 +157,7 @@ def evaluate(
     from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
     from segearth.utils.processes import join_processes
+    from segearth.zoo.lookup import facts_of
 
     experiment = load_experiment(experiment_path(config), overrides or [])
     source = model or Path(experiment.train.output_dir)
@@ -166,8 +167,9 @@ def evaluate(
     check_output_folder(folder)
     opened = set_precision(open_model(source).to(process.device), precision)
     result = evaluate_experiment(
-        experiment, opened, str(source), split, folder, process.rank, process.world_size, str(process.device)
-    )
+        experiment, opened, str(source), split, folder, process.rank, process.world_size, str(process.device),
+        facts_of(str(source)).get("trained_on", ()),
+    )  # fmt: skip
     if process.is_main:
         typer.echo(result)
         typer.echo(f"report: {folder / 'report.md'}")

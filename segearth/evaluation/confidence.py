@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 THRESHOLDS = np.arange(1, 100) / 100  # of presence; the finest steps that a few hundred questions can tell apart
 LEAST_ANSWERS = 20  # from which a curve is fitted
+START, RIDGE = np.array([1.0, 0.0]), 1e-3  # the curve that leaves a score as it is, and how little it is preferred
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,19 @@ def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, fl
     """
     x = np.array([logit(value) for value in raw])
     features, target = np.stack([x, np.ones_like(x)], 1), np.asarray(reached, float)
-    weights = np.array([1.0, 0.0])
-    for _ in range(50):  # Newton's method; a small ridge keeps it from running away where all scores are alike
+
+    def loss(weights: np.ndarray) -> float:  # the second part keeps the curve from a cliff where all scores are alike
+        z = features @ weights
+        return float((np.logaddexp(0, z) - target * z).sum() + RIDGE / 2 * ((weights - START) ** 2).sum())
+
+    weights = START
+    for _ in range(100):  # Newton's method, by shorter steps where a whole one would overshoot
         expected = 1 / (1 + np.exp(-np.clip(features @ weights, -60, 60)))
-        slope = features.T @ (expected - target) + 1e-3 * (weights - [1.0, 0.0])
-        curvature = (features * (expected * (1 - expected))[:, None]).T @ features + 1e-3 * np.eye(2)
+        slope = features.T @ (expected - target) + RIDGE * (weights - START)
+        curvature = (features * (expected * (1 - expected))[:, None]).T @ features + RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, slope)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-9:
+            step = step / 2
         weights = weights - step
         if np.abs(step).max() < 1e-9:
             break

@@ -16,8 +16,7 @@ from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.confidence import calibrate
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
-from segearth.models.segearth import BEST, CONFIG_FILE, LAST, SegEarth, local_folder, save_settings
-from segearth.zoo.lookup import facts_of
+from segearth.models.segearth import BEST, CONFIG_FILE, LAST, SegEarth, local_folder, save_settings, training_facts
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ def evaluate_experiment(
     rank: int = 0,
     world_size: int = 1,
     device: str = "cpu",
+    trained_on: Sequence[str] = (),
 ) -> str:
     """Scores a model on one split of an experiment's data and writes the report.
 
@@ -87,6 +87,8 @@ def evaluate_experiment(
         rank: This process.
         world_size: Processes.
         device: Where to run.
+        trained_on: Splits that the weights have seen, as a card names them; left out, what lies beside the weights
+            tells, or else the experiment is taken to have trained them.
 
     Returns:
         The headline in one line.
@@ -98,9 +100,9 @@ def evaluate_experiment(
     chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
-    facts = facts_of(model_name)
+    facts = training_facts(model_name)
     notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, facts)}
-    seen = facts.get("trained_on", [split_label(config) for config in experiment.data.train])
+    seen = trained_on or facts.get("trained_on", [split_label(config) for config in experiment.data.train])
     if any(share_images(split_label(chosen[0]), label) for label in seen):
         notes["warning"] = "these images were trained on: the scores say nothing about new ones"
         logger.warning("%s: %s", split_label(chosen[0]), notes["warning"])

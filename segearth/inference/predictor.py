@@ -236,7 +236,9 @@ def score_of(raw: float, slope: float, offset: float) -> float:
     Slope and offset are fitted by :func:`segearth.evaluation.confidence.calibrate` (Platt scaling, 1999, with an IoU in
     place of right and wrong); 1 and 0 leave the mean probability as it is.
     """
-    return raw if (slope, offset) == (1, 0) else 1 / (1 + math.exp(-(slope * logit(raw) + offset)))
+    if (slope, offset) == (1, 0):
+        return raw
+    return 1 / (1 + math.exp(-min(max(slope * logit(raw) + offset, -60.0), 60.0)))
 
 
 def logit(share: float) -> float:

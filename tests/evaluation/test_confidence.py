@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,38 +75,40 @@ def test_score_by_hand():
     assert logit(0.8) == pytest.approx(np.log(4)) and logit(0.0) == pytest.approx(-13.8155, abs=1e-3)
 
 
-def test_a_model_is_set_and_answers_accordingly(debug_model):
-    before = debug_model.config.presence_threshold, debug_model.config.score_curve
+@pytest.fixture
+def model(debug_model):
+    """A model that answers every question with a mask; left as it was found."""
+    before = replace(debug_model.config)
+    debug_model.config.presence_decides = True
+    yield debug_model
+    debug_model.config = before
+
+
+def test_a_model_is_set_and_answers_accordingly(model):
     data = SyntheticDataset(split="val", length=12, size=64)
-    try:
-        found = calibrate(debug_model, data, progress=False)
-        assert debug_model.config.presence_threshold == found.presence_threshold
-        assert debug_model.config.score_curve == list(found.score_curve)
-        assert found.giou[1] >= found.giou[0] and found.score_error[1] <= found.score_error[0] + 0.02
-        predictor = Predictor(debug_model)
-        predictor.set_image(data.image(0))
-        debug_model.config.presence_threshold = 0.0
-        curved = predictor.predict("the buildings").score
-        debug_model.config.score_curve = [1.0, 0.0]
-        assert curved == pytest.approx(score_of(predictor.predict("the buildings").score, *found.score_curve))
-    finally:
-        debug_model.config.presence_threshold, debug_model.config.score_curve = before
+    found = calibrate(model, data, progress=False)
+    assert model.config.presence_threshold == found.presence_threshold
+    assert model.config.score_curve == list(found.score_curve)
+    assert found.giou[1] >= found.giou[0] and found.score_error[1] <= found.score_error[0] + 0.02
+    predictor = Predictor(model)
+    predictor.set_image(data.image(0))
+    model.config.presence_threshold = 0.0
+    curved = predictor.predict("the buildings").score
+    model.config.score_curve = [1.0, 0.0]
+    assert curved == pytest.approx(score_of(predictor.predict("the buildings").score, *found.score_curve))
 
 
-def test_too_few_answers_are_refused(debug_model):
-    before = debug_model.config.presence_threshold, debug_model.config.score_curve
-    try:
-        with pytest.raises(DatasetError, match="answers to fit a curve to; 20 are needed"):
-            calibrate(debug_model, SyntheticDataset(split="val", length=1, size=64), progress=False)
-        assert (debug_model.config.presence_threshold, debug_model.config.score_curve) == before  # left as it was
-    finally:
-        debug_model.config.presence_threshold, debug_model.config.score_curve = before
+def test_too_few_answers_are_refused(model):
+    before = model.config.presence_threshold, model.config.score_curve
+    with pytest.raises(DatasetError, match="answers to fit a curve to; 20 are needed"):
+        calibrate(model, SyntheticDataset(split="val", length=1, size=64), progress=False)
+    assert (model.config.presence_threshold, model.config.score_curve) == before  # left as it was
 
 
-def test_the_command_changes_the_saved_model_and_says_what(debug_model, tmp_path):
+def test_the_command_changes_the_saved_model_and_says_what(model, tmp_path):
     from typer.testing import CliRunner
 
-    debug_model.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     data = "data.val=[{name: synthetic, split: val, options: {length: 12, size: 64}}]"
     result = CliRunner().invoke(app, ["calibrate", "aerial_mini", data, "--model", str(tmp_path / "model")])
