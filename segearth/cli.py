@@ -235,6 +235,11 @@ def export(
 @shows_errors
 def info(
     model: Annotated[str, typer.Argument(help=f"{SOURCES}.")] = "segearth_tiny",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="With --training: how it is trained, such as train.lora.enabled=true.")
+    ] = None,
+    training: Annotated[bool, typer.Option("--training", help="Also compute a GPU's memory in training.")] = False,
+    gpus: Annotated[str, typer.Option(help="With --training: on how many, in turn.")] = "1,2,4,8",
 ) -> None:
     """Shows a model's parts and their parameters, and the versions in use."""
     import platform
@@ -243,8 +248,20 @@ def info(
     import transformers
 
     from segearth import __version__
+    from segearth.config import load_experiment
+    from segearth.errors import ConfigError
 
-    opened = open_model(model)
+    if overrides and not training:
+        raise ConfigError(f"{overrides[0]} goes with --training: it says how the model is trained")
+    if training:
+        from segearth.training.state_memory import memory_table, shape_in_training
+        from segearth.zoo.lookup import is_named, shape_config
+
+        experiment, counts = load_experiment(None, overrides or []), _numbers(gpus)
+        source = {"name" if is_named(model) else "pretrained": model}
+        opened = shape_in_training(shape_config({**experiment.model, **source}), experiment.train)
+    else:
+        opened = open_model(model)
     for name, part in opened.named_children():
         typer.echo(f"{name:24} {sum(p.numel() for p in part.parameters()) / 1e6:9.2f} M")
     typer.echo(f"{'all':24} {sum(p.numel() for p in opened.parameters()) / 1e6:9.2f} M")
@@ -252,6 +269,8 @@ def info(
         f"segearth {__version__}, python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, cuda {torch.cuda.is_available()}"
     )
+    if training:
+        typer.echo(f"\n{memory_table(opened, experiment.train, counts)}")
 
 
 @app.command()
@@ -397,14 +416,14 @@ def open_model(source: str | Path) -> Any:
     """
     from segearth.errors import CheckpointError
     from segearth.models.segearth import SegEarth
-    from segearth.zoo.lookup import list_models, load_model
+    from segearth.zoo.lookup import is_named, load_model
 
     if isinstance(source, Path) and not source.is_dir():
         raise CheckpointError(
             f"nothing is trained at {source} yet; run `segearth train` first (`bash train.sh` in a checkout), or say "
             "with --model what to open"
         )
-    if isinstance(source, str) and not Path(source).is_dir() and source in list_models():
+    if isinstance(source, str) and is_named(source):
         return load_model(source)
     return SegEarth.from_pretrained(source)
 

@@ -160,7 +160,8 @@ class DataConfig:
     val: list[DatasetConfig] | None = None  # left out: the val splits of what is trained on; []: no validation
     test: list[DatasetConfig] | None = None  # left out: the test splits of what is trained on
     questions_per_image: int = 6
-    mix: dict[str, float] = field(default_factory=dict)  # of annotated images: kind to share; empty: the builder's own
+    # Of annotated images: kind of question to share; empty, or null over a file that names some: the builder's own.
+    mix: dict[str, float] | None = field(default_factory=dict)
     first_question_only: bool = False  # of a data set's own questions of an image: the published recipe uses no other
     train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller is faster
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -253,17 +254,23 @@ class ExperimentConfig:
 T = TypeVar("T")
 
 
-def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_experiment(path: str | Path | None, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Reads an experiment file, its bases and dotted overrides into typed configuration.
 
     Args:
-        path: YAML file; its optional ``base`` is one path or a list of paths, relative to the file itself.
+        path: YAML file; its optional ``base`` is one path or a list of paths, relative to the file itself. ``None``:
+            the defaults above.
         overrides: Items such as ``"train.max_steps=200"``, applied last.
 
     Raises:
-        ConfigError: A file is missing or not YAML, a key is unknown, or a value has the wrong type.
+        ConfigError: A file is missing or not YAML, a key is unknown, a value has the wrong type, or an override is an
+            empty mapping.
     """
-    tree: Any = _read_with_bases(Path(path), ())
+    origin = "overrides" if path is None else str(path)
+    tree: Any = OmegaConf.create({}) if path is None else _read_with_bases(Path(path), ())
+    if empty := [override for override in overrides if override.replace(" ", "").endswith("={}")]:
+        key = empty[0].partition("=")[0]
+        raise ConfigError(f"{empty[0]} would change nothing, since mappings are merged; to empty one: {key}=null")
     try:
         tree = OmegaConf.merge(tree, OmegaConf.from_dotlist(list(overrides)))
     except OmegaConfBaseException as error:
@@ -276,10 +283,10 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
             message = f"environment variable {unset[1]} is not set; name the folder with `export {unset[1]}=…`"
         else:
             message = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: {message}") from error
+        raise ConfigError(f"{origin}: {message}") from error
     if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: expected keys and values at the top level")
-    return from_dict(ExperimentConfig, plain, origin=str(path))
+        raise ConfigError(f"{origin}: expected keys and values at the top level")
+    return from_dict(ExperimentConfig, plain, origin=origin)
 
 
 def from_dict(cls: type[T], values: Mapping[Any, Any], base: T | None = None, origin: str = "config") -> T:

@@ -55,6 +55,19 @@ def test_listings(model: str) -> None:
     assert "vision_encoder" in RUN.invoke(app, ["info", model]).output
 
 
+def test_memory_in_training_is_computed_for_what_would_be_trained(model: str) -> None:
+    """Of names without their weights, and of saved folders."""
+    for source in ("segearth_debug", model):
+        arguments = ["info", source, "train.freeze=[language_model]", "train.precision=fp32"]
+        result = RUN.invoke(app, [*arguments, "--training", "--gpus", "2,16"])
+        assert result.exit_code == 0, result.output
+        assert "vision_encoder" in result.output and ", fp32, AdamW" in result.output
+        assert result.output.count("\n| 3 | ") == 2 and "\n| 0 | 16 | " in result.output
+        assert " 0.0 M are frozen" not in result.output
+    result = RUN.invoke(app, ["info", "segearth_debug", "train.freeze=[language_model]"])
+    assert result.exit_code == 1 and "train.freeze=[language_model] goes with --training" in result.output
+
+
 def test_eval_writes_a_report(model: str, tmp_path: Path) -> None:
     arguments = ["eval", "aerial_mini", "eval.limit=3", "eval.controls=false", "--split", "val", "--model", model]
     result = RUN.invoke(app, [*arguments, "--out", str(tmp_path)])

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from segearth.config import ExperimentConfig, from_dict, load_experiment
+from segearth.config import ExperimentConfig, from_dict, load_experiment, to_dict
 from segearth.errors import ConfigError
 from segearth.utils.files import configs_dir
+from segearth.zoo.lookup import model_config
 
 
 def test_an_experiment_is_a_diff_from_its_bases(tmp_path: Path) -> None:
@@ -20,12 +21,61 @@ def test_an_experiment_is_a_diff_from_its_bases(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((configs_dir() / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from segearth.zoo.lookup import load_model, model_config
+    from segearth.zoo.lookup import load_model
 
     load_model("segearth_debug").save_folder(tmp_path)
     for name in ("SEGEARTH_START", "EARTHREASON_ROOT", "RRSIS_D_ROOT", "REFSEGRS_ROOT", "RISBENCH_ROOT"):
         monkeypatch.setenv(name, str(tmp_path))
     model_config(load_experiment(path).model)
+
+
+def flat(tree: object, name: str = "") -> dict[str, object]:
+    if not isinstance(tree, dict):
+        return {name: tree}
+    return {key: value for k, part in tree.items() for key, value in flat(part, f"{name}.{k}" if name else k).items()}
+
+
+def settings(name: str) -> dict[str, object]:
+    """All that decides an experiment, its model's configuration included, by dotted names."""
+    experiment = load_experiment(configs_dir() / "experiment" / f"{name}.yaml")
+    return flat({**to_dict(experiment), "model": to_dict(model_config(experiment.model))})
+
+
+def test_the_published_recipe_differs_from_ours_as_meant_and_in_nothing_else() -> None:
+    """Above all not in size, images, steps and learning rate."""
+    ours, published = settings("aerial_mini"), settings("published_recipe")
+    assert ours.keys() == published.keys()
+    assert {key: (ours[key], published[key]) for key in ours if ours[key] != published[key]} == {
+        "model.vision_encoder.stem": ("conv", "patch"),
+        "model.vision_encoder.local_conv": (True, False),
+        "model.token_compressor.stride": (1, 4),
+        "model.coordinates": (True, False),
+        "model.presence_decides": (True, False),
+        "model.presence_threshold": (0.5, 0.0),
+        "data.questions_per_image": (6, 1),
+        "data.first_question_only": (False, True),
+        "data.augment.enabled": (True, False),
+        "loss.sampling": ("dense", "points"),
+        "loss.absent_masks": (False, True),
+        "loss.small_targets": (0.05, 0.0),
+        "loss.presence": (8.0, 0.0),
+        "train.output_dir": ("runs/aerial_mini", "runs/published_recipe"),
+    }
+
+
+def test_an_override_that_would_change_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("data: {mix: {class: 0.5}}\n")
+    with pytest.raises(ConfigError, match=r"data\.mix=\{\} would change nothing.* data\.mix=null"):
+        load_experiment(tmp_path / "one.yaml", ["data.mix={}"])
+    assert load_experiment(tmp_path / "one.yaml").data.mix == {"class": 0.5}
+    assert load_experiment(tmp_path / "one.yaml", ["data.mix=null"]).data.mix is None
+
+
+def test_without_a_file_there_are_the_defaults_and_overrides() -> None:
+    assert load_experiment(None) == ExperimentConfig()
+    assert load_experiment(None, ["train.lora.rank=4"]).train.lora.rank == 4
+    with pytest.raises(ConfigError, match=r"overrides: unknown key 'train\.lora\.rnk'"):
+        load_experiment(None, ["train.lora.rnk=4"])
 
 
 def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from segearth.models.segearth import SegEarth
 from segearth.structures import Batch, EncodedText, ImageFeatures, Question
 from segearth.utils.files import write_text
 from segearth.utils.memory import give_back_freed_memory, keep_freed_memory
-from segearth.zoo.lookup import model_config
+from segearth.zoo.lookup import shape_config
 
 logger = logging.getLogger(__name__)
 WORDINGS: dict[str, list[str]] = {
@@ -144,17 +144,10 @@ def build_shape(name: str, template: str | None = None) -> SegEarth:
     """Builds a model of the zoo with random weights and the packaged tokenizer; its speed is the real one's.
 
     Args:
-        name: As in ``segearth zoo list``. The vocabulary keeps its language model's size.
+        name: As in ``segearth zoo list``.
         template: Its prompt template, such as ``"segearth_r1"``, the published one; the model's own if left out.
     """
-    from transformers import AutoConfig
-
-    config = model_config(name)
-    language = config.language_model
-    if language.pretrained or language.model_type == "phi":
-        size = AutoConfig.for_model(language.model_type).vocab_size
-        language.config = {"vocab_size": size, **language.config}
-    language.pretrained, config.text.tokenizer = None, "aerial"
+    config = shape_config(name)
     config.text.template = template or config.text.template
     return build_model(config, load_weights=False)
 

@@ -6,11 +6,25 @@ import logging
 
 from torch import nn
 
+from segearth.config import TrainConfig
 from segearth.errors import ConfigError, nearest_names
 from segearth.layers.blocks import set_frozen
 from segearth.models.segearth import SegEarth
+from segearth.training.optimisation import add_lora
 
 logger = logging.getLogger(__name__)
+
+
+def choose_what_learns(model: SegEarth, train: TrainConfig) -> None:
+    """Adds the adapters and freezes the parts that the settings name.
+
+    Raises:
+        MissingExtraError: Adapters are wanted and peft is not installed.
+        ConfigError: A name is not one of the model's.
+    """
+    if train.lora.enabled:
+        add_lora(model.language_model.causal_lm, train.lora)
+    freeze_parts(model, train.freeze)
 
 
 def freeze_parts(model: nn.Module, names: list[str]) -> None:

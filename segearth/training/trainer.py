@@ -26,12 +26,11 @@ from segearth.models.segearth import BEST, LAST, SegEarth
 from segearth.structures import Batch
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
-from segearth.training.freezing import check_frozen, freeze_parts
+from segearth.training.freezing import check_frozen, choose_what_learns
 from segearth.training.journal import Journal
 from segearth.training.masters import MasterWeights, WeightAverage, frozen_weights
 from segearth.training.optimisation import (
     accumulation_steps,
-    add_lora,
     build_optimizer,
     deepspeed_settings,
     learning_rate_factor,
@@ -213,9 +212,7 @@ class Trainer:
     def _build_model(self) -> SegEarth:
         train = self.config.train
         model = build_described(self.config.model)
-        if train.lora.enabled:
-            add_lora(model.language_model.causal_lm, train.lora)
-        freeze_parts(model, train.freeze)
+        choose_what_learns(model, train)
         check_frozen(model, train.lora.enabled)
         if train.activation_checkpointing:
             model.set_checkpointing(True)

@@ -52,7 +52,7 @@ def _published(dataset: str, trained_on: str, scores: str) -> ModelCard:
     """A published SegEarth-R1 (arXiv 2504.09644), as ``segearth zoo convert`` makes it."""
     return ModelCard(
         summary=f"The published SegEarth-R1 for {dataset}; convert it first",
-        parameters=1582.2,
+        parameters=1586.8,
         config=ModelConfig(
             token_compressor=TokenCompressorConfig(kind="sparse_conv", input_size=32),
             language_model=LanguageModelConfig(model_type="phi", config=dict(PHI_1_5), head_bias=False),
@@ -144,7 +144,7 @@ CARDS: dict[str, ModelCard] = {
     ),
     "segearth_swinb_phi1_5": ModelCard(
         summary="The published SegEarth-R1 shape: Swin-B, 64 image tokens, Phi-1.5, 1024 px",
-        parameters=1582.3,
+        parameters=1590.6,
         config=ModelConfig(
             token_compressor=TokenCompressorConfig(kind="sparse_conv", input_size=32),
             language_model=LanguageModelConfig(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segearth.config import ModelConfig, from_dict
+from segearth.config import ModelConfig, TextConfig, from_dict
 from segearth.errors import CheckpointError, UnknownNameError
 from segearth.utils.files import sha256_of
 from segearth.zoo.cards import CARDS, PACKAGED, ModelCard
@@ -23,6 +23,11 @@ PACKAGED_WEIGHTS = Path(__file__).with_name("weights")
 def list_models() -> list[str]:
     """Returns the names :func:`load_model` takes."""
     return sorted(CARDS)
+
+
+def is_named(source: str) -> bool:
+    """Whether this means a model of that name; a folder of the same name goes first."""
+    return source in CARDS and not Path(source).is_dir()
 
 
 def get_card(name: str) -> ModelCard:
@@ -59,6 +64,34 @@ def model_config(spec: Mapping[str, Any] | str) -> ModelConfig:
     return from_dict(ModelConfig, values, base=config, origin=f"model {pretrained}")
 
 
+def shape_config(spec: Mapping[str, Any] | str) -> ModelConfig:
+    """Returns a configuration of the shapes that :func:`model_config` describes, for which a named model asks no hub.
+
+    It gets the packaged tokenizer, while its vocabulary keeps the size that its language model has.
+
+    Args:
+        spec: As for :func:`model_config`, which reads it where it is ``"pretrained"``.
+
+    Raises:
+        UnknownNameError: No such model.
+        ConfigError: An override's key is unknown or of the wrong type.
+        CheckpointError: There is no model at ``pretrained``.
+    """
+    from transformers import AutoConfig
+
+    values = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if values.get("pretrained"):
+        return model_config(values)
+    name = values.pop("name", "segearth_tiny")
+    config = model_config(name)
+    language = config.language_model
+    if config.text.tokenizer != TextConfig.tokenizer:
+        size = AutoConfig.for_model(language.model_type).vocab_size
+        language.config = {"vocab_size": size, **language.config}
+    language.pretrained, config.text.tokenizer = None, TextConfig.tokenizer
+    return from_dict(ModelConfig, values, base=config, origin=f"model {name}")
+
+
 def build_described(spec: Mapping[str, Any]) -> SegEarth:
     """Builds the model that an experiment's ``model`` describes, with the weights it starts training from.
 
@@ -88,15 +121,14 @@ def pretrained_folder(source: str) -> Path:
     """
     from segearth.models.segearth import local_folder
 
-    named = source in CARDS and not Path(source).is_dir()
-    return weights_folder(source) if named else local_folder(source)
+    return weights_folder(source) if is_named(source) else local_folder(source)
 
 
 def facts_of(source: str) -> dict[str, Any]:
     """Returns what is known of the training of a folder's model, or of a name's: see :func:`training_facts`."""
     from segearth.models.segearth import training_facts
 
-    if source in CARDS and not Path(source).is_dir():
+    if is_named(source):
         return {"trained_on": list(CARDS[source].trained_on)} if CARDS[source].trained_on else {}
     return training_facts(source)
 

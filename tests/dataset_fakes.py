@@ -62,7 +62,7 @@ def square(x: int, y: int, side: int) -> list[int]:
     return [x, y, x + side, y, x + side, y + side, x, y + side]
 
 
-def rrsisd(root: Path, size: tuple[int, int] = (8, 10)) -> Path:
+def rrsisd(root: Path, size: tuple[int, int] = (8, 10), with_val: bool = False) -> Path:
     """Image 7 with references 31 (two sentences) and 32, image 3 with 33; ids disagree with every position."""
     write_image(root / "images/rrsisd/JPEGImages/00007.png", 70, size)
     write_image(root / "images/rrsisd/JPEGImages/00003.png", 30, size)
@@ -84,6 +84,8 @@ def rrsisd(root: Path, size: tuple[int, int] = (8, 10)) -> Path:
         _ref(34, 3, 93, 0, ["a dam to test"], "test"),
         _ref(32, 7, 91, 1, ["the small ship"], "train"),
     ]
+    if with_val:
+        refs.append(_ref(35, 7, 91, 1, ["a ship to choose by"], "val"))
     (root / "rrsisd").mkdir(parents=True, exist_ok=True)
     (root / "rrsisd/instances.json").write_text(json.dumps(instances), encoding="utf-8")
     (root / "rrsisd/refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
