@@ -85,9 +85,8 @@ def predict(
     """Answers one question about one picture."""
     from segearth.inference.precision import set_precision
     from segearth.inference.predictor import Predictor
-    from segearth.inference.visualize import check_mask_path, check_picture_path, save_mask, save_picture
+    from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
-    from segearth.inference.visualize import overlay_doubt
     from segearth.utils.files import check_apart, read_image
     from segearth.utils.processes import own_device
 
@@ -102,7 +101,8 @@ def predict(
     result = predictor.predict(question, task=task, answer=answer, return_logits=doubt)
     save_mask(out, result.mask)
     if overlay is not None:
-        drawn = draw(picture, result.mask) if result.logits is None else overlay_doubt(picture, result.mask, result.logits)
+        logits = result.logits  # asked for only where doubt is to be drawn
+        drawn = draw(picture, result.mask) if logits is None else overlay_doubt(picture, result.mask, logits)
         save_picture(overlay, drawn)
     share = f"{100 * result.mask.mean():.1f} % of the picture" if result.present else "nothing of the kind"
     typer.echo(f"{out}: {share} (present {result.presence:.2f}, score {result.score:.2f})")
