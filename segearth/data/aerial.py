@@ -21,6 +21,7 @@ SPLITS = ("train", "val", "test")
 HELD_OUT = ("fit", "dev")  # the training split in two, by group: settings are chosen on dev, which fit has not seen
 DEV_SHARE = 0.2
 UNSEEN_SPLITS = ("dev", "val", "test")  # in held-out words nothing is trained, so train and fit have no such questions
+KEPT_SCENES = 512  # some 100 MB
 QUESTION_SETS = ("fixed", "dense", "unseen", "seen", "none")
 PACKAGED = Path(__file__).with_name("aerial_mini")
 
@@ -103,6 +104,7 @@ class AerialMini(SegmentationDataset):
             held_out = development_groups(self.records)
             kept = split == "dev"
             self.records = [r for r in self.records if ((r["source"], r["group"]) in held_out) == kept]
+        self._scenes: dict[int, Scene] = {}
         self._categories = {category["id"]: category for category in tree["categories"]}
         self._annotations: dict[int, list[dict[str, Any]]] = {record["id"]: [] for record in self.records}
         for annotation in tree["annotations"]:
@@ -154,11 +156,16 @@ class AerialMini(SegmentationDataset):
         return read_image(self._image_path(index))
 
     def scene(self, index: int) -> Scene:
-        """The annotation of image ``index``."""
-        record = self.records[index]
-        return Scene.from_coco(
-            record, self._annotations[record["id"]], self._categories, **self.sources[record["source"]]
-        )
+        """The annotation of image ``index``, which is kept: decoding it takes half of the time of a fresh view."""
+        if index not in self._scenes:
+            record = self.records[index]
+            scene = Scene.from_coco(
+                record, self._annotations[record["id"]], self._categories, **self.sources[record["source"]]
+            )
+            if len(self._scenes) == KEPT_SCENES:
+                self._scenes.pop(next(iter(self._scenes)))  # the one that was read first
+            self._scenes[index] = scene
+        return self._scenes[index]
 
 
 def _question_file(questions: str, split: str) -> str:

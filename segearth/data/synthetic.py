@@ -62,6 +62,7 @@ class SyntheticDataset(SegmentationDataset):
         self.table = load_table(table)
         self._builder = ExpressionBuilder(self.table, BuilderSettings(max_questions=max_questions))
         self._textures = _textures_of(textures) if textures else None
+        self._last: tuple[int, tuple[np.ndarray, Scene]] | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -87,7 +88,9 @@ class SyntheticDataset(SegmentationDataset):
         return self._drawn(index)[1]
 
     def _drawn(self, index: int) -> tuple[np.ndarray, Scene]:
-        return draw_scene(self._rng(index, 0), self.size, self._textures)
+        if self._last is None or self._last[0] != index:  # image and annotation are asked for one after the other
+            self._last = (index, draw_scene(self._rng(index, 0), self.size, self._textures))
+        return self._last[1]
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         if not 0 <= index < self.length:
