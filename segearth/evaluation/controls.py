@@ -11,8 +11,8 @@ Each control answers the same samples as the model and is scored by the same cod
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,8 +22,10 @@ from segearth.data.base import SegmentationDataset
 from segearth.errors import DatasetError
 from segearth.evaluation.protocols import BatchPredictor, EvaluationProtocol, ask, scored_questions
 from segearth.structures import Question, Sample
+from segearth.utils.processes import gather_objects, is_joined
 from segearth.utils.seeds import rng_for
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 Questions = Mapping[str, Question]  # by id
@@ -85,7 +87,14 @@ class MeanMask:
         )
 
     @classmethod
-    def fit(cls, dataset: SegmentationDataset, protocol: EvaluationProtocol, progress: bool = True) -> MeanMask:
+    def fit(
+        cls,
+        dataset: SegmentationDataset,
+        protocol: EvaluationProtocol,
+        progress: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> MeanMask:
         """Finds the best single mask of a training split in one pass.
 
         gIoU of the candidates is computed in the normalised frame, where a target is the covered share of each cell (to
@@ -95,16 +104,19 @@ class MeanMask:
             dataset: The training split.
             protocol: Decides which questions count.
             progress: Whether to show a progress bar.
+            rank: This process, which reads its share of the split.
+            world_size: Number of processes; all fit together and find the same mask.
 
         Raises:
             DatasetError: No training question has a mask.
         """
-        targets = [
-            _covered_shares(question.mask)
-            for sample in tqdm(dataset, "mean mask", total=len(dataset), disable=not progress)
-            for question in scored_questions(sample, protocol).values()
-            if question.mask is not None
-        ]
+
+        def covered(sample: Sample) -> list[np.ndarray]:
+            masks = [question.mask for question in scored_questions(sample, protocol).values()]
+            return [_covered_shares(mask) for mask in masks if mask is not None]
+
+        of_images = _of_each_image(dataset, len(dataset), covered, "mean mask" if progress else None, rank, world_size)
+        targets = [target for own in of_images for target in own]
         if not targets:
             raise DatasetError(f"{dataset.name}, split {dataset.split}: no question has a mask to take the mean of")
         return cls(*_best_cut(np.stack(targets)))
@@ -138,27 +150,42 @@ class ShuffledQuestions:
         self.asked = asked
 
     @classmethod
-    def draw(cls, samples: Iterable[Sample], protocol: EvaluationProtocol, seed: int = 0) -> ShuffledQuestions:
+    def draw(
+        cls,
+        dataset: SegmentationDataset,
+        protocol: EvaluationProtocol,
+        seed: int = 0,
+        limit: int | None = None,
+        progress: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> ShuffledQuestions:
         """Deals the scored questions of a split out anew; the same for any number of processes.
 
         Args:
-            samples: Every image that will be evaluated, on all processes together.
+            dataset: The split to evaluate.
             protocol: Decides which questions count.
             seed: Decides the deal.
+            limit: How many images of it are evaluated; ``None``: all.
+            progress: Whether to show a progress bar.
+            rank: This process, which reads its share of the images.
+            world_size: Number of processes; all draw together and get the whole deal.
 
         Raises:
             DatasetError: All questions belong to one image.
         """
-        ids: list[str] = []
-        images: list[str] = []
-        questions: list[Question] = []
-        for sample in samples:
-            for question_id, question in scored_questions(sample, protocol).items():
-                ids.append(question_id)
-                images.append(sample.image_id)
-                questions.append(Question(text=question.text, task=question.task))  # the mask is not kept in memory
-        order = derange(images, [question.text for question in questions], seed)
-        return cls({question_id: questions[i] for question_id, i in zip(ids, order, strict=True)})
+
+        def without_masks(sample: Sample) -> tuple[str, list[tuple[str, Question]]]:
+            scored = scored_questions(sample, protocol).items()
+            return sample.image_id, [(id_, Question(text=question.text, task=question.task)) for id_, question in scored]
+
+        count = len(dataset) if limit is None else min(limit, len(dataset))
+        label = "questions" if progress else None
+        of_images = _of_each_image(dataset, count, without_masks, label, rank, world_size)
+        images = [image for image, own in of_images for _ in own]
+        asked = [pair for _, own in of_images for pair in own]
+        order = derange(images, [question.text for _, question in asked], seed)
+        return cls({question_id: asked[i][1] for (question_id, _), i in zip(asked, order, strict=True)})
 
     def masks(
         self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
@@ -177,6 +204,8 @@ def build_controls(
     seed: int = 0,
     limit: int | None = None,
     progress: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> list[Control]:
     """Makes every control that the data allow; the log says which could not be made and why.
 
@@ -187,19 +216,38 @@ def build_controls(
         seed: Decides the shuffle.
         limit: How many images of ``dataset`` are evaluated; ``None``: all.
         progress: Whether to show progress bars.
+        rank: This process, which reads its share of both splits.
+        world_size: Number of processes; all build together and get the same controls.
     """
     controls: list[Control] = [ConstantMask(True), ConstantMask(False)]
     if train_dataset is None:
         logger.warning("control mean_mask left out: it needs the training split")
     else:
-        controls.append(MeanMask.fit(train_dataset, protocol, progress))
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    samples = (dataset[i] for i in tqdm(range(count), "questions", disable=not progress))
+        controls.append(MeanMask.fit(train_dataset, protocol, progress, rank, world_size))
     try:
-        controls.append(ShuffledQuestions.draw(samples, protocol, seed))
+        controls.append(ShuffledQuestions.draw(dataset, protocol, seed, limit, progress, rank, world_size))
     except DatasetError as error:
         logger.warning("control shuffled_questions left out: %s", error)
     return controls
+
+
+def _of_each_image(
+    dataset: SegmentationDataset,
+    count: int,
+    take: Callable[[Sample], T],
+    label: str | None,
+    rank: int,
+    world_size: int,
+) -> list[T]:
+    """Takes something of each of the first ``count`` images, in order.
+
+    Processes that have joined read a share each and get all of it; a process that has not reads all.
+    """
+    if not is_joined(world_size):
+        rank, world_size = 0, 1
+    own = [take(dataset[i]) for i in tqdm(range(rank, count, world_size), label, disable=label is None)]
+    parts = gather_objects(own, world_size)
+    return [parts[i % world_size][i // world_size] for i in range(count)]
 
 
 def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[int]:

@@ -225,7 +225,12 @@ def evaluate(
         raise ConfigError(f"eval.batch_size is {batch_size}; at least one image must go through at a time")
     rules = get_protocol(protocol)
     progress = progress and rank == 0
-    rows = build_controls(dataset, train_dataset, rules, seed=seed, limit=limit, progress=progress) if controls else []
+    rows: list[Control] = []
+    if controls:
+        rows = build_controls(
+            dataset, train_dataset, rules,
+            seed=seed, limit=limit, progress=progress, rank=rank, world_size=world_size,
+        )  # fmt: skip
     part = _Part.empty([control.name for control in rows], examples)
     count = len(dataset) if limit is None else min(limit, len(dataset))
     _score_all(predictor, dataset, range(rank, count, world_size), batch_size, rules, rows, part, progress)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(days=1)  # for the slowest process; if one dies, the launcher ends the others
+LONGEST_SAVE = timedelta(hours=1)  # while rank 0 writes a large model; NCCL alone would end the run after 10 minutes
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
@@ -102,7 +103,7 @@ def join_processes(training: bool = False) -> Process:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     elif training:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_SAVE)
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     else:
@@ -118,6 +119,13 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def is_joined(world_size: int) -> bool:
+    """Whether this process and ``world_size - 1`` others, at least one, have joined a process group of just them."""
+    import torch.distributed as dist
+
+    return world_size > 1 and _in_a_group() and dist.get_world_size() == world_size
+
+
 def gather_objects(own: T, world_size: int) -> list[T]:
     """Returns what every process gave, in the order of ranks.
 
@@ -128,7 +136,7 @@ def gather_objects(own: T, world_size: int) -> list[T]:
     """
     import torch.distributed as dist
 
-    if world_size == 1 or not _in_a_group() or dist.get_world_size() != world_size:  # or a group for something else
+    if not is_joined(world_size):
         return [own]
     parts: list[T] = [own] * world_size
     dist.all_gather_object(parts, own)

@@ -405,16 +405,20 @@ WORKER = """
 import json, sys
 import torch.distributed as dist
 from segearth.evaluation.evaluator import evaluate
-from evaluation_fakes import Patches, ShiftedPredictor
+from evaluation_fakes import Reading, ShiftedPredictor
 rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-result = evaluate(ShiftedPredictor(), Patches(5), controls=False, rank=rank, world_size=2, progress=False)
-open(f"{out}{rank}", "w").write(json.dumps([[r.id, r.iou] for r in result.records]))
+test, train = Reading(5), Reading(3, "train", seed=9)
+result = evaluate(ShiftedPredictor(), test, train_dataset=train, rank=rank, world_size=2, progress=False)
+masks = {name: [[r.id, r.iou] for r in records] for name, records in result.controls.items()}
+facts = [[[r.id, r.iou] for r in result.records], masks, result.control_rules, test.read, train.read]
+open(f"{out}{rank}", "w").write(json.dumps(facts))
 dist.destroy_process_group()
 """
 
 
-def test_two_processes_gather_every_sample_once(tmp_path):
+def test_two_processes_share_the_work_and_gather_every_sample_once(tmp_path):
+    """Of the split they score and of the one that the mean mask is fitted on, each reads its images alone."""
     here = Path(__file__).parent
     environment = {
         **os.environ,
@@ -426,9 +430,14 @@ def test_two_processes_gather_every_sample_once(tmp_path):
         subprocess.Popen([sys.executable, "-c", WORKER, str(rank), *arguments], env=environment) for rank in range(2)
     ]
     assert [worker.wait(timeout=60) for worker in workers] == [0, 0]
-    expected = [[r.id, r.iou] for r in run(ShiftedPredictor(), Patches(5)).records]
+    alone = run(ShiftedPredictor(), Patches(5), controls=True, train_dataset=Patches(3, "train", seed=9))
+    expected = [[r.id, r.iou] for r in alone.records]
+    controls = {name: [[r.id, r.iou] for r in records] for name, records in alone.controls.items()}
+    assert set(controls) == {"everything", "nothing", "mean_mask", "shuffled_questions"}
     for rank in range(2):
-        assert json.loads((tmp_path / f"out{rank}").read_text()) == expected
+        scored, masks, rules, read, read_for_mean = json.loads((tmp_path / f"out{rank}").read_text())
+        assert (scored, masks, rules) == (expected, controls, alone.control_rules)
+        assert set(read) == set(range(rank, 5, 2)) and read_for_mean == list(range(rank, 3, 2))
 
 
 @pytest.mark.parametrize(("asked", "used"), [("auto", "segearth_r1"), ("native", "native")])

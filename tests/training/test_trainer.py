@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from ranks import run_on_ranks
 from segearth.training.checkpoint import latest_checkpoint
 from segearth.training.trainer import Trainer
 from segearth.utils.torchvision_mend import mend_torchvision
+from segearth.zoo.lookup import build_described
 
 REPO = Path(__file__).parents[2]
 
@@ -149,8 +151,11 @@ def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:
     Trainer(experiment(tmp_path)).run()
     marker = tmp_path / "checkpoints" / "step-000006" / "complete.json"
     marker.write_text(json.dumps({"step": 3, "world_size": 2}))
-    with pytest.raises(CheckpointError, match="resume with NGPU=2"):
+    with pytest.raises(CheckpointError, match="resume with NGPU=2") as told:
         Trainer(experiment(tmp_path)).run()
+    (way_out,) = re.findall(r"model\.pretrained=(\S+)", str(told.value))
+    begun_anew = build_described({"pretrained": way_out}).state_dict()
+    assert all(torch.equal(begun_anew[name], value) for name, value in weights(tmp_path).items())
 
 
 def test_lora_is_merged_into_what_is_saved(tmp_path: Path) -> None:
