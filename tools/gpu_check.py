@@ -77,7 +77,7 @@ def find_missing(modules: Iterable[str], find: Callable[[str], object] = importl
 
 def plan(out: Path, device: str) -> list[Part]:
     """The parts in order of importance; on a CPU the smallest model stands for the published one."""
-    files = [f"tests/gpu/test_{name}.py" for name in ("kernel", "recorded", "model", "processes")]
+    files = [f"tests/gpu/test_{name}.py" for name in ("kernel", "recorded", "model", "one_process")]
     # No conftest.py above that folder: it imports packages that may be missing. -rP shows how near the results were.
     tests = ["-m", "pytest", *files, "--confcutdir=tests/gpu", "-p", "no:cacheprovider", "-vv", "-rP"]
     tests += ["--show-capture=stdout", "-m"]

@@ -40,6 +40,11 @@ def test_every_requirement_is_looked_for(check: Any) -> None:
     assert check.find_missing([*check.NEEDED, "no_such_module"]) == ["no_such_module"]
 
 
+def test_every_file_of_the_tests_runs_and_is_there(check: Any, tmp_path: Path) -> None:
+    named = {word for part in check.plan(tmp_path, "cpu") for word in part.command if word.startswith("tests/gpu/test_")}
+    assert named == {f"tests/gpu/{path.name}" for path in (REPO / "tests" / "gpu").glob("test_*.py")}
+
+
 def test_what_is_missing_is_said_at_once(
     check: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
