@@ -97,8 +97,9 @@ def predict(
     check_apart(image, out, *([overlay] if overlay else []))
     predictor = Predictor(set_precision(open_model(model or default_model()).to(own_device(device)), precision))
     predictor.set_image(picture)
-    task = "reasoning" if reasoning else "referring"
-    result = predictor.predict(question, task=task, answer=answer, return_logits=doubt)
+    result = predictor.predict(
+        question, task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt
+    )
     save_mask(out, result.mask)
     if overlay is not None:
         logits = result.logits  # asked for only where doubt is to be drawn

@@ -177,7 +177,7 @@ class ShuffledQuestions:
 
         def without_masks(sample: Sample) -> tuple[str, list[tuple[str, Question]]]:
             scored = scored_questions(sample, protocol).items()
-            return sample.image_id, [(id_, Question(text=question.text, task=question.task)) for id_, question in scored]
+            return sample.image_id, [(name, Question(text=asked.text, task=asked.task)) for name, asked in scored]
 
         count = len(dataset) if limit is None else min(limit, len(dataset))
         label = "questions" if progress else None

@@ -125,8 +125,8 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
     written_by = checkpoint_facts(path)["world_size"]
     if written_by != process.world_size:
         raise CheckpointError(
-            f"{path} was written by {written_by} processes, not {process.world_size}; resume with NGPU={written_by}, or "
-            f"start anew from its weights: train.output_dir=… a new folder, model.pretrained={path.parent.parent}"
+            f"{path} was written by {written_by} processes, not {process.world_size}; resume with NGPU={written_by}, "
+            f"or start anew from its weights: train.output_dir=… a new folder, model.pretrained={path.parent.parent}"
         )
     try:
         loaded, _ = engine.load_checkpoint(str(path.parent), tag=path.name)
