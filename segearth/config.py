@@ -163,6 +163,7 @@ class DataConfig:
     # Of annotated images: kind of question to share; empty, or null over a file that names some: the builder's own.
     mix: dict[str, float] | None = field(default_factory=dict)
     first_question_only: bool = False  # of a data set's own questions of an image: the published recipe uses no other
+    twins: float = 0.0  # share of questions about places, sides and sizes that are followed by their opposite
     train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller is faster
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     num_workers: int = 2

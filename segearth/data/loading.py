@@ -78,7 +78,7 @@ class TrainingView(Dataset[Example]):
         self.transform, self.config, self.seed = transform.at_size(size), config, seed
         self.square = self.transform.frame_size(size, size)
         self.frames = [self._frame(self.datasets[number], i) for number, i in self.places]
-        settings = BuilderSettings(config.questions_per_image, config.mix or DEFAULT_MIX)
+        settings = BuilderSettings(config.questions_per_image, config.mix or DEFAULT_MIX, config.twins)
         self.views = {
             number: SceneViews(dataset, self.square[0], config.augment, settings)
             for number, dataset in enumerate(datasets)

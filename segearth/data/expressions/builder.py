@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segearth.data.expressions.claims import Claim, Margins, Referents, Verifier
+from segearth.data.expressions.claims import Claim, Margins, Referents, Verifier, opposites
 from segearth.data.expressions.held_out import is_held_out
 from segearth.data.expressions.propose import PROPOSERS
 from segearth.data.expressions.table import Table, load_table
@@ -42,6 +42,8 @@ class BuilderSettings:
         max_questions: Most questions of one scene.
         mix: Kind to share of the questions; a kind left out is not asked. Kinds that a scene has nothing for leave
             their share to the others.
+        twins: How often a question about a place, a side or a size is followed by the one that says the opposite: the
+            same words but one, and another target in the same image.
         paraphrases: How often the same meaning may be asked of one scene in different words.
         margins: How clear a case must be.
         held_out: Whether to ask, too, for attributes together with places and sizes that the table's ``never_with``
@@ -50,6 +52,7 @@ class BuilderSettings:
 
     max_questions: int = 8
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
+    twins: float = 0.0
     paraphrases: int = 2
     margins: Margins = field(default_factory=Margins)
     held_out: bool = False
@@ -121,10 +124,26 @@ class ExpressionBuilder:
             if found is None or sum(e.kind == kind for e in out) >= self._most(kind):
                 del streams[kind]
                 continue
-            expression = self._worded(kind, *found, verifier, rng)
-            if expression.text not in {e.text for e in out}:
-                out.append(expression)
+            self._take(self._worded(kind, *found, verifier, rng), out)
+            if self.settings.twins and len(out) < most and rng.random() < self.settings.twins:
+                self._take_twin(kind, found[0], verifier, out, rng)
         return out
+
+    def _take_twin(
+        self, kind: str, claim: Claim, verifier: Verifier, out: list[Expression], rng: np.random.Generator
+    ) -> None:
+        """Asks the opposite of a claim too, where it holds as well and is about something else."""
+        twins = [twin for _, twin in opposites(claim) if not self._is_kept_back(twin)]
+        for number in rng.permutation(len(twins)):
+            referents = verifier.referents(twins[number])
+            if referents is not None and referents != verifier.referents(claim):
+                self._take(self._worded(kind, twins[number], referents, verifier, rng), out)
+                return
+
+    @staticmethod
+    def _take(expression: Expression, out: list[Expression]) -> None:
+        if expression.text not in {e.text for e in out}:
+            out.append(expression)
 
     def _of_what_is_not(
         self, verifier: Verifier, there: Sequence[Expression], most: int, rng: np.random.Generator
@@ -157,11 +176,14 @@ class ExpressionBuilder:
     def _most(self, kind: str) -> int:
         return max(1, round(MOST_OF_SHARE * self.settings.mix[kind] * self.settings.max_questions))
 
+    def _is_kept_back(self, claim: Claim) -> bool:
+        return not self.settings.held_out and is_held_out(claim, self.table)
+
     def _stream(self, kind: str, verifier: Verifier, rng: np.random.Generator) -> Iterator[tuple[Claim, Referents]]:
         for _ in range(self.settings.paraphrases):
             seen: set[Claim] = set()
             for claim in PROPOSERS[kind](verifier.scene, verifier.table, rng):
-                if is_held_out(claim, verifier.table) and not self.settings.held_out:
+                if self._is_kept_back(claim):
                     continue
                 referents = verifier.referents(claim) if claim not in seen else None
                 seen.add(claim)

@@ -6,8 +6,8 @@ object is dropped, so nothing is asked that two careful people could answer diff
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +20,7 @@ from segearth.data.scene import Box, Scene, SceneObject
 Truth = bool | None  # None: not clearly either
 
 SIDES = ("left", "right", "above", "below")
+OPPOSITES = {"left": "right", "right": "left", "above": "below", "below": "above", "upper": "lower", "lower": "upper"}
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,26 @@ class Claim:
         """Whether it takes all there is of its classes, wherever it lies and whatever it is like."""
         return not self.about_individuals and self.region is None and self.attribute is None
 
-
     @property
     def mentioned(self) -> frozenset[str]:
         """Every class that the claim names or implies, its anchor's included."""
         return frozenset(self.categories) | (self.anchor.mentioned if self.anchor is not None else frozenset())
+
+
+def opposites(claim: Claim) -> Iterator[tuple[str, Claim]]:
+    """The claims that say the opposite of one word of ``claim``; whether they hold is another question.
+
+    Yields:
+        What is exchanged (``"side"`` or ``"size"``) and the claim.
+    """
+    if claim.region is not None:
+        for word in ("left", "upper", "right", "lower"):
+            if word in claim.region.split():
+                yield "side", replace(claim, region=claim.region.replace(word, OPPOSITES[word]))
+    if claim.relation in OPPOSITES:
+        yield "side", replace(claim, relation=OPPOSITES[str(claim.relation)])
+    if claim.rank is not None:
+        yield from (("size", replace(claim, rank=rank)) for rank in ((-1, 2) if claim.rank == 1 else (1,)))
 
 
 class Referents(NamedTuple):

@@ -8,19 +8,17 @@ that does not listen answers both alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from segearth.data.expressions.builder import Expression
-from segearth.data.expressions.claims import Claim, Margins, Verifier
+from segearth.data.expressions.claims import Claim, Margins, Verifier, opposites
 from segearth.data.expressions.propose import PROPOSERS
 from segearth.data.expressions.table import Table
 from segearth.data.expressions.wording import answer_text, question_text
 from segearth.data.scene import Scene
 
 DENSE_KINDS = ("class", "position", "size", "neighbour", "count", "attribute")
-OPPOSITES = {"left": "right", "right": "left", "above": "below", "below": "above", "upper": "lower", "lower": "upper"}
 
 
 def every_expression(
@@ -66,14 +64,7 @@ def minimal_pairs(expressions: Sequence[Expression]) -> Iterator[tuple[str, int,
 
 
 def _twins(claim: Claim, others: Sequence[Claim]) -> Iterator[tuple[str, Claim]]:
-    """The claims that say the opposite of one word of ``claim``."""
-    if claim.region is not None:
-        for word in ("left", "upper", "right", "lower"):
-            if word in claim.region.split():
-                yield "side", replace(claim, region=claim.region.replace(word, OPPOSITES[word]))
-    if claim.relation in OPPOSITES:
-        yield "side", replace(claim, relation=OPPOSITES[str(claim.relation)])
-    if claim.rank is not None:
-        yield from (("size", replace(claim, rank=rank)) for rank in ((-1, 2) if claim.rank == 1 else (1,)))
+    """The claims that differ from ``claim`` in one word."""
+    yield from opposites(claim)
     if claim == Claim(claim.categories):
         yield from (("class", other) for other in others if other == Claim(other.categories) != claim)

@@ -9,7 +9,7 @@ from village import village
 
 from segearth.data.drawing import draw_scene
 from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings, ExpressionBuilder
-from segearth.data.expressions.claims import Claim, Margins
+from segearth.data.expressions.claims import Claim, Margins, Verifier, opposites
 from segearth.data.expressions.propose import PROPOSERS
 from segearth.data.expressions.table import load_table
 from segearth.data.expressions.wording import answer_text
@@ -70,6 +70,30 @@ def test_needs_are_unmet_as_often_as_classes_are_missing() -> None:
     assert min(there.values()) > 100
     shares = {task: missing[task] / (missing[task] + there[task]) for task in there}
     assert shares == {task: pytest.approx(0.3, abs=0.08) for task in ("referring", "reasoning")}
+
+
+def test_a_question_about_a_place_is_followed_by_its_opposite() -> None:
+    """The same words but one, and another target: what tells a model that listens from one that does not."""
+    mix = {"position": 0.5, "size": 0.3, "neighbour": 0.2}
+    plain, twinned = (
+        [asked(RICH, seed, mix=mix, twins=share) for seed in range(40)] for share in (0.0, 1.0)
+    )  # fmt: skip
+    verifier = Verifier(RICH, TABLE, Margins())
+    for found in twinned:
+        claims = [e.claim for e in found]
+        assert len(found) == len({e.text for e in found}) <= 8
+        assert all(e.referents == verifier.referents(e.claim) and e.referents is not None for e in found)
+        for e in found[:-1]:  # the last one's opposite may find no room
+            others = [verifier.referents(twin) for _, twin in opposites(e.claim)]
+            if any(other is not None and other != e.referents for other in others):
+                assert any(twin in claims for _, twin in opposites(e.claim)), e.text
+
+    def pairs(questions: list) -> int:
+        claims = [e.claim for e in questions]
+        return sum(twin in claims for claim in claims for _, twin in opposites(claim))
+
+    assert sum(map(pairs, twinned)) > 1.5 * sum(map(pairs, plain)) > 0
+    assert plain == [asked(RICH, seed, mix=mix) for seed in range(40)]
 
 
 def test_only_absences_are_asked_where_only_they_have_a_share() -> None:

@@ -1,0 +1,58 @@
+"""The weights that come with the package: what they are said to be, and that they answer as they did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import segearth
+from segearth.cli import app, default_model
+from segearth.config import load_experiment
+from segearth.data.registry import build_dataset
+from segearth.evaluation.run import evaluate_experiment
+from segearth.zoo.cards import CARDS, PACKAGED
+from segearth.zoo.lookup import weights_folder
+
+NAMES = [name for name, card in CARDS.items() if card.weights == PACKAGED]
+pytestmark = pytest.mark.skipif(not NAMES, reason="no model of the zoo has packaged weights yet")
+IMAGES = 12
+EXPECTED = {"segearth_tiny": (0.0, 0.0)}  # gIoU and T@0.1 on the first images of the test split
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_says_what_the_weights_are(name: str) -> None:
+    card, folder = CARDS[name], weights_folder(name)
+    assert card.sha256 and card.trained_on and card.command
+    assert (folder / "model.safetensors").stat().st_size < 25_000_000
+    facts = json.loads((folder / "training.json").read_text())
+    assert tuple(facts["trained_on"]) == card.trained_on
+    assert not any("test" in split for split in card.trained_on)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_score_what_they_did(name: str, tmp_path: Path) -> None:
+    experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.limit={IMAGES}", "eval.controls=false"])
+    evaluate_experiment(
+        experiment, segearth.load_model(name), name, "test", tmp_path, trained_on=CARDS[name].trained_on
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    found = report["metrics"]["giou"], report["metrics"]["t_found"]
+    assert found == pytest.approx(EXPECTED[name], abs=0.01)
+    assert "warning" not in report["notes"]
+
+
+def test_a_picture_is_answered_right_after_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing was trained, the packaged weights answer."""
+    from typer.testing import CliRunner
+
+    dataset = build_dataset("aerial_mini", None, "test")
+    picture = dataset._image_path(0)
+    monkeypatch.chdir(tmp_path)
+    assert default_model() == "segearth_tiny"
+    result = CliRunner().invoke(app, ["predict", str(picture), "the buildings", "--overlay", "o.png", "--doubt"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "mask.png").is_file() and (tmp_path / "o.png").is_file()
+    (tmp_path / "runs" / "aerial_mini").mkdir(parents=True)
+    assert default_model() == Path("runs/aerial_mini")
