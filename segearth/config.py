@@ -123,6 +123,7 @@ class ModelConfig:
     image_transform: ImageTransformConfig = field(default_factory=ImageTransformConfig)
     text: TextConfig = field(default_factory=TextConfig)
     coordinates: bool = False  # whether features say where in the image they are; the published model's do not
+    class_head: bool = False  # whether training may tie the features of each cell to the names of classes
     presence_threshold: float = 0.5
     score_curve: list[float] = field(default_factory=lambda: [1.0, 0.0])  # slope, offset: `segearth calibrate`
     presence_decides: bool = False  # what is judged present never gets an empty mask; published models judge nothing
@@ -177,6 +178,7 @@ class LossConfig:
     dice: float = 5.0
     presence: float = 1.0
     text: float = 1.0
+    classes: float = 0.0  # every known class at every cell, read off the mask features by its name (model.class_head)
     sampling: str = "points"  # points: drawn ones, as published; dense: every cell of the logits, for small maps
     absent_masks: bool = True  # also of what is absent, whose mask is empty; False leaves absence to presence alone
     small_targets: float = 0.0  # dense: the share of weight that targets covering less than this are given

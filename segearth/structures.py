@@ -117,6 +117,34 @@ class EncodedText:
 
 
 @dataclass
+class ClassMaps:
+    """Where whole classes are in the images of a batch, ``K`` pairs of an image and a class; tensors only.
+
+    Attributes:
+        input_ids: ``(K, T)`` token ids of each class's name, padded on the right.
+        real: ``(K, T)`` bool, ``False`` on padding.
+        image_index: ``(K,)`` long; the image of each pair.
+        masks: ``(K, H, W)`` float in [0, 1]: how much of each cell is of the class; all zero where it is known to be
+            absent.
+        known: ``(K, H, W)`` bool: where that is known; ``False`` everywhere in a pair that stands in for none.
+    """
+
+    input_ids: torch.Tensor
+    real: torch.Tensor
+    image_index: torch.Tensor
+    masks: torch.Tensor
+    known: torch.Tensor
+
+    def to(self, device: torch.device | str) -> ClassMaps:
+        """Returns a copy with every tensor on ``device``."""
+        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> ClassMaps:
+        """Returns a copy in memory that a GPU reads by itself; see :meth:`Batch.pin_memory`."""
+        return _with_tensors(self, lambda tensor: tensor.pin_memory())
+
+
+@dataclass
 class Batch:
     """What a training step needs: ``B`` images and the ``N`` questions asked of them.
 
@@ -133,6 +161,7 @@ class Batch:
         placeholder: No image has a question. One that stands in makes every module run, as on the processes whose
             batch has questions and which would wait for this one; its losses are zero.
         known: ``(N, H, W)`` bool: where each question's mask is known to be right; ``None``: everywhere.
+        classes: Maps of whole classes, for the loss that needs them; ``None`` where it is not asked for.
     """
 
     images: torch.Tensor
@@ -144,10 +173,12 @@ class Batch:
     question_ids: list[str]
     placeholder: bool = False
     known: torch.Tensor | None = None
+    classes: ClassMaps | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns a copy with every tensor on ``device`` but ``image_index``."""
-        host = replace(self, text=self.text.to(device))
+        classes = None if self.classes is None else self.classes.to(device)
+        host = replace(self, text=self.text.to(device), classes=classes)
         return _with_tensors(host, lambda tensor: tensor.to(device, non_blocking=True), but="image_index")
 
     def pin_memory(self) -> Batch:
@@ -155,7 +186,9 @@ class Batch:
 
         A data loader pins what has this method; a data class without one it would pass on as it is.
         """
-        return replace(_with_tensors(self, lambda tensor: tensor.pin_memory()), text=self.text.pin_memory())
+        classes = None if self.classes is None else self.classes.pin_memory()
+        pinned = _with_tensors(self, lambda tensor: tensor.pin_memory())
+        return replace(pinned, text=self.text.pin_memory(), classes=classes)
 
 
 @dataclass
@@ -258,11 +291,14 @@ class MaskOutput:
         mask_logits: ``(N, H/4, W/4)`` final logits.
         presence_logits: ``(N,)`` logit of "the asked-for thing is in the image".
         auxiliary: Logits before the first and after every but the last layer, each ``(N, H/4, W/4)``.
+        class_logits: ``(K, H/4, W/4)``, what mask features alone say of each of a batch's ``K`` class maps; ``None``
+            where there are none.
     """
 
     mask_logits: torch.Tensor
     presence_logits: torch.Tensor
     auxiliary: list[torch.Tensor] = field(default_factory=list)
+    class_logits: torch.Tensor | None = None
 
 
 @dataclass(slots=True)

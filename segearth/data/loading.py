@@ -6,7 +6,7 @@ Shapes: ``B`` images, ``N`` questions of all images together, ``h w`` the model'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -23,21 +23,25 @@ from segearth.data.scene import SceneDataset
 from segearth.data.transform import MULTIPLE, ImageTransform
 from segearth.data.views import SceneViews, jitter
 from segearth.errors import ConfigError, DatasetError
-from segearth.structures import Batch, Question
+from segearth.structures import Batch, ClassMaps, Question
 from segearth.text.encoding import PromptEncoder
 from segearth.utils.seeds import rng_for
+
+ABSENT_CLASSES = 4  # of a view's class maps: those that are there are fewer, and absence is soon learned
 
 
 @dataclass(slots=True)
 class Example:
     """One image in the model's frame with the questions drawn for it, which may be none.
 
-    Each mask says how much of a cell is target: boolean, or float in [0, 1], of shape ``(h, w)``.
+    Each mask says how much of a cell is target: boolean, or float in [0, 1], of shape ``(h, w)``. ``classes`` are whole
+    classes under a name, with such masks too, for the loss that needs them.
     """
 
     image: Tensor
     valid: np.ndarray | None
     questions: list[Question]
+    classes: list[Question] = field(default_factory=list)
 
 
 class TrainingView(Dataset[Example]):
@@ -54,7 +58,8 @@ class TrainingView(Dataset[Example]):
     """
 
     def __init__(
-        self, datasets: Sequence[SegmentationDataset], transform: ImageTransform, config: DataConfig, seed: int
+        self, datasets: Sequence[SegmentationDataset], transform: ImageTransform, config: DataConfig, seed: int,
+        with_classes: bool = False,
     ) -> None:
         """Joins data sets.
 
@@ -63,6 +68,7 @@ class TrainingView(Dataset[Example]):
             transform: The model's preprocessing.
             config: ``questions_per_image`` and ``augment`` are read.
             seed: Decides every draw.
+            with_classes: Also give the maps of whole classes, where annotations are known.
 
         Raises:
             DatasetError: There is not a single image.
@@ -80,7 +86,9 @@ class TrainingView(Dataset[Example]):
         self.frames = [self._frame(self.datasets[number], i) for number, i in self.places]
         settings = BuilderSettings(config.questions_per_image, config.mix or DEFAULT_MIX, config.twins)
         self.views = {
-            number: SceneViews(dataset, self.square[0], config.augment, settings)
+            number: SceneViews(
+                dataset, self.square[0], config.augment, settings, ABSENT_CLASSES if with_classes else None
+            )
             for number, dataset in enumerate(datasets)
             if isinstance(dataset, SceneDataset)
         }
@@ -94,8 +102,8 @@ class TrainingView(Dataset[Example]):
         rng = rng_for(self.seed, epoch, index)
         number, i = self.places[index]
         if number in self.views and self.augments_scenes:
-            image, questions = self.views[number].draw(i, rng)
-            return Example(self._tensor(image), None, questions)
+            drawn = self.views[number].draw(i, rng)
+            return Example(self._tensor(drawn.image), None, drawn.questions, drawn.classes)
         dataset = self.datasets[number]
         sample = dataset[i]
         questions = [q for q in sample.questions if q.mask is not None]
@@ -169,14 +177,15 @@ def group_by_frame(examples: Sequence[Example]) -> list[list[Example]]:
 class Collator:
     """Joins examples of one frame size to a batch."""
 
-    def __init__(self, prompt_encoder: PromptEncoder, with_answers: bool) -> None:
+    def __init__(self, prompt_encoder: PromptEncoder, with_answers: bool, with_classes: bool = False) -> None:
         """Takes what prompts need.
 
         Args:
             prompt_encoder: The model's.
             with_answers: Whether answers are supervised.
+            with_classes: Whether the maps of whole classes are.
         """
-        self.prompt_encoder, self.with_answers = prompt_encoder, with_answers
+        self.prompt_encoder, self.with_answers, self.with_classes = prompt_encoder, with_answers, with_classes
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Collates; the ``k``-th question of the batch belongs to ``image_index[k]``.
@@ -205,6 +214,23 @@ class Collator:
             question_ids=[q.id or q.text for q in questions],
             placeholder=placeholder,
             known=known,
+            classes=self._class_maps(examples) if self.with_classes else None,
+        )
+
+    def _class_maps(self, examples: Sequence[Example]) -> ClassMaps:
+        """Joins the class maps of all images; where there are none, one that does not count stands in for them."""
+        pairs = [(i, shown) for i, example in enumerate(examples) for shown in example.classes]
+        frame = tuple(examples[0].image.shape[1:])
+        if not pairs:
+            pairs = [(0, Question("nothing", np.zeros(frame, bool), valid=np.zeros(frame, bool)))]
+        everywhere = np.ones(frame, bool)
+        ids, real = self.prompt_encoder.encode_names([shown.text for _, shown in pairs])
+        return ClassMaps(
+            input_ids=ids,
+            real=real,
+            image_index=torch.tensor([i for i, _ in pairs]),
+            masks=torch.from_numpy(np.stack([np.asarray(shown.mask, np.float32) for _, shown in pairs])),
+            known=torch.from_numpy(np.stack([everywhere if s.valid is None else s.valid for _, s in pairs])),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,10 +41,27 @@ class View:
         return replace(found.question(self.scene), mask=raised(share if within is None else cut_to(share, within)))
 
 
+class Drawn(NamedTuple):
+    """A view as training sees it.
+
+    Attributes:
+        image: ``uint8`` RGB ``(size, size, 3)``.
+        questions: What is asked of it, possibly nothing.
+        classes: Whole classes under a name each, there or known to be absent; empty where they are not asked for.
+    """
+
+    image: np.ndarray
+    questions: list[Question]
+    classes: list[Question]
+
+
 class SceneViews:
     """Views of a data set's images; each depends on the generator it is drawn with alone."""
 
-    def __init__(self, dataset: SceneDataset, size: int, augment: AugmentConfig, settings: BuilderSettings) -> None:
+    def __init__(
+        self, dataset: SceneDataset, size: int, augment: AugmentConfig, settings: BuilderSettings,
+        absent_classes: int | None = None,
+    ) -> None:  # fmt: skip
         """Takes what there is to see.
 
         Args:
@@ -52,12 +70,13 @@ class SceneViews:
             size: Side of the square views in pixels.
             augment: How views differ from the images.
             settings: What is asked, and how much.
+            absent_classes: How many absent classes a view shows besides those that are there; ``None``: no class.
         """
-        self.dataset, self.size, self.augment = dataset, size, augment
+        self.dataset, self.size, self.augment, self.absent_classes = dataset, size, augment, absent_classes
         self.builder = ExpressionBuilder(dataset.table, settings)
 
-    def draw(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Question]]:
-        """Returns a view of an image, ``uint8`` RGB ``(size, size, 3)``, and questions about it, possibly none.
+    def draw(self, index: int, rng: np.random.Generator) -> Drawn:
+        """Returns a view of an image with questions about it.
 
         Args:
             index: Number of the image in the data set.
@@ -68,7 +87,11 @@ class SceneViews:
             drawn = self.builder.expressions(view.scene, rng)
             if drawn:
                 break
-        return jitter(view.image, self.augment, rng), [view.question(found) for found in drawn]
+        image, questions = jitter(view.image, self.augment, rng), [view.question(found) for found in drawn]
+        if self.absent_classes is None:
+            return Drawn(image, questions, [])
+        classes = self.builder.classes(view.scene, rng, self.absent_classes)
+        return Drawn(image, questions, [view.question(found) for found in classes])
 
     def _crop(self, index: int, largest: bool, rng: np.random.Generator) -> View:
         scene = self.dataset.scene(index)

@@ -16,7 +16,7 @@ from segearth.config import LossConfig
 from segearth.errors import ConfigError
 from segearth.layers.point_sampling import sample_points, uncertain_points
 from segearth.losses.dense import dense_losses, shrink_masks
-from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
+from segearth.structures import Batch, ClassMaps, EncodedText, MaskOutput, QueryEmbeddings
 
 if TYPE_CHECKING:
     from segearth.models.language_model import LanguageModel
@@ -32,6 +32,7 @@ class Losses:
         dice: Dice loss, likewise.
         presence: Binary cross-entropy of "is it there".
         text: Cross-entropy of the answer's tokens; zero where no question has an answer.
+        classes: Binary cross-entropy of every known class at every cell; zero where no map is given.
     """
 
     total: Tensor
@@ -39,6 +40,7 @@ class Losses:
     dice: Tensor
     presence: Tensor
     text: Tensor
+    classes: Tensor
 
 
 class Criterion:
@@ -71,10 +73,13 @@ class Criterion:
         text = bce.new_zeros(())
         if config.text and queries.hidden_states is not None:
             text = text_loss(queries.hidden_states, batch.text, language_model)
+        classes = bce.new_zeros(())
+        if output.class_logits is not None and batch.classes is not None:
+            classes = class_loss(output.class_logits, batch.classes, config.small_targets)
         if batch.placeholder:  # zeros with the graph of any other batch, so that processes stay in step
             bce, dice, presence, text = (loss * 0.0 for loss in (bce, dice, presence, text))
         total = config.bce * bce + config.dice * dice + config.presence * presence + config.text * text
-        return Losses(total, bce, dice, presence, text)
+        return Losses(total + config.classes * classes, bce, dice, presence, text, classes)
 
     def mask_losses(self, predictions: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """BCE and Dice, averaged over the questions that count and summed over predictions.
@@ -107,6 +112,20 @@ class Criterion:
             weight = (sample_points(known, where) > 0.5).float().view(count, depth, -1)
         share = counted.float() / counted.float().sum().clamp_min(1)
         return (share @ point_bce(sampled, target, weight)).sum(), (share @ point_dice(sampled, target, weight)).sum()
+
+
+def class_loss(logits: Tensor, classes: ClassMaps, small_targets: float) -> Tensor:
+    """Mean binary cross-entropy of class maps over their known cells; zero, with its graph, where none is known.
+
+    Args:
+        logits: ``(K, h, w)``.
+        classes: What is true of them.
+        small_targets: See :func:`segearth.losses.dense.small_target_weight`.
+    """
+    size = (logits.shape[1], logits.shape[2])
+    known = (shrink_masks(classes.known.float(), size) > 0.999).float()
+    counted = known.flatten(1).any(1)
+    return dense_losses(logits[:, None], shrink_masks(classes.masks, size), known, counted, small_targets)[0]
 
 
 def known_cells(batch: Batch) -> Tensor | None:

@@ -8,6 +8,7 @@ from torch import nn
 from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
 from segearth.errors import ConfigError, UnknownNameError
 from segearth.layers.position import CoordinateEmbedding
+from segearth.models.class_head import ClassHead
 from segearth.models.description_projector import DescriptionProjector
 from segearth.models.language_model import build_language_model
 from segearth.models.mask_decoder import MaskDecoder
@@ -53,6 +54,7 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
         prompt_encoder=prompt_encoder,
         config=config,
         coordinates=build_coordinates(res5_channels, pixel.dim) if config.coordinates else None,
+        class_head=ClassHead(language_model.dim, pixel.dim) if config.class_head else None,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
     from segearth.config import ModelConfig
+    from segearth.models.class_head import ClassHead
     from segearth.models.description_projector import DescriptionProjector
     from segearth.models.language_model import LanguageModel
     from segearth.models.mask_decoder import MaskDecoder
@@ -72,6 +73,7 @@ class SegEarth(Freezable, ModelHubMixin):
         prompt_encoder: PromptEncoder,
         config: ModelConfig,
         coordinates: nn.ModuleDict | None = None,
+        class_head: ClassHead | None = None,
     ) -> None:
         """Composes finished parts; :func:`segearth.models.build.build_model` makes them from ``config``."""
         super().__init__()
@@ -83,6 +85,7 @@ class SegEarth(Freezable, ModelHubMixin):
         self.mask_decoder = mask_decoder
         self.prompt_encoder = prompt_encoder
         self.coordinates = coordinates
+        self.class_head = class_head
         self.config = config
         self.random_parts = {name for name, part in self.named_children() if not getattr(part, "pretrained", False)}
 
@@ -160,7 +163,11 @@ class SegEarth(Freezable, ModelHubMixin):
         """Runs the three verbs on a batch: each image is seen once, however many questions it has."""
         features = self.encode_image(batch.images)
         queries = self.encode_text(features, batch.text, batch.image_index)
-        return self.decode_masks(features, queries), queries
+        output = self.decode_masks(features, queries)
+        if self.class_head is not None and batch.classes is not None:
+            names = self.language_model.embed(batch.classes.input_ids)
+            output.class_logits = self.class_head(names, batch.classes, features.decoder.mask_features)
+        return output, queries
 
     @torch.no_grad()
     def generate_answers(

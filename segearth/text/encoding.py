@@ -97,6 +97,13 @@ class PromptEncoder:
             _append(row, [self.tokenizer.eos_token_id], label=True)
         return row
 
+    def encode_names(self, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encodes names that stand in no sentence: ``(K, T)`` ids, padded on the right, and which of them are real."""
+        rows = [self._words(name) for name in names]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [int(self.tokenizer.pad_token_id)] * (longest - len(row)) for row in rows])
+        return ids, torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
+
     def _stack(self, questions: Sequence[Question], rows: list[dict[str, list[Any]]]) -> EncodedText:
         lengths = [len(row["ids"]) for row in rows]
 

@@ -24,6 +24,7 @@ LOSSES: dict[str, tuple[str, Colour]] = {
     "dice": ("Dice", (213, 94, 0)),
     "presence": ("presence", (0, 158, 115)),
     "text": ("text", (204, 121, 167)),
+    "classes": ("classes", (86, 180, 233)),
 }
 SCORES: dict[str, tuple[str, Colour]] = {
     "val_giou": ("gIoU", INK),

@@ -44,10 +44,11 @@ class Journal:
             return
         self.metrics.write(step=step, **facts)
         self._show("train", step, facts)
+        parts = [f"{name} {facts[name]:.3f}" for name in LOSS_NAMES if name not in ("total", "classes")]
+        parts += [f"classes {facts['classes']:.3f}"] if facts["classes"] else []  # where there are such maps
         logger.info(
-            "step %d/%d  loss %.3f (bce %.3f dice %.3f presence %.3f text %.3f)  %.1f images/s  "
-            "data wait %.1f %%  left %s",
-            step + 1, self.train.max_steps, *(facts[name] for name in LOSS_NAMES), facts["images_per_second"],
+            "step %d/%d  loss %.3f (%s)  %.1f images/s  data wait %.1f %%  left %s",
+            step + 1, self.train.max_steps, facts["total"], " ".join(parts), facts["images_per_second"],
             100 * facts["data_wait"], self.eta.left(step + 1),
         )  # fmt: skip
 

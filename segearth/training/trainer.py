@@ -78,8 +78,11 @@ class Trainer:
         self.validation = Validation(config, self.process, in_step=zero_stage(self.settings) == 3)
         transform = ImageTransform(self.model.config.image_transform)
         datasets = [build_dataset(d.name, d.root, d.split, **d.options) for d in config.data.train]
-        self.view = TrainingView(datasets, transform, config.data, train.seed)
-        self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0)
+        with_classes = config.loss.classes > 0
+        if with_classes and self.model.class_head is None:
+            raise ConfigError("loss.classes needs the head that reads classes; set model.class_head to true")
+        self.view = TrainingView(datasets, transform, config.data, train.seed, with_classes)
+        self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0, with_classes)
         frozen = frozen_weights(self.model, keep=self.process.is_main) if self.bf16 else None
         self.engine = self._build_engine()
         self.masters = MasterWeights(self.engine, frozen)

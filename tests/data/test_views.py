@@ -145,5 +145,5 @@ def test_an_image_nothing_can_be_asked_about_is_seen_all_the_same():
             return Scene(80, 100, [])
 
     source = SceneViews(Bare(), SIZE, AugmentConfig(), BuilderSettings())
-    image, questions = source.draw(0, np.random.default_rng(0))
+    image, questions, _ = source.draw(0, np.random.default_rng(0))
     assert image.shape == (SIZE, SIZE, 3) and questions == []

@@ -113,6 +113,27 @@ class ExpressionBuilder:
             wanted = min(most - len(found), int(fair + rng.random())) if found else min(most, 1)
         return found + self._of_what_is_not(verifier, found, wanted, rng)
 
+    def classes(self, scene: Scene, rng: np.random.Generator, most_absent: int) -> list[Expression]:
+        """Returns every class that is there, and some that are known not to be, each under one of its names.
+
+        Args:
+            scene: What is annotated.
+            rng: Decides the names, and which absent classes.
+            most_absent: Most of these.
+        """
+        verifier = Verifier(scene, self.table, self.settings.margins)
+        missing = sorted((scene.vocabulary | scene.known_absent) - scene.by_category.keys())
+        claims = [Claim((name,)) for name in scene.by_category]
+        claims += [Claim((missing[k],), absent=True) for k in rng.permutation(len(missing))[:most_absent]]
+        found = []
+        for claim in claims:
+            referents = verifier.referents(claim)
+            if referents is not None:
+                names = self.table.words(claim.categories[0]).names
+                plural = names[int(rng.integers(len(names)))][1]
+                found.append(Expression(plural, ABSENT if claim.absent else "class", "", claim, referents))
+        return found
+
     def _of_what_is_there(self, verifier: Verifier, most: int, rng: np.random.Generator) -> list[Expression]:
         shares = {kind: share for kind, share in self.settings.mix.items() if share > 0 and kind != ABSENT}
         streams = {kind: self._stream(kind, verifier, rng) for kind in shares}
