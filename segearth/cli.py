@@ -83,6 +83,7 @@ def predict(
     precision: PrecisionOption = "fp32",
 ) -> None:
     """Answers one question about one picture."""
+    from segearth.errors import ConfigError
     from segearth.inference.precision import set_precision
     from segearth.inference.predictor import Predictor
     from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
@@ -90,6 +91,8 @@ def predict(
     from segearth.utils.files import check_apart, read_image
     from segearth.utils.processes import own_device
 
+    if doubt and overlay is None:
+        raise ConfigError("--doubt changes the overlay; name a file for it with --overlay")
     picture = read_image(image)
     check_mask_path(out)
     if overlay is not None:
@@ -431,10 +434,11 @@ def open_model(source: str | Path) -> Any:
 
 def default_model() -> str | Path:
     """The run that `bash train.sh` leaves, or, where there is none, the model whose weights come with the package."""
+    from segearth.models.segearth import CONFIG_FILE, local_folder
     from segearth.zoo.lookup import get_card
 
-    trained = DEFAULT_RUN.is_dir() or get_card(DEFAULT_NAME).weights is None
-    return DEFAULT_RUN if trained else DEFAULT_NAME
+    trained = DEFAULT_RUN.is_dir() and (local_folder(DEFAULT_RUN) / CONFIG_FILE).is_file()
+    return DEFAULT_RUN if trained or get_card(DEFAULT_NAME).weights is None else DEFAULT_NAME
 
 
 def experiment_path(name: str) -> Path:

@@ -23,6 +23,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from segearth.errors import ConfigError
 from segearth.evaluation.compare import compare_records, read_records
 from segearth.utils.files import write_text
 
@@ -52,7 +53,9 @@ def main() -> None:
     rows = list(plan["rows"].items())
     chosen = [int(n) for n in options.rows.split(",") if n] or list(range(len(rows)))
     seeds = [int(n) for n in options.seeds.split(",")]
-    runs = {name: [options.out / f"{_slug(name)}-{seed}" for seed in seeds] for name, _ in (rows[n] for n in chosen)}
+    runs = {name: [options.out / f"{_slug(name)}-{seed}" for seed in seeds] for name, _ in rows}
+    if len({folders[0] for folders in runs.values()}) < len(runs):
+        parser.error("two rows have names that make one folder; change one")
     if not options.table:
         for place, seed in enumerate(seeds):  # all rows with one seed first: an unfinished table still compares
             for name, changes in (rows[n] for n in chosen):
@@ -117,6 +120,7 @@ def _run(experiment: Path, folder: Path, changes: Sequence[str], threads: int) -
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
+    _check_same(folder, changes)
     settings = [str(experiment), *TRAINED, f"train.output_dir={folder}", *changes]
     steps = [] if _is_done(folder) else [["train.py", *settings]]  # a run that was cut off goes on
     for name, questions in SCORED.items():
@@ -124,6 +128,15 @@ def _run(experiment: Path, folder: Path, changes: Sequence[str], threads: int) -
             steps.append(["evaluate.py", *settings, questions, "eval.controls=false", "--out", str(folder / name)])
     for tool, *arguments in steps:
         subprocess.run([sys.executable, ROOT / "tools" / tool, *arguments], check=True, env=environment, cwd=ROOT)
+
+
+def _check_same(folder: Path, changes: Sequence[str]) -> None:
+    """Keeps a run of other overrides, such as fewer steps, from being taken for this one."""
+    path = folder / "changes.json"
+    if not path.is_file():
+        write_text(path, json.dumps(list(changes)) + "\n")
+    elif json.loads(path.read_text(encoding="utf-8")) != list(changes):
+        raise ConfigError(f"{folder} holds a run with other overrides ({path}); give --out another folder")
 
 
 def _slug(name: str) -> str:

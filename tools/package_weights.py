@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import TRAINING_FILE, WEIGHTS_FILE, SegEarth, training_facts
-from segearth.utils.files import sha256_of, write_text
+from segearth.models.segearth import TRAINING_FILE, UNKNOWN_SPLITS, WEIGHTS_FILE, SegEarth, training_facts
+from segearth.utils.files import atomic_folder, sha256_of, write_text
 from segearth.zoo.lookup import PACKAGED_WEIGHTS, get_card
 
 MOST_BYTES = 25_000_000  # more would make the package slow to fetch for those who never use the weights
@@ -43,21 +42,23 @@ def package(run: str | Path, folder: Path) -> Path:
             would be larger than a package should be.
     """
     facts = training_facts(run)
-    if not facts.get("trained_on"):
+    if not facts.get("trained_on") or UNKNOWN_SPLITS in facts["trained_on"]:
         raise CheckpointError(f"{run} does not say which splits it was trained on; train it with this version")
     model = SegEarth.from_pretrained(str(run))
     state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"{name} does not fit into fp16; package it in fp32")
-    with tempfile.TemporaryDirectory() as made:
-        model.save_folder(Path(made), state)
-        size = (Path(made) / WEIGHTS_FILE).stat().st_size
+    made = folder.with_name(f".{folder.name}")
+    shutil.rmtree(made, ignore_errors=True)
+    with atomic_folder(made) as temporary:
+        model.save_folder(temporary, state)
+        size = (temporary / WEIGHTS_FILE).stat().st_size
         if size > MOST_BYTES:
             raise CheckpointError(f"the weights take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
-        write_text(Path(made) / TRAINING_FILE, json.dumps(facts, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(made, folder)
+        write_text(temporary / TRAINING_FILE, json.dumps(facts, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)  # the old ones go when the new ones are whole
+    made.rename(folder)
     return folder / WEIGHTS_FILE
 
 

@@ -150,7 +150,8 @@ def gallery(model: str, records: Sequence[SampleRecord]) -> Any:
 def _scored(model: str, questions: str, folder: Path) -> dict[str, Any]:
     if not (folder / "report.json").is_file():
         override = f"data.test=[{{name: aerial_mini, split: test, options: {{questions: {questions}}}}}]"
-        experiment = load_experiment(ROOT / "configs/experiment/aerial_mini.yaml", [override])
+        controls = f"eval.controls={str(questions == 'fixed').lower()}"  # minutes, and told once
+        experiment = load_experiment(ROOT / "configs/experiment/aerial_mini.yaml", [override, controls])
         seen = facts_of(model).get("trained_on", ())
         evaluate_experiment(experiment, open_model(model), model, "test", folder, trained_on=seen)
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from segearth.structures import Question, Sample
 from segearth.utils.files import read_image
 
 SPLITS = ("train", "val", "test")
-HELD_OUT = ("fit", "dev")  # the training split in two, by group: settings are chosen on dev, which fit has not seen
+PARTS_OF_TRAIN = ("fit", "dev")  # in two by group: settings are chosen on dev, which fit has not seen
 DEV_SHARE = 0.2
 UNSEEN_SPLITS = ("dev", "val", "test")  # in held-out words nothing is trained, so train and fit have no such questions
 KEPT_SCENES = 512  # some 100 MB
@@ -64,8 +64,8 @@ class AerialMini(SegmentationDataset):
   images/SOURCE/NAME.jpg
 """
 
-    splits: ClassVar[tuple[str, ...]] = (*SPLITS, *HELD_OUT)
-    parts: ClassVar[dict[str, tuple[str, ...]]] = {"train": HELD_OUT}
+    splits: ClassVar[tuple[str, ...]] = (*SPLITS, *PARTS_OF_TRAIN)
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"train": PARTS_OF_TRAIN}
 
     def __init__(
         self,
@@ -98,9 +98,9 @@ class AerialMini(SegmentationDataset):
         self.table = load_table(table)
         tree = read_json(self.require(LAYOUT.annotations))
         self.sources: dict[str, dict[str, list[str]]] = tree["sources"]
-        stored = "train" if split in HELD_OUT else split
+        stored = "train" if split in PARTS_OF_TRAIN else split
         self.records: list[dict[str, Any]] = [record for record in tree["images"] if record["split"] == stored]
-        if split in HELD_OUT:
+        if split in PARTS_OF_TRAIN:
             held_out = development_groups(self.records)
             kept = split == "dev"
             self.records = [r for r in self.records if ((r["source"], r["group"]) in held_out) == kept]
@@ -162,6 +162,8 @@ class AerialMini(SegmentationDataset):
             scene = Scene.from_coco(
                 record, self._annotations[record["id"]], self._categories, **self.sources[record["source"]]
             )
+            for item in scene.objects:
+                item.mask.flags.writeable = False  # all who ask get the same one
             if len(self._scenes) == KEPT_SCENES:
                 self._scenes.pop(next(iter(self._scenes)))  # the one that was read first
             self._scenes[index] = scene
@@ -175,7 +177,7 @@ def _question_file(questions: str, split: str) -> str:
             raise DatasetError(f"aerial_mini {split} has no {questions} questions; take one of the splits {known}")
         return LAYOUT.unseen.format(split=split)
     layout = LAYOUT.questions if questions == "fixed" else LAYOUT.dense
-    return layout.format(split="train" if split in HELD_OUT else split)
+    return layout.format(split="train" if split in PARTS_OF_TRAIN else split)
 
 
 def development_groups(records: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 JPEG_QUALITY = 85
 EDGE_TOLERANCE = 3  # pixels; an outline this close to a chip's edge goes on in the next chip
 PAINT_MARGIN = 5  # pixels around a building that is painted over, for its eaves and drawing errors
-HELD_OUT = {"train": 0, "val": 1, "test": 2}
+SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class _Entry:
 
     @property
     def rank(self) -> int:
-        return HELD_OUT[self.record["split"]]
+        return SPLIT_ORDER[self.record["split"]]
 
 
 def build(sources: str | Path, out: str | Path, seed: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from dataclasses import replace
@@ -97,11 +98,13 @@ def split_configs(data: DataConfig, split: str) -> list[DatasetConfig]:
 def split_label(config: DatasetConfig) -> str:
     """Names a split for people and for the record beside weights, such as ``"aerial_mini train"``.
 
-    Data in a common format are told apart by the last name of their folder: a whole path may tell strangers how the
-    folders of a machine are called.
+    Data in a common format are told apart by the name of their folder and a few digits of a hash of its path; the path
+    itself may tell strangers how the folders of a machine are called.
     """
-    folder = f" ({Path(config.root).name})" if config.root and dataset_class(config.name).is_format else ""
-    return f"{config.name}{folder} {config.split}"
+    if not config.root or not dataset_class(config.name).is_format:
+        return f"{config.name} {config.split}"
+    path = Path(config.root).expanduser().resolve()
+    return f"{config.name} ({path.name} {hashlib.sha256(str(path).encode()).hexdigest()[:6]}) {config.split}"
 
 
 def share_images(one: str, other: str) -> bool:

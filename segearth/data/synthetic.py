@@ -68,7 +68,7 @@ class SyntheticDataset(SegmentationDataset):
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        image, scene = self._drawn(index)
+        image, scene = self.image(index), self.scene(index)
         questions = self._builder.build(scene, self._rng(index, 1))
         for number, question in enumerate(questions):
             question.id = f"{index}-{number}"
@@ -81,7 +81,7 @@ class SyntheticDataset(SegmentationDataset):
 
     def image(self, index: int) -> np.ndarray:
         """Image ``index`` as ``uint8`` RGB of shape ``(size, size, 3)``."""
-        return self._drawn(index)[0]
+        return self._drawn(index)[0].copy()  # whoever paints on it shall not change the next one's
 
     def scene(self, index: int) -> Scene:
         """The annotation of image ``index``."""

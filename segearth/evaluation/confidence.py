@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from segearth.data.base import SegmentationDataset
     from segearth.models.segearth import SegEarth
 
-THRESHOLDS = np.arange(1, 100) / 100  # of presence; the finest steps that a few hundred questions can tell apart
+# Of presence: in steps that a few hundred questions can tell apart; 0 is right for a model that knows no absence.
+THRESHOLDS = np.arange(100) / 100
 LEAST_ANSWERS = 20  # from which a curve is fitted
 START, RIDGE = np.array([1.0, 0.0]), 1e-3  # the curve that leaves a score as it is, and how little it is preferred
 
@@ -31,7 +32,7 @@ class Calibration:
         presence_threshold: From which presence on a question is answered with a mask.
         score_curve: Slope and offset, see :func:`segearth.inference.predictor.score_of`.
         giou: gIoU before and after.
-        score_error: Calibration error of the score before and after.
+        score_error: Calibration error of the score before and after, of the answers that the threshold lets through.
     """
 
     presence_threshold: float
@@ -52,7 +53,7 @@ def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1
         progress: Whether to show a bar.
 
     Raises:
-        DatasetError: Fewer than 20 answers of things that are there.
+        DatasetError: Fewer than 20 answers that are not empty.
     """
     config = model.config
     before = config.presence_threshold, config.score_curve
@@ -66,16 +67,16 @@ def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1
     threshold = best_presence_threshold(records)
     shown = [r for r in records if not r.predicted_empty and (r.presence or 0.0) >= threshold]
     if len(shown) < LEAST_ANSWERS:
-        raise DatasetError(f"only {len(shown)} answers to fit a curve to; {LEAST_ANSWERS} are needed")
+        raise DatasetError(f"only {len(shown)} answers to fit a curve to; take more images, {LEAST_ANSWERS} are needed")
     raw, reached = [r.score or 0.0 for r in shown], [r.iou for r in shown]
     slope, offset = fit_curve(raw, reached)
     config.presence_threshold, config.score_curve = threshold, [slope, offset]
-    curved = [score_of(score, slope, offset) for score in raw]
+    earlier, curved = ([score_of(score, *curve) for score in raw] for curve in (before[1], (slope, offset)))
     return Calibration(
         threshold,
         (slope, offset),
         (giou_at(records, before[0]), giou_at(records, threshold)),
-        (calibration_error(raw, reached), calibration_error(curved, reached)),
+        (calibration_error(earlier, reached), calibration_error(curved, reached)),
     )
 
 
@@ -85,7 +86,7 @@ def giou_at(records: Sequence[SampleRecord], threshold: float) -> float:
 
 
 def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
-    """Returns the threshold in 0.01 … 0.99 with the highest gIoU; of equal ones that nearest to a half."""
+    """Returns the threshold in 0, 0.01 … 0.99 with the highest gIoU; of equal ones that nearest to a half."""
     scores = [giou_at(records, threshold) for threshold in THRESHOLDS]
     best = max(scores)
     return float(min((t for t, s in zip(THRESHOLDS, scores, strict=True) if s == best), key=lambda t: abs(t - 0.5)))

@@ -16,7 +16,16 @@ from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.confidence import calibrate
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
-from segearth.models.segearth import BEST, CONFIG_FILE, LAST, SegEarth, local_folder, save_settings, training_facts
+from segearth.models.segearth import (
+    BEST,
+    CONFIG_FILE,
+    LAST,
+    UNKNOWN_SPLITS,
+    SegEarth,
+    local_folder,
+    save_settings,
+    training_facts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +111,8 @@ def evaluate_experiment(
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
     facts = training_facts(model_name)
     notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, facts)}
-    seen = trained_on or facts.get("trained_on", [split_label(config) for config in experiment.data.train])
-    if any(share_images(split_label(chosen[0]), label) for label in seen):
-        notes["warning"] = "these images were trained on: the scores say nothing about new ones"
-        logger.warning("%s: %s", split_label(chosen[0]), notes["warning"])
+    if warning := _seen_before(chosen[0], trained_on or facts.get("trained_on"), experiment):
+        notes["warning"] = warning
     options = experiment.eval
     train = experiment.data.train[0] if options.controls and experiment.data.train else None
     images_at_a_time = usual_batch_size(device, model.config.image_transform.size)
@@ -152,6 +159,7 @@ def calibrate_experiment(experiment: ExperimentConfig, source: str | Path, split
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; calibrate on one")
     folder = local_folder(Path(source))
+    _seen_before(chosen[0], training_facts(folder).get("trained_on"), experiment)
     model = SegEarth.from_pretrained(folder).to(device)
     size = usual_batch_size(device, model.config.image_transform.size)
     found = calibrate(model, _open(chosen[0]), size)
@@ -176,6 +184,26 @@ def usual_batch_size(device: str, side: int) -> int:
         side: Longer side of the model's frame in pixels.
     """
     return 4 if device != "cpu" else max(1, min(4, 1024**2 // side**2))
+
+
+def _seen_before(scored: DatasetConfig, seen: Sequence[str] | None, experiment: ExperimentConfig) -> str | None:
+    """Returns a warning, and logs it, where a model may have been trained on the images that it is scored on.
+
+    Args:
+        scored: The split.
+        seen: What the model is known to have seen; ``None``: the experiment is taken to have trained it.
+        experiment: Whose ``data.train`` is then read.
+    """
+    split = split_label(scored)
+    known = [split_label(config) for config in experiment.data.train] if seen is None else list(seen)
+    if any(share_images(split, label) for label in known):
+        warning = "these images were trained on: the scores say nothing about new ones"
+    elif UNKNOWN_SPLITS in known:
+        warning = "training began from weights that do not tell what they had seen; it may have been these images"
+    else:
+        return None
+    logger.warning("%s: %s", split, warning)
+    return warning
 
 
 def _which_weights(model_name: str, facts: Mapping[str, Any]) -> dict[str, str]:

@@ -104,14 +104,16 @@ def overlay_doubt(image: np.ndarray, mask: np.ndarray, logits: np.ndarray) -> np
     if logits.shape != mask.shape:
         raise ValueError(f"mask has shape {mask.shape}, logits {logits.shape}; they must be equal")
     outside = logits[~mask]
-    cut = float(outside.max()) if mask.any() and outside.size else 0.0  # a mask is not always cut at 0
+    cut = 0.0  # where the mask was cut, which is below 0 where nothing lay above it
+    if mask.any():
+        cut = float(outside.max()) if outside.size else min(0.0, float(logits.min()))
     inside = 1 / (1 + np.exp(-np.clip(logits - cut, -30, 30)))  # how likely a pixel belongs to the mask
     sure = overlay(image, mask, alpha=STRONG).astype(np.float32)
     faint = overlay(image, mask, alpha=FAINT).astype(np.float32)
     certainty = np.abs(2 * inside - 1)[..., None]
     painted = np.where(mask[..., None], faint + (sure - faint) * certainty, image)
     missed = (~mask & (inside > MAYBE))[..., None]
-    share = (1 - certainty) * STRONG
+    share = np.minimum(2 * inside, 1)[..., None] * STRONG
     painted = np.where(missed, image + (np.asarray(DOUBT_COLOUR, np.float32) - image) * share, painted)
     return painted.round().astype(np.uint8)
 

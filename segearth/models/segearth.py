@@ -49,6 +49,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 BESIDE = "."  # in a saved config: the tokenizer in the config's own folder
 BEST, LAST = "model_best", "model"  # in a training run's folder: by its validation, and after its last step
 TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
+UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
 RANDOM = "random_parts"  # in the metadata of the weights
 
 
@@ -299,7 +300,7 @@ def _after(words: Tensor, image_tokens: Tensor) -> Tensor:
 
 
 def training_facts(source: str | Path) -> dict[str, Any]:
-    """Returns what training noted of a model in a folder here: its step, its splits, its score if it was validated.
+    """Returns what training noted beside a model in a folder: its step, its splits, its score if it was validated.
 
     Nothing where the model is not by training, is by an earlier version, or is not in a folder.
     """

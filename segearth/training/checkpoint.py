@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import TRAINING_FILE, SegEarth, training_facts
+from segearth.models.segearth import LAST, TRAINING_FILE, SegEarth, training_facts
 from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
@@ -126,7 +126,8 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
     if written_by != process.world_size:
         raise CheckpointError(
             f"{path} was written by {written_by} processes, not {process.world_size}; resume with NGPU={written_by}, "
-            f"or start anew from its weights: train.output_dir=… a new folder, model.pretrained={path.parent.parent}"
+            "or start anew from its weights: train.output_dir=… a new folder, "
+            f"model.pretrained={path.parent.parent / LAST}"
         )
     try:
         loaded, _ = engine.load_checkpoint(str(path.parent), tag=path.name)

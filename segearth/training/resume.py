@@ -6,10 +6,11 @@ one. What only decides how fast it goes, what is written down and what is scored
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from segearth.config import ExperimentConfig, to_dict
+from segearth.config import ExperimentConfig, from_dict, to_dict
 from segearth.errors import ConfigError
 
 # Keys, and whole branches, that decide nothing of what is learned. A key that is not named here matters.
@@ -52,7 +53,12 @@ def check_same_run(path: Path, config: ExperimentConfig) -> list[str]:
     """
     from omegaconf import OmegaConf
 
-    then, now = _flat(OmegaConf.to_container(OmegaConf.load(path))), _flat(to_dict(config))
+    stored: Any = OmegaConf.to_container(OmegaConf.load(path))
+    # An earlier version did not write settings that have come since: they had the defaults' effect. Where it wrote some
+    # that are gone, they are named below.
+    with contextlib.suppress(ConfigError):
+        stored = to_dict(from_dict(ExperimentConfig, stored))
+    then, now = _flat(stored), _flat(to_dict(config))
     lines = {
         key: f"{key}: {then.get(key)} then, {now.get(key)} now"
         for key in sorted(then.keys() | now.keys())

@@ -22,7 +22,7 @@ from segearth.data.sampling import StepSampler
 from segearth.data.transform import ImageTransform
 from segearth.errors import ConfigError, TrainingError
 from segearth.losses.criterion import Criterion
-from segearth.models.segearth import BEST, LAST, SegEarth
+from segearth.models.segearth import BEST, LAST, UNKNOWN_SPLITS, SegEarth
 from segearth.structures import Batch
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
@@ -72,6 +72,7 @@ class Trainer:
                 f"train.ema_decay needs whole parameters on each rank, and train.deepspeed {train.deepspeed} is ZeRO "
                 "stage 3; set train.ema_decay to 0, or take a stage below"
             )
+        self.splits_seen = self._splits_seen()  # now: the folder of the start may be moved before the end
         self.model = self._build_model()
         self.criterion = Criterion(config.loss)
         self.accumulation = accumulation_steps(train, self.process.world_size)
@@ -193,13 +194,13 @@ class Trainer:
             raise TrainingError(f"weights are infinite or undefined after step {done}; {self._advice()}")
 
     def _export(self, name: str, done: int, facts: dict[str, Any] | None = None) -> None:
-        facts = {"trained_on": self._splits_seen(), **(facts or {})}
+        facts = {"trained_on": self.splits_seen, **(facts or {})}
         ckpt.export_model(self.masters, self.average, self.model, self.folder / name, done, self.process, facts)
 
     def _splits_seen(self) -> list[str]:
-        """The splits of this run, and those that the weights it started from had seen."""
+        """The splits of this run, and those that the weights it started from had seen, as far as they tell."""
         before = self.config.model.get("pretrained")
-        seen = facts_of(str(before)).get("trained_on", []) if before else []
+        seen = facts_of(str(before)).get("trained_on", [UNKNOWN_SPLITS]) if before else []
         return list(dict.fromkeys([*seen, *map(split_label, self.config.data.train)]))
 
     def _newly_skipped(self, done: int) -> int:

@@ -125,12 +125,18 @@ def pretrained_folder(source: str) -> Path:
 
 
 def facts_of(source: str) -> dict[str, Any]:
-    """Returns what is known of the training of a folder's model, or of a name's: see :func:`training_facts`."""
+    """Returns what is known of the training of a folder's model, of a name's, or of one fetched from the hub.
+
+    See :func:`segearth.models.segearth.training_facts`. Nothing where there is no such model.
+    """
     from segearth.models.segearth import training_facts
 
     if is_named(source):
         return {"trained_on": list(CARDS[source].trained_on)} if CARDS[source].trained_on else {}
-    return training_facts(source)
+    try:
+        return training_facts(pretrained_folder(source))
+    except CheckpointError:
+        return {}
 
 
 def load_model(name: str, weights: str | None = "auto") -> SegEarth:

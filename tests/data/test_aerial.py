@@ -11,7 +11,7 @@ from PIL import Image
 
 from segearth.data import aerial_build
 from segearth.data.aerial import LAYOUT, PACKAGED, SPLITS, UNSEEN_SPLITS, AerialMini
-from segearth.data.aerial_build import HELD_OUT, SourceFacts, build, dense_questions, reaches, unseen_questions
+from segearth.data.aerial_build import SPLIT_ORDER, SourceFacts, build, dense_questions, reaches, unseen_questions
 from segearth.data.expressions.table import load_table
 from segearth.errors import DatasetError, UnknownNameError
 
@@ -72,7 +72,7 @@ def test_no_building_reaches_into_a_chip_of_a_more_held_out_split() -> None:
         if "bounds_lonlat" in record:
             x, y, w, h = annotation["bbox"]
             for other in placed:
-                if HELD_OUT[other["split"]] > HELD_OUT[record["split"]] and other["source"] == record["source"]:
+                if SPLIT_ORDER[other["split"]] > SPLIT_ORDER[record["split"]] and other["source"] == record["source"]:
                     # One pixel less than when it was built: boxes were rounded to the smaller image since.
                     assert not reaches(record, (x + 2, y + 2, x + w - 2, y + h - 2), other)
 

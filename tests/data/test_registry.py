@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from dataset_fakes import earthreason, rrsisd
@@ -59,13 +61,19 @@ def test_import_is_light():
     [
         (DatasetConfig("aerial_mini", None, "fit"), "aerial_mini fit"),
         (DatasetConfig("rrsis_d", "/somewhere/rrsisd", "test"), "rrsis_d test"),  # one set of images, wherever it lies
-        (DatasetConfig("coco", "/home/me/roofs", "train"), "coco (roofs) train"),
-        (DatasetConfig("jsonl", "data/roads", "val"), "jsonl (roads) val"),
     ],
 )
 def test_a_split_is_named_without_the_path_to_it(config, label):
     assert split_label(config) == label
     assert share_images(label, label)
+
+
+def test_folders_of_a_common_format_are_told_apart_by_name_and_hash():
+    one, other = (split_label(DatasetConfig("coco", f"/{place}/images", "train")) for place in ("a", "b"))
+    assert re.fullmatch(r"coco \(images [0-9a-f]{6}\) train", one) and one != other
+    assert not share_images(one, other)
+    here = split_label(DatasetConfig("jsonl", ".", "val"))
+    assert here == split_label(DatasetConfig("jsonl", str(Path.cwd()), "val")) and Path.cwd().name in here
 
 
 def test_splits_share_images_where_one_is_part_of_the_other():

@@ -48,7 +48,7 @@ def views(**augment):
 def drawn(place, number=40, **augment):
     source = views(**augment)
     views_drawn = [source.draw(place, np.random.default_rng(seed)) for seed in range(number)]
-    return [(image, [replace(q, mask=q.mask > 0.5) for q in questions]) for image, questions in views_drawn]
+    return [(image, [replace(q, mask=q.mask > 0.5) for q in questions]) for image, questions, _ in views_drawn]
 
 
 def test_a_view_depends_on_its_generator_alone():

@@ -38,6 +38,7 @@ def test_the_best_threshold_nearest_to_a_half_is_taken():
     assert best_presence_threshold(records) == 0.5
     assert best_presence_threshold(RECORDS[:1] + RECORDS[2:3]) == 0.5
     assert best_presence_threshold([answered(0.9, 0, 0), answered(0.95, 10, 10)]) == pytest.approx(0.91)
+    assert best_presence_threshold([answered(0.001, 10, 10), answered(0.6, 10, 10)]) == 0  # it knows no absence
     assert best_presence_threshold([answered(0.1, 10, 10), answered(0.05, 0, 0)]) == pytest.approx(0.1)
 
 
@@ -104,7 +105,7 @@ def test_a_model_is_set_and_answers_accordingly(model):
 
 def test_too_few_answers_are_refused(model):
     before = model.config.presence_threshold, model.config.score_curve
-    with pytest.raises(DatasetError, match="answers to fit a curve to; 20 are needed"):
+    with pytest.raises(DatasetError, match="answers to fit a curve to; take more images"):
         calibrate(model, SyntheticDataset(split="val", length=1, size=64), progress=False)
     assert (model.config.presence_threshold, model.config.score_curve) == before  # left as it was
 

@@ -306,6 +306,21 @@ def test_doubt_fades_the_tint_and_shows_what_might_belong():
     assert np.abs(drawn[20, 10] - plain[20, 10]).max() <= 2
 
 
+def test_of_what_was_judged_absent_the_likeliest_places_stand_out():
+    """Presence said no, so the mask is empty, though some logits are high: just these must be seen."""
+    image = np.full((8, 80, 3), 100, np.uint8)
+    logits = np.repeat(np.array([6.0, 0.5, -1.0, -6.0], np.float32), 20)[None].repeat(8, 0)
+    moved = np.abs(overlay_doubt(image, np.zeros((8, 80), bool), logits).astype(int) - 100).sum(-1)[4]
+    assert moved[10] >= moved[30] > moved[50] > moved[70] == 0
+
+
+def test_a_mask_of_everything_is_strongest_where_the_logits_are_highest():
+    image = np.full((8, 40, 3), 100, np.uint8)
+    logits = np.repeat(np.array([-1.0, -3.0], np.float32), 20)[None].repeat(8, 0)
+    moved = np.abs(overlay_doubt(image, np.ones((8, 40), bool), logits).astype(int) - 100).sum(-1)[4]
+    assert moved[10] > moved[30] > 0
+
+
 def test_doubt_is_measured_from_where_the_mask_was_cut():
     """Of a mask that must not be empty the logits are all negative: at 0 it would be cut nowhere."""
     image = np.full((8, 80, 3), 100, np.uint8)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from segearth.errors import ConfigError
+
 ROOT = Path(__file__).parents[2]
 KINDS = ("position", "size", "neighbour")
 
@@ -72,3 +74,10 @@ def test_every_row_of_the_packaged_file_is_a_change_of_the_experiment() -> None:
         seen.append((to_dict(experiment) | {"model": {}}, to_dict(model_config(experiment.model))))
     assert len(seen) == len(plan["rows"]) > 10
     assert all(one != other for i, one in enumerate(seen) for other in seen[:i])
+
+
+def test_a_run_with_other_overrides_is_not_taken_for_this_one(ablation: ModuleType, tmp_path: Path) -> None:
+    ablation._check_same(tmp_path / "run", ["train.max_steps=200"])
+    ablation._check_same(tmp_path / "run", ["train.max_steps=200"])
+    with pytest.raises(ConfigError, match="other overrides"):
+        ablation._check_same(tmp_path / "run", [])

@@ -241,3 +241,9 @@ def test_a_model_keeps_which_splits_it_has_seen(tmp_path: Path) -> None:
         report = json.loads((tmp_path / split / "report.json").read_text())
         warned[split] = "trained on" in report["notes"].get("warning", "")
     assert warned == {"train": True, "val": True, "test": False}
+    (tmp_path / "first" / "model" / "training.json").unlink()  # weights of an earlier version
+    assert Trainer(second).splits_seen == ["unknown", "synthetic val"]
+    for path in (tmp_path / "second").glob("*/training.json"):
+        path.write_text(json.dumps({"step": 1, "trained_on": ["unknown", "synthetic val"]}))
+    evaluate_experiment(second, model, str(tmp_path / "second"), "test", tmp_path / "again")
+    assert "do not tell" in json.loads((tmp_path / "again" / "report.json").read_text())["notes"]["warning"]

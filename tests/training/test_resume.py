@@ -114,3 +114,18 @@ def test_a_run_is_resumed_with_other_workers_and_log_lines(tmp_path: Path, caplo
     assert any(message.endswith("is trained already; choose another train.output_dir for a new run")
                for message in caplog.messages)  # fmt: skip
     assert OmegaConf.load(tmp_path / "config.yaml").data.num_workers == 1
+
+
+def test_settings_that_came_with_a_later_version_had_their_defaults(tmp_path: Path) -> None:
+    stored = to_dict(ExperimentConfig())
+    del stored["data"]["twins"]
+    del stored["loss"]["classes"]
+    path = tmp_path / "config.yaml"
+    OmegaConf.save(OmegaConf.create(stored), path)
+    assert check_same_run(path, ExperimentConfig()) == []
+    with pytest.raises(ConfigError, match=r"data\.twins: 0\.0 then, 0\.5 now"):
+        check_same_run(path, changed("data.twins", 0.5))
+    stored["data"]["gone"] = 1  # and one that is gone is named
+    OmegaConf.save(OmegaConf.create(stored), path)
+    with pytest.raises(ConfigError, match=r"data\.gone: 1 then, None now"):
+        check_same_run(path, ExperimentConfig())

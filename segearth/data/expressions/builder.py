@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,8 +43,8 @@ class BuilderSettings:
         max_questions: Most questions of one scene.
         mix: Kind to share of the questions; a kind left out is not asked. Kinds that a scene has nothing for leave
             their share to the others.
-        twins: How often a question about a place, a side or a size is followed by the one that says the opposite: the
-            same words but one, and another target in the same image.
+        twins: How often a question about a place, a side or a size is followed by the one that says the opposite:
+            mostly the same words but one, and another target in the same image.
         paraphrases: How often the same meaning may be asked of one scene in different words.
         margins: How clear a case must be.
         held_out: Whether to ask, too, for attributes together with places and sizes that the table's ``never_with``
@@ -106,12 +107,15 @@ class ExpressionBuilder:
         """Returns up to ``max_questions`` verified questions without masks."""
         verifier = Verifier(scene, self.table, self.settings.margins)
         most, absences = self.settings.max_questions, self._share_of_absences()
-        wanted = int(rng.binomial(most, absences))
-        found = self._of_what_is_there(verifier, most - wanted, rng)
-        if len(found) < most - wanted:  # a poor scene: as few absences as it has other questions, or one alone
-            fair = len(found) * absences / (1 - absences) if absences < 1 else most
-            wanted = min(most - len(found), int(fair + rng.random())) if found else min(most, 1)
-        return found + self._of_what_is_not(verifier, found, wanted, rng)
+        if absences == 1:
+            return self._of_what_is_not(verifier, [], most, rng)
+        found = self._of_what_is_there(verifier, most, rng)
+        if len(found) == most:
+            wanted = int(rng.binomial(most, absences))
+        else:  # a poor scene gets as few absences as it has other questions; where nothing is in view, one
+            fair = len(found) * absences / (1 - absences) + rng.random()
+            wanted = min(int(fair) if found else int(absences > 0), most)
+        return found[: most - wanted] + self._of_what_is_not(verifier, found, wanted, rng)
 
     def classes(self, scene: Scene, rng: np.random.Generator, most_absent: int) -> list[Expression]:
         """Returns every class that is there, and some that are known not to be, each under one of its names.
@@ -145,25 +149,29 @@ class ExpressionBuilder:
             if found is None or sum(e.kind == kind for e in out) >= self._most(kind):
                 del streams[kind]
                 continue
+            in_other_words = copy.deepcopy(rng)
             self._take(self._worded(kind, *found, verifier, rng), out)
             if self.settings.twins and len(out) < most and rng.random() < self.settings.twins:
-                self._take_twin(kind, found[0], verifier, out, rng)
+                self._take_twin(kind, found[0], verifier, out, in_other_words)
         return out
 
     def _take_twin(
         self, kind: str, claim: Claim, verifier: Verifier, out: list[Expression], rng: np.random.Generator
     ) -> None:
-        """Asks the opposite of a claim too, where it holds as well and is about something else."""
-        twins = [twin for _, twin in opposites(claim) if not self._is_kept_back(twin)]
-        for number in rng.permutation(len(twins)):
-            referents = verifier.referents(twins[number])
+        """Asks the opposite of a claim too, where it holds as well and is about something else.
+
+        Drawn from a copy of the generator that worded the claim, it mostly has the same words but one.
+        """
+        for _, twin in opposites(claim):
+            referents = None if self._is_kept_back(twin) else verifier.referents(twin)
             if referents is not None and referents != verifier.referents(claim):
-                self._take(self._worded(kind, twins[number], referents, verifier, rng), out)
+                self._take(self._worded(kind, twin, referents, verifier, rng), out)
                 return
 
-    @staticmethod
-    def _take(expression: Expression, out: list[Expression]) -> None:
-        if expression.text not in {e.text for e in out}:
+    def _take(self, expression: Expression, out: list[Expression]) -> None:
+        """Adds a question unless its words, or its meaning often enough, were asked before."""
+        asked_before = sum(e.claim == expression.claim and e.kind == expression.kind for e in out)
+        if asked_before < self.settings.paraphrases and expression.text not in {e.text for e in out}:
             out.append(expression)
 
     def _of_what_is_not(

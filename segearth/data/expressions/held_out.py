@@ -57,17 +57,17 @@ def is_held_out(claim: Claim, table: Table) -> bool:
 def held_out_text(claim: Claim, referents: Referents, table: Table, rng: np.random.Generator) -> str:
     """Words the question of a claim as no training question is worded.
 
-    A class, a need or an attribute for which the table holds nothing out keeps its first words; the sentence around it
-    is held out in any case.
+    A class, a need or an attribute for which the table holds nothing out keeps its words; the sentence around a class
+    or an attribute is held out in any case.
 
     Args:
-        claim: What is asked; where it is a need, one with sentences under ``held_out``.
+        claim: What is asked.
         referents: The objects the claim is true of.
         table: Words and needs.
         rng: Decides the phrasing.
     """
     if claim.need is not None:
-        return _pick(claim.need.held_out, rng)
+        return _pick(claim.need.held_out or claim.need.questions, rng)
     return _pick(FRAMES, rng).format(x=_phrase(claim, referents, table, rng))
 
 

@@ -47,6 +47,7 @@ def test_where_nothing_is_there_one_absence_is_asked() -> None:
     for seed in range(20):
         assert [e.kind for e in asked(empty, seed, max_questions=8)] == ["absent"]
     assert asked(empty, max_questions=0) == []
+    assert asked(empty, mix={"class": 1.0}) == asked(empty, mix={"class": 1.0, "absent": 0.0}) == []
 
 
 def test_absences_keep_their_share_in_a_poor_scene() -> None:
@@ -57,6 +58,17 @@ def test_absences_keep_their_share_in_a_poor_scene() -> None:
         kinds.update(e.kind for e in asked(poor, seed, max_questions=20, mix={"class": 0.75, "absent": 0.25}))
     assert kinds["class"] <= 600  # two wordings at most, although twenty questions were wanted
     assert kinds["absent"] == pytest.approx(kinds["class"] / 3, abs=40)
+
+
+@pytest.mark.parametrize("most", [4, 6, 8])
+def test_absences_keep_their_share_whether_a_scene_is_nearly_rich_enough_or_not(most: int) -> None:
+    """A scene with six other questions, asked for fewer, as many, and a few more."""
+    scene = replace(village(), objects=[item for item in village().objects if item.category in ("road", "building")])
+    mix = {"class": 0.7, "absent": 0.3}
+    kinds: Counter[str] = Counter()
+    for seed in range(400):
+        kinds.update(e.kind for e in asked(scene, seed, max_questions=most, mix=mix, paraphrases=3))
+    assert kinds["absent"] / kinds.total() == pytest.approx(0.3, abs=0.03)
 
 
 def test_needs_are_unmet_as_often_as_classes_are_missing() -> None:
@@ -92,6 +104,8 @@ def test_a_question_about_a_place_is_followed_by_its_opposite() -> None:
         claims = [e.claim for e in questions]
         return sum(twin in claims for claim in claims for _, twin in opposites(claim))
 
+    for questions in twinned:  # two wordings of a meaning at most, whoever proposed it
+        assert max(Counter((e.claim, e.kind) for e in questions).values()) <= 2
     assert sum(map(pairs, twinned)) > 1.5 * sum(map(pairs, plain)) > 0
     assert plain == [asked(RICH, seed, mix=mix) for seed in range(40)]
 
