@@ -102,8 +102,8 @@ class TrainingView(Dataset[Example]):
         rng = rng_for(self.seed, epoch, index)
         number, i = self.places[index]
         if number in self.views and self.augments_scenes:
-            drawn = self.views[number].draw(i, rng)
-            return Example(self._tensor(drawn.image), None, drawn.questions, drawn.classes)
+            view = self.views[number].draw(i, rng)
+            return Example(self._tensor(view.image), None, view.questions, view.classes)
         dataset = self.datasets[number]
         sample = dataset[i]
         questions = [q for q in sample.questions if q.mask is not None]
