@@ -18,7 +18,7 @@ from segearth.zoo.lookup import weights_folder
 NAMES = [name for name, card in CARDS.items() if card.weights == PACKAGED]
 pytestmark = pytest.mark.skipif(not NAMES, reason="no model of the zoo has packaged weights yet")
 IMAGES = 12
-EXPECTED = {"segearth_tiny": (0.0, 0.0)}  # gIoU and T@0.1 on the first images of the test split
+EXPECTED = {"segearth_tiny": (0.373, 0.422)}  # gIoU and T@0.1 on the first images of the test split
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,7 +39,7 @@ def test_they_score_what_they_did(name: str, tmp_path: Path) -> None:
     )
     report = json.loads((tmp_path / "report.json").read_text())
     found = report["metrics"]["giou"], report["metrics"]["t_found"]
-    assert found == pytest.approx(EXPECTED[name], abs=0.01)
+    assert found == pytest.approx(EXPECTED[name], abs=0.02)
     assert "warning" not in report["notes"]
 
 
