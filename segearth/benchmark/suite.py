@@ -29,7 +29,7 @@ from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import Batch, EncodedText, ImageFeatures, Question
 from segearth.utils.files import write_text
-from segearth.utils.memory import give_back_freed_memory, keep_freed_memory
+from segearth.utils.memory import give_back_freed_memory, keep_freed_memory, release_memory
 from segearth.zoo.lookup import shape_config
 
 logger = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ def run_benchmark(
     give_back_freed_memory()
     figures["peak bytes"] = bench.memory() | resident
     given_back = bench.alternatives() if model.device.type == "cpu" else {}
+    release_memory()  # what follows would otherwise be laid into the holes that training steps have left
     keep_freed_memory()
     figures["parts"] = bench.parts()
     figures["prediction"] = bench.prediction()

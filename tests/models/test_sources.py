@@ -71,7 +71,6 @@ def test_a_folder_that_is_missing_is_not_asked_of_the_hub(door: str, asked: list
 
 
 @pytest.mark.parametrize("command", [
-    ["predict", "a.png", "roads"],
     ["predict", "a.png", "roads", "--model", "runs/aerial_mini"],
     ["eval", "aerial_mini"],
     ["eval", "aerial_mini", "train.output_dir=owner/name"],
