@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from segearth.models.description_projector import pool_description
 from segearth.structures import ClassMaps
 
 
@@ -33,7 +34,6 @@ class ClassHead(nn.Module):
         Returns:
             ``(K, h, w)`` logits.
         """
-        weight = classes.real.to(words.dtype)
-        name = torch.einsum("ktd,kt->kd", words, weight / weight.sum(1, keepdim=True))
+        name = pool_description(words, classes.real)
         features = mask_features[classes.image_index]
         return torch.einsum("kc,kchw->khw", self.direction(name), features) + self.bias(name)[..., None]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from tool_files import load_tool
 
 from segearth.errors import ConfigError
 
@@ -18,11 +18,7 @@ KINDS = ("position", "size", "neighbour")
 
 @pytest.fixture(scope="module")
 def ablation() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ablation", ROOT / "tools/ablation.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("ablation")
 
 
 def report(folder: Path, intersections: list[int]) -> Path:

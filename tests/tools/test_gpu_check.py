@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -13,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tool_files import load_tool
 
 REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def check() -> Any:
-    spec = importlib.util.spec_from_file_location("gpu_check", REPO / "tools" / "gpu_check.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_check"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("gpu_check")
 
 
 def part(check: Any, name: str, code: str, seconds: float = 60, **options: Any) -> Any:

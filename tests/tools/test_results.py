@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
+from tool_files import load_tool
 
 from segearth.config import load_experiment
 from segearth.models.segearth import SegEarth
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", ROOT / "tools/results.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("results")
 
 
 def test_a_page_with_its_pictures(

@@ -149,7 +149,7 @@ class ExpressionBuilder:
             if found is None or sum(e.kind == kind for e in out) >= self._most(kind):
                 del streams[kind]
                 continue
-            in_other_words = copy.deepcopy(rng)
+            in_other_words = copy.deepcopy(rng) if self.settings.twins else rng
             self._take(self._worded(kind, *found, verifier, rng), out)
             if self.settings.twins and len(out) < most and rng.random() < self.settings.twins:
                 self._take_twin(kind, found[0], verifier, out, in_other_words)

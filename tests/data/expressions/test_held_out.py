@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_claims import POOL, draw_claim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixel_facts import Said, check, read
@@ -18,9 +19,8 @@ from village import random_scene, village
 from segearth.config import AugmentConfig
 from segearth.data.aerial import LAYOUT, PACKAGED, SPLITS, UNSEEN_SPLITS, AerialMini
 from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings, Expression, ExpressionBuilder
-from segearth.data.expressions.claims import SIDES, Claim, Referents
+from segearth.data.expressions.claims import Claim, Referents
 from segearth.data.expressions.held_out import FRAMES, held_out_text, is_held_out
-from segearth.data.expressions.regions import REGIONS
 from segearth.data.expressions.table import SIZES, Attribute, ClassWords, Table, load_table
 from segearth.data.expressions.wording import RANKS
 from segearth.data.synthetic import SyntheticDataset
@@ -29,7 +29,6 @@ from segearth.structures import Question
 
 TABLE = load_table()
 HOUSE, TREE = Claim(("building",)), Claim(("tree",))
-POOL = Claim(("swimming pool",), one=True)
 TIN = replace(HOUSE, attribute=("roof:material", "tin"))
 GRASS = Claim(("grass",), region="lower left quarter")
 
@@ -157,23 +156,8 @@ def test_every_frame_is_used_and_a_need_is_asked_in_its_held_out_sentences() -> 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_what_is_read_is_what_was_claimed(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(TABLE.classes)))
-    facts = [(key, value) for key, spec in TABLE.attributes.items() for value in spec.values]
-    claim = Claim((name,), attribute=data.draw(st.sampled_from([None, *facts])))
-    told = data.draw(st.sampled_from(["region", "rank", "count", "relation", "nothing"]))
-    number = data.draw(st.integers(1, 9))
-    if told == "region":
-        claim = replace(claim, region=data.draw(st.sampled_from(sorted(REGIONS))), one=number == 1)
-    elif told == "rank":
-        claim, number = replace(claim, rank=data.draw(st.sampled_from((1, 2, -1))), one=True), 1
-    elif told == "count":
-        number = max(number, 2)
-        claim = replace(claim, count=number)
-    elif told == "relation":
-        anchor = data.draw(st.sampled_from([POOL, Claim(("road",)), Claim(("ship",), rank=1, one=True)]))
-        relation = data.draw(st.sampled_from((*SIDES, "closest", "beside")))
-        claim = replace(claim, relation=relation, anchor=anchor)
-        number = 1 if relation == "closest" else number
+    claim, number = draw_claim(data, TABLE)
+    (name,) = claim.categories
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     said = understood(held_out_text(claim, Referents(tuple(range(number))), TABLE, rng))
     facts_said = (said.category, said.attribute, said.place, said.rank, said.count, said.relation)

@@ -6,18 +6,17 @@ from itertools import product
 
 import numpy as np
 import pytest
+from drawn_claims import POOL, draw_claim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixel_facts import RELATIONS, TABLE, read
 from village import block, frame_of, village
 
 from segearth.data.expressions.claims import SIDES, Claim, Referents, verify
-from segearth.data.expressions.regions import REGIONS
 from segearth.data.expressions.wording import COMMANDS, answer_text, question_text
 from segearth.data.scene import Scene, SceneObject
 
 HOUSE, GRASS = Claim(("building",)), Claim(("grass",))
-POOL = Claim(("swimming pool",), one=True)
 TIN = replace(HOUSE, attribute=("roof:material", "tin"))
 TREES = Claim(("trees and shrubs",))
 
@@ -134,22 +133,8 @@ def test_a_need_is_asked_in_one_of_its_sentences() -> None:
 @given(data=st.data())
 def test_what_is_read_is_what_was_claimed(data: st.DataObject) -> None:
     """Another reader, which knows English but not the wording's code, understands what the claim means."""
-    name = data.draw(st.sampled_from(sorted(set(TABLE.classes))))
-    facts = [(key, value) for key, spec in TABLE.attributes.items() for value in spec.values]
-    claim = Claim((name,), attribute=data.draw(st.sampled_from([None, *facts])))
-    told = data.draw(st.sampled_from(["region", "rank", "count", "relation", "nothing"]))
-    number = data.draw(st.integers(1, 9))
-    if told == "region":
-        claim = replace(claim, region=data.draw(st.sampled_from(sorted(REGIONS))), one=number == 1)
-    elif told == "rank":
-        claim, number = replace(claim, rank=data.draw(st.sampled_from((1, 2, -1))), one=True), 1
-    elif told == "count":
-        number = max(number, 2)
-        claim = replace(claim, count=number)
-    elif told == "relation":
-        anchor = data.draw(st.sampled_from([POOL, Claim(("road",)), Claim(("ship",), rank=1, one=True)]))
-        claim = replace(claim, relation=data.draw(st.sampled_from((*SIDES, "closest", "beside"))), anchor=anchor)
-        number = 1 if claim.relation == "closest" else number
+    claim, number = draw_claim(data, TABLE)
+    (name,) = claim.categories
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     said, verb = read(question_text(claim, Referents(tuple(range(number))), TABLE, rng))
     facts_said = (said.category, said.attribute, said.place, said.rank, said.count, said.relation)
