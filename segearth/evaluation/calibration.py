@@ -35,6 +35,6 @@ def calibration_error(
     if not len(said):
         return 0.0
     place = np.minimum((said * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    gaps = np.abs(np.bincount(place, said - came, minlength=bins))  # the sums' distance is count times the means'
+    counts = np.bincount(place)
+    gaps = np.abs(np.bincount(place, said - came))  # the sums' distance is count times the means'
     return float(gaps.sum() / counts.sum())

@@ -12,7 +12,7 @@ def test_worked_values():
     assert calibration_error([0.9, 0.9, 0.9, 0.9, 0.2], [1, 1, 1, 0, 0]) == pytest.approx(0.16)
     assert calibration_error([0.05, 0.15], [0.15, 0.05]) == pytest.approx(0.1)  # two bins: errors do not cancel
     assert calibration_error([0.05, 0.15], [0.15, 0.05], bins=1) == pytest.approx(0)  # in one they do
-    assert calibration_error([1.0], [1]) == 0  # the last bin holds 1
+    assert calibration_error([1.0, 0.95], [0.95, 1]) == pytest.approx(0)  # the last bin holds 1, too
     assert calibration_error([], []) == 0
 
 
