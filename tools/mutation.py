@@ -94,18 +94,20 @@ MODULES: dict[str, Module] = {
         "segearth/data/loading.py", ("tests/data/test_loading.py",),
         ("random_crop", "largest_crop", "jitter", "frame_example", "group_by_frame", "*_given_view", "*_frame"),
     ),
+    "views": Module("segearth/data/views.py", ("tests/data/test_views.py",)),
     "sampler": Module("segearth/data/sampling.py", ("tests/data/test_sampling.py",)),
     "packing": Module("segearth/models/packing.py", ("tests/models/test_packing.py",)),
     "criterion": Module("segearth/losses/criterion.py", ("tests/losses",)),
-    "learning_rate": Module(
-        "segearth/training/optimisation.py", ("tests/training/test_optimisation.py",), ("learning_rate_factor",)
-    ),
+    "optimisation": Module("segearth/training/optimisation.py", ("tests/training/test_optimisation.py",)),
     "predictor": Module(
         "segearth/inference/predictor.py",
         tuple(f"tests/inference/test_{name}.py" for name in ("predictor", "deciding", "several_images")),
     ),
     "metrics": Module("segearth/evaluation/metrics.py", ("tests/evaluation/test_metrics.py",)),
     "controls": Module("segearth/evaluation/controls.py", ("tests/evaluation/test_controls.py",)),
+    "listening": Module("segearth/evaluation/listening.py", ("tests/evaluation/test_listening.py",)),
+    "calibration": Module("segearth/evaluation/calibration.py", ("tests/evaluation/test_calibration.py",)),
+    "confidence": Module("segearth/evaluation/confidence.py", ("tests/evaluation/test_confidence.py",)),
     "protocols": Module("segearth/evaluation/protocols.py", ("tests/evaluation/test_protocols.py",)),
     "batches": Module("segearth/evaluation/batches.py", ("tests/evaluation/test_batches.py",)),
     "evaluator": Module("segearth/evaluation/evaluator.py", ("tests/evaluation/test_evaluator.py",)),

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from village import village
+from village import block, village
 
 from segearth.data.drawing import draw_scene
 from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings, ExpressionBuilder
-from segearth.data.expressions.claims import Claim, Margins, Verifier, opposites
+from segearth.data.expressions.claims import Claim, Margins, Referents, Verifier, opposites
+from segearth.data.expressions.held_out import is_held_out
 from segearth.data.expressions.propose import PROPOSERS
 from segearth.data.expressions.table import load_table
 from segearth.data.expressions.wording import answer_text
@@ -110,6 +112,74 @@ def test_a_question_about_a_place_is_followed_by_its_opposite() -> None:
     assert plain == [asked(RICH, seed, mix=mix) for seed in range(40)]
 
 
+def test_opposites_have_mostly_the_same_words_but_one_and_the_same_kind() -> None:
+    """Worded anew, they would differ in their opening and their nouns too, and the pair would show no single word."""
+    mix = {"position": 0.6, "size": 0.4}
+    alike = []
+    for seed in range(30):
+        found = asked(RICH, seed, mix=mix, twins=1.0, paraphrases=1)
+        assert {e.kind for e in found} <= set(mix)
+        for one, other in pairwise(found):
+            if other.claim in [twin for _, twin in opposites(one.claim)]:
+                words = one.text.split(), other.text.split()
+                same_length = len(words[0]) == len(words[1])
+                alike.append(same_length and sum(a != b for a, b in zip(*words, strict=True)) == 1)
+                assert one.kind == other.kind
+    assert len(alike) > 50 and np.mean(alike) > 0.6  # 0.78; of pairs worded independently it is 0.05
+
+
+def test_an_opposite_takes_the_place_of_another_question_and_not_of_an_absence() -> None:
+    mix, counts = {"position": 0.5, "size": 0.2, "absent": 0.3}, Counter()
+    for seed in range(150):
+        found = asked(RICH, seed, max_questions=5, mix=mix, twins=1.0)
+        assert len(found) == 5
+        counts.update(e.kind for e in found)
+    assert counts["absent"] / counts.total() == pytest.approx(0.3, abs=0.04)
+
+
+def test_opposites_that_are_held_out_are_not_asked_unless_they_are_wanted() -> None:
+    """The table keeps concrete roofs from the left half: a question about those in the right half gets no opposite."""
+    concrete = {"roof:material": "concrete"}
+    boxes = ((5, 5, 35, 25), (70, 5, 95, 25))
+    scene = replace(village(), objects=[block(k, "building", *box, attributes=concrete) for k, box in enumerate(boxes)])
+    settings = {"max_questions": 20, "mix": {"attribute": 1.0}, "twins": 1.0}
+    kept = {e.claim for seed in range(30) for e in asked(scene, seed, **settings)}
+    right = Claim(("building",), region="right half", attribute=("roof:material", "concrete"))
+    assert right in kept and not any(is_held_out(claim, TABLE) for claim in kept)
+    assert replace(right, region="left half") in {e.claim for e in asked(scene, **settings, held_out=True)}
+
+
+def test_a_claim_that_is_held_out_does_not_end_its_kind() -> None:
+    mix = {"attribute": 1.0}
+    for seed in range(20):  # they are proposed in random order
+        found = {e.claim for e in asked(village(), seed, max_questions=60, mix=mix)}
+        everything = {e.claim for e in asked(village(), seed, max_questions=60, mix=mix, held_out=True)}
+        assert found == {claim for claim in everything if not is_held_out(claim, TABLE)} != everything
+
+
+@pytest.mark.parametrize("kind", ["class", "position", "size", "attribute", "absent"])
+def test_a_meaning_comes_once_a_round(kind: str) -> None:
+    """Some are proposed twice, to come earlier; were each of these asked, few would fill a scene."""
+    builder, verifier = ExpressionBuilder(TABLE, BuilderSettings(paraphrases=3)), Verifier(village(), TABLE, Margins())
+    claims = [claim for claim, _ in builder._stream(kind, verifier, np.random.default_rng(0))]
+    third = len(claims) // 3
+    rounds = [claims[:third], claims[third : 2 * third], claims[2 * third :]]
+    assert all(set(own) == set(claims) and len(own) == len(set(own)) > 0 for own in rounds)
+
+
+def test_absences_are_needs_as_often_as_what_is_there() -> None:
+    empty, builder = Scene(100, 100, [], frozenset(TABLE.classes)), ExpressionBuilder(TABLE)
+    (need,) = asked(RICH, max_questions=1, mix={"reasoning": 1.0})
+    (named,) = asked(RICH, max_questions=1, mix={"class": 1.0})
+    for there, share in (([need] * 4 + [named], 0.8), ([named], 0.0), ([], 0.0)):
+        tasks: Counter[str] = Counter()
+        for seed in range(60):
+            found = builder._of_what_is_not(Verifier(empty, TABLE, Margins()), there, 5, np.random.default_rng(seed))
+            assert len({e.text for e in found}) == len(found) == 5
+            tasks.update(e.task for e in found)
+        assert tasks["reasoning"] / tasks.total() == pytest.approx(share, abs=0.08 if share else 0)
+
+
 def test_only_absences_are_asked_where_only_they_have_a_share() -> None:
     assert [e.kind for e in asked(RICH, max_questions=4, mix={"absent": 1.0})] == ["absent"] * 4
 
@@ -121,11 +191,20 @@ def test_a_kind_is_capped_where_others_run_out() -> None:
     assert kinds["position"] == 5
 
 
+def test_a_kind_of_a_tiny_share_is_asked_once_at_most() -> None:
+    mix, counts = {"class": 0.99, "position": 0.01}, []
+    for seed in range(30):
+        counts.append(sum(e.kind == "position" for e in asked(village(), seed, max_questions=8, mix=mix)))
+    assert set(counts) == {1}  # the classes of the village give six
+
+
 def test_no_more_than_asked_for_and_a_kind_of_no_share_is_not_asked() -> None:
     assert len(asked(RICH, max_questions=5)) == 5
     assert asked(RICH, max_questions=0) == []
     only = asked(village(), mix={"class": 1.0, "absent": 0.0}, max_questions=50)
     assert {e.kind for e in only} == {"class"}
+    assert {e.kind for e in asked(village(), mix={"class": 1.0, "position": 0.0}, max_questions=50)} == {"class"}
+    assert asked(village(), mix={}) == asked(village(), mix={"class": 0.0, "absent": 0.0}) == []
 
 
 def test_nothing_known_nothing_asked() -> None:
@@ -168,6 +247,57 @@ def test_stuff_in_a_place_is_cut_in_the_question_too() -> None:
     found = asked(village(), max_questions=60, mix={"position": 1.0})
     (road,) = [e for e in found if e.claim == Claim(("road",), region="left half")][:1]
     assert np.flatnonzero(road.question(village()).mask.any(axis=0)).tolist() == list(range(50))
+
+
+def test_a_question_counts_where_all_its_classes_are_known() -> None:
+    """In a mosaic, a part in which nobody looked for roads says nothing about roads."""
+    left, right = (0, 0, 50, 100), (50, 0, 100, 100)
+    scene = replace(village(), known_where=((left, frozenset(TABLE.classes)), (right, frozenset({"road"}))))
+    seen = set()
+    for found in asked(scene, max_questions=60, mix={"class": 0.5, "neighbour": 0.5}):
+        valid = found.question(scene).valid
+        known_everywhere = found.claim.mentioned == {"road"}
+        seen.add(known_everywhere)
+        if known_everywhere:
+            assert valid is None
+        else:
+            assert valid.tolist() == [[True] * 50 + [False] * 50] * 100
+    assert seen == {True, False}
+
+
+class TestWholeClasses:
+    def test_those_that_are_there_and_some_that_are_not(self) -> None:
+        """A driveway is taken for a road, so it cannot be said that there is none."""
+        names: dict[str, set[str]] = {}
+        builder, counts = ExpressionBuilder(TABLE), Counter()
+        for seed in range(100):
+            found = builder.classes(village(), np.random.default_rng(seed), 2)
+            there, missing = found[:3], found[3:]
+            assert [(e.kind, e.claim, e.referents, e.answer) for e in there] == [
+                ("class", Claim(("building",)), Referents((1, 2, 3)), ""),
+                ("class", Claim(("swimming pool",)), Referents((4,)), ""),
+                ("class", Claim(("road",)), Referents((5,)), ""),
+            ]
+            for e in missing:
+                assert (e.kind, e.referents, e.answer) == ("absent", Referents(()), "")
+                assert e.claim == Claim(e.claim.categories, absent=True)
+            for e in found:
+                names.setdefault(e.claim.categories[0], set()).add(e.text)
+            counts[len(missing)] += 1
+        assert names == {
+            name: {plural for _, plural in TABLE.words(name).names}
+            for name in ("building", "swimming pool", "road", "vehicle", "ship")
+        }
+        assert set(counts) == {1, 2}  # of three, two are drawn: now and then with the driveway
+        assert [e.kind for e in builder.classes(village(), np.random.default_rng(0), 0)] == ["class"] * 3
+
+    def test_margins_and_table_are_the_builders(self) -> None:
+        renamed = replace(TABLE, classes={**TABLE.classes, "building": TABLE.classes["stadium"]})
+        builder = ExpressionBuilder(renamed, BuilderSettings(margins=Margins(ask_incomplete=False)))
+        scene = replace(village(), incomplete=frozenset({"road"}), vocabulary=frozenset({"ship"}))
+        found = builder.classes(scene, np.random.default_rng(0), 9)
+        assert [e.claim.categories[0] for e in found] == ["building", "swimming pool", "ship"]
+        assert found[0].text in {plural for _, plural in TABLE.words("stadium").names}
 
 
 def test_margins_and_table_reach_the_claims() -> None:
