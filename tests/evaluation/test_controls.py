@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segearth.errors import DatasetError
+from segearth.evaluation import controls as module
 from segearth.evaluation.controls import ConstantMask, MeanMask, ShuffledQuestions, build_controls, derange
 from segearth.evaluation.metrics import mask_iou
 from segearth.evaluation.protocols import PROTOCOLS, OneAtATime, scored_questions
@@ -165,11 +168,44 @@ def test_controls_read_only_the_images_that_are_evaluated(limit, images):
     assert dataset.read == list(range(images))
 
 
+def test_processes_read_a_share_each_and_build_the_same_controls(monkeypatch):
+    """Two processes, played by threads that wait for one another where their shares are gathered."""
+    here, shares, meet = threading.local(), {}, threading.Barrier(2, timeout=20)
+
+    def gather(own, world_size):
+        shares[here.rank] = own
+        meet.wait()
+        parts = [shares[rank] for rank in range(world_size)]
+        meet.wait()
+        return parts
+
+    def build(rank):
+        here.rank, test, train = rank, Reading(5), Reading(7, "train")
+        try:
+            controls = build_controls(test, train, NATIVE, limit=4, progress=False, rank=rank, world_size=2)
+        except BaseException:
+            meet.abort()  # the other one must not wait
+            raise
+        return test.read, train.read, controls
+
+    alone = build_controls(Patches(5), Patches(7, "train"), NATIVE, limit=4, progress=False)
+    monkeypatch.setattr(module, "is_joined", lambda world_size: world_size == 2)
+    monkeypatch.setattr(module, "gather_objects", gather)
+    with ThreadPoolExecutor(2) as pool:
+        (test, train, own), (others_test, others_train, other) = pool.map(build, range(2))
+    assert (test, train, others_test, others_train) == ([0, 2], [0, 2, 4, 6], [1, 3], [1, 3, 5])
+    for built in (own, other):
+        assert np.array_equal(built[2].mask, alone[2].mask)
+        assert list(built[3].asked) == list(alone[3].asked)
+        assert built[3].asked == alone[3].asked
+
+
 def test_controls_come_in_a_fixed_order_and_say_what_they_do():
     controls = build_controls(Patches(3), Patches(3, "train"), NATIVE, progress=False)
     assert [c.name for c in controls] == ["everything", "nothing", "mean_mask", "shuffled_questions"]
     assert controls[0].rule == "every pixel is predicted"
     assert controls[1].rule == "no pixel is predicted"
+    assert [control.value for control in controls[:2]] == [True, False]
     assert "128x128 frame" in controls[2].rule
     assert "questions of other images" in controls[3].rule
 
@@ -281,7 +317,7 @@ def test_constant_masks(value):
     sample = Patches(1)[0]
     masks = masks_of(ConstantMask(value), sample)
     assert len(masks) == 3
-    assert all(mask.shape == (48, 32) and (mask == value).all() for mask in masks)
+    assert all(mask.dtype == bool and mask.shape == (48, 32) and (mask == value).all() for mask in masks)
 
 
 def test_controls_that_cannot_be_made_are_left_out_and_logged(caplog):
