@@ -11,7 +11,7 @@ from segearth.config import AugmentConfig
 from segearth.data.expressions.builder import BuilderSettings
 from segearth.data.expressions.table import load_table
 from segearth.data.scene import Scene, SceneObject
-from segearth.data.views import SceneViews
+from segearth.data.views import SceneViews, jitter, largest_crop, random_crop
 
 SIZE = 64
 
@@ -147,3 +147,49 @@ def test_an_image_nothing_can_be_asked_about_is_seen_all_the_same():
     source = SceneViews(Bare(), SIZE, AugmentConfig(), BuilderSettings())
     image, questions, _ = source.draw(0, np.random.default_rng(0))
     assert image.shape == (SIZE, SIZE, 3) and questions == []
+
+
+@pytest.mark.parametrize(("place", "start"), [(0, 0), (26, 0), (29, 1), (300, 272), (610, 576), (632, 576)])
+def test_the_largest_crop_by_hand(place, start):
+    """Around the middle of the larger object, as far as the frame reaches; without one, in the middle."""
+    small = SceneObject(1, "ship", np.ones((4, 4), bool), (30, 30, 34, 34))
+    large = SceneObject(2, "ship", np.ones((8, 8), bool), (place, 20, place + 8, 28))
+    upright = SceneObject(2, "ship", np.ones((8, 8), bool), (20, place, 28, place + 8))
+    assert largest_crop(Scene(640, 64, [small, large])) == (start, 0, start + 64, 64)
+    assert largest_crop(Scene(64, 640, [upright, small])) == (0, start, 64, start + 64)
+    assert largest_crop(Scene(640, 64, [])) == (288, 0, 352, 64)
+    assert largest_crop(Scene(64, 640, [])) == (0, 288, 64, 352)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 90), (90, 40), (34, 34)])
+def test_random_crops_are_squares_of_every_size_and_place(height, width):
+    rng = np.random.default_rng(0)
+    crops = [random_crop(height, width, 0.5, rng) for _ in range(2000)]
+    sides = {x1 - x0 for x0, y0, x1, y1 in crops if x1 - x0 == y1 - y0}
+    shorter = min(height, width)
+    assert sides == set(range(round(shorter * 0.5), shorter + 1))
+    assert {min(c[0] for c in crops), min(c[1] for c in crops)} == {0}
+    assert (max(c[2] for c in crops), max(c[3] for c in crops)) == (width, height)
+    assert len(crops) == 2000 == sum(x1 - x0 == y1 - y0 for x0, y0, x1, y1 in crops)
+
+
+def test_jitter_by_hand():
+    """Grey levels m - d and m + d become m + bias ± gain * d, with gain and bias within what the setting allows."""
+    image = np.full((4, 4, 3), 100, np.uint8)
+    image[:2] = 60  # mean 80
+    assert jitter(image, AugmentConfig(colour_jitter=0.0), np.random.default_rng(0)) is image
+    gains, biases, tints = [], [], []
+    for seed in range(200):
+        changed = jitter(image, AugmentConfig(colour_jitter=0.2), np.random.default_rng(seed)).astype(float)
+        assert changed.shape == image.shape
+        low, high = changed[0, 0], changed[3, 0]
+        gains.append((high - low).mean() / 40)
+        biases.append((high + low).mean() / 2 - 80)
+        tints.append(np.ptp(high - low) / 40)
+        assert np.ptp((high + low) / 2) <= 1  # channels differ in gain alone
+    assert 0.75 < min(gains) < 0.85 and 1.15 < max(gains) < 1.25
+    assert -26.5 < min(biases) < -23 and 23 < max(biases) < 26.5
+    assert 0.03 < max(tints) < 0.15
+    bright = np.full((2, 2, 3), 250, np.uint8)
+    levels = [jitter(bright, AugmentConfig(colour_jitter=0.2), np.random.default_rng(seed)).max() for seed in range(9)]
+    assert max(levels) == 255 and min(levels) > 200  # cut off, not wrapped round

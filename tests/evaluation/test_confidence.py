@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from segearth.cli import app
 from segearth.data.synthetic import SyntheticDataset
 from segearth.errors import DatasetError
+from segearth.evaluation import confidence as module
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.confidence import best_presence_threshold, calibrate, fit_curve, giou_at
 from segearth.inference.predictor import Predictor, logit, score_of
@@ -31,6 +33,12 @@ def test_below_the_threshold_an_answer_counts_as_empty():
     assert giou_at(RECORDS, 0.0) == pytest.approx((1 + 1 / 3 + 0 + 1) / 4)
     assert giou_at(RECORDS, 0.5) == pytest.approx((1 + 1 / 3 + 1 + 0) / 4)  # the absent one is right, the last one lost
     assert giou_at(RECORDS, 0.6) == giou_at(RECORDS, 0.5)  # at the threshold itself it is answered
+
+
+def test_an_answer_without_presence_is_never_sure():
+    records = [answered(0.9, 10, 10), answered(None, 10, 10)]
+    assert giou_at(records, 0.0) == 1
+    assert giou_at(records, 0.01) == 0.5
 
 
 def test_the_best_threshold_nearest_to_a_half_is_taken():
@@ -61,6 +69,36 @@ def test_a_score_that_says_the_opposite_becomes_the_mean():
     raw = np.linspace(0.1, 0.9, 50)
     slope, offset = fit_curve(raw, 1 - raw)
     assert slope == 0 and score_of(0.3, slope, offset) == pytest.approx(0.5)
+
+
+def test_scores_that_are_all_alike_get_the_mean_by_an_offset_alone():
+    """Nothing tells how steep the curve should be: it keeps the slope that leaves scores as they are."""
+    slope, offset = fit_curve([0.5] * 10, [0.6, 0.8] * 5)
+    assert slope == pytest.approx(1, abs=1e-9)
+    assert offset == pytest.approx(logit(0.7), abs=1e-3)
+
+
+def test_no_other_curve_is_better():
+    """By the cross-entropy, to which a thousandth of the squared distance from the plain curve is added."""
+    rng = np.random.default_rng(3)
+    raw, reached = rng.uniform(0.02, 0.98, 12), rng.random(12)
+    reached = np.clip(0.5 * raw + 0.5 * reached, 0, 1)
+
+    def loss(slope, offset):
+        said = np.array([score_of(p, slope, offset) for p in raw])
+        entropy = -(reached * np.log(said) + (1 - reached) * np.log(1 - said)).sum()
+        return entropy + 0.0005 * ((slope - 1) ** 2 + offset**2)
+
+    slope, offset = fit_curve(raw, reached)
+    steps = [(a, b) for a in (-1e-4, 0, 1e-4) for b in (-1e-4, 0, 1e-4) if a or b]
+    assert all(loss(slope + a, offset + b) > loss(slope, offset) for a, b in steps)
+
+
+def test_perfect_and_hopeless_answers_give_a_curve_all_the_same():
+    slope, offset = fit_curve([0.1, 0.9] * 10, [0, 1] * 10)  # the steeper the better: something must hold it
+    assert 1 < slope < 10 and offset == pytest.approx(0, abs=1e-6)
+    assert fit_curve([0.9] * 30, [0.0] * 30) == (0, pytest.approx(logit(1e-4)))  # sure, and always wrong
+    assert fit_curve([0.1] * 30, [1.0] * 30) == (0, pytest.approx(logit(1 - 1e-4)))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
@@ -101,6 +139,56 @@ def test_a_model_is_set_and_answers_accordingly(model):
     curved = predictor.predict("the buildings").score
     model.config.score_curve = [1.0, 0.0]
     assert curved == pytest.approx(score_of(predictor.predict("the buildings").score, *found.score_curve))
+
+
+def scored(presence, score, iou_percent, *, empty=False):
+    """An answer of 100 pixels, or none, to a question about 100."""
+    predicted = 0 if empty else 100
+    intersection = 0 if empty else round(200 * iou_percent / (100 + iou_percent))
+    return counted(f"{presence} {score} {iou_percent}", intersection, 200 - intersection - (100 - predicted), 100,
+                   predicted, presence=presence, score=score)  # fmt: skip
+
+
+def calibrate_on(records, monkeypatch, **settings):
+    """Calibrates a model that gives these answers; returns what was found, the configuration, and what was asked."""
+    config = SimpleNamespace(presence_threshold=0.45, score_curve=[0.5, 0.1])
+    asked = []
+
+    def evaluate(predictor, dataset, **options):
+        asked.append((predictor, dataset, options, config.presence_threshold, config.score_curve))
+        return SimpleNamespace(records=records)
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(module, "Predictor", lambda model: ("predictor of", model))
+    model = SimpleNamespace(config=config)
+    try:
+        found = calibrate(model, "the split", **settings)
+    finally:
+        ((predictor, dataset, options, threshold, curve),) = asked
+        assert (predictor, dataset) == (("predictor of", model), "the split")
+        assert (options["controls"], threshold, curve) == (False, 0.0, [1.0, 0.0])  # raw answers to every question
+    return found, config, options
+
+
+def test_a_calibration_by_hand(monkeypatch):
+    """Twenty answers count: not the one that is empty, nor those that the threshold keeps back."""
+    shown = [scored(0.6 + 0.01 * k, 0.55 + 0.02 * k, 10 + 3 * k) for k in range(20)]
+    kept_back = [replace(scored(0.5, 0.99, 0), target_area=0, intersection=0, union=100)] * 2
+    records = [*shown, *kept_back, scored(0.9, 0.97, 0, empty=True)]
+    found, config, options = calibrate_on(records, monkeypatch)
+    assert (options["batch_size"], options["progress"]) == (1, True)
+    raw, reached = [r.score for r in shown], [r.iou for r in shown]
+    assert found.presence_threshold == config.presence_threshold == pytest.approx(0.51)
+    assert found.score_curve == tuple(config.score_curve) == fit_curve(raw, reached)
+    assert isinstance(config.score_curve, list)  # as a configuration file holds it
+    assert found.giou == pytest.approx((sum(reached) / 23, (sum(reached) + 2) / 23))
+    said = ([score_of(p, *curve) for p in raw] for curve in ((0.5, 0.1), found.score_curve))
+    errors = [calibration_error(scores, reached) for scores in said]
+    assert found.score_error == pytest.approx(tuple(errors)) and errors[1] < errors[0]
+    _, _, options = calibrate_on(records, monkeypatch, batch_size=3, progress=False)
+    assert (options["batch_size"], options["progress"]) == (3, False)
+    with pytest.raises(DatasetError, match=r"^only 19 answers to fit a curve to; take more images, 20 are needed$"):
+        calibrate_on(records[1:], monkeypatch)
 
 
 def test_too_few_answers_are_refused(model):
