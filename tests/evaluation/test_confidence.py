@@ -172,8 +172,10 @@ def calibrate_on(records, monkeypatch, **settings):
 
 def test_a_calibration_by_hand(monkeypatch):
     """Twenty answers count: not the one that is empty, nor those that the threshold keeps back."""
-    shown = [scored(0.6 + 0.01 * k, 0.55 + 0.02 * k, 10 + 3 * k) for k in range(20)]
-    kept_back = [replace(scored(0.5, 0.99, 0), target_area=0, intersection=0, union=100)] * 2
+    shown = [scored(0.51 + 0.01 * k, 0.55 + 0.02 * k if k else 0.0, 10 + 3 * k) for k in range(20)]
+    kept_back = [
+        replace(scored(presence, 0.99, 0), target_area=0, intersection=0, union=100) for presence in (0.5, None)
+    ]
     records = [*shown, *kept_back, scored(0.9, 0.97, 0, empty=True)]
     found, config, options = calibrate_on(records, monkeypatch)
     assert (options["batch_size"], options["progress"]) == (1, True)
@@ -181,7 +183,7 @@ def test_a_calibration_by_hand(monkeypatch):
     assert found.presence_threshold == config.presence_threshold == pytest.approx(0.51)
     assert found.score_curve == tuple(config.score_curve) == fit_curve(raw, reached)
     assert isinstance(config.score_curve, list)  # as a configuration file holds it
-    assert found.giou == pytest.approx((sum(reached) / 23, (sum(reached) + 2) / 23))
+    assert found.giou == pytest.approx(((sum(reached) + 1) / 23, (sum(reached) + 2) / 23))
     said = ([score_of(p, *curve) for p in raw] for curve in ((0.5, 0.1), found.score_curve))
     errors = [calibration_error(scores, reached) for scores in said]
     assert found.score_error == pytest.approx(tuple(errors)) and errors[1] < errors[0]
