@@ -108,12 +108,6 @@ def test_any_answers_give_a_curve_that_never_falls(pairs):
     assert scores == sorted(scores) and 0 <= scores[0] <= scores[-1] <= 1
 
 
-def test_score_by_hand():
-    assert score_of(0.8, 1.0, 0.0) == 0.8
-    assert score_of(0.8, 2.0, -1.0) == pytest.approx(1 / (1 + np.exp(-(2 * np.log(4) - 1))))
-    assert logit(0.8) == pytest.approx(np.log(4)) and logit(0.0) == pytest.approx(-13.8155, abs=1e-3)
-
-
 @pytest.fixture
 def model(debug_model, monkeypatch):
     """A model that answers every question with a mask; left as it was found.

@@ -13,7 +13,7 @@ import torch
 from segearth.config import ImageTransformConfig
 from segearth.data.transform import ImageTransform
 from segearth.inference import predictor as module
-from segearth.inference.predictor import Predictor
+from segearth.inference.predictor import Predictor, logit, score_of
 from segearth.models.segearth import SegEarth
 from segearth.structures import MaskOutput
 
@@ -143,7 +143,9 @@ def test_where_presence_decides_a_present_thing_is_what_stands_out(
     """No logit is above 0: the mask is cut one below the highest, unless presence says that nothing is there."""
     logits = halves(-3.0, -1.5)
     logits[63] = [-2.6] * 64  # more than one below the highest
-    predictor = saying([logits, logits, halves(1.5, -0.2)], [2.0, -2.0, 2.0])
+    outstanding = halves(1.5, -0.2)
+    outstanding[31] = [0.3] * 64  # more than one below the highest, and above 0
+    predictor = saying([logits, logits, outstanding], [2.0, -2.0, 2.0])
     assert not predictor.predict(["a", "b", "c"])[0].present  # as published: the mask overrules presence
     monkeypatch.setattr(predictor.model.config, "presence_decides", True)
     low, absent, high = predictor.predict(["a", "b", "c"])
@@ -161,3 +163,30 @@ def test_logits_come_when_asked_for_and_before_anything_is_decided(saying: Sayin
     found = predictor.predict("a", return_logits=True)
     assert not found.present and found.logits.dtype == np.float32
     assert np.array_equal(found.logits, np.array(halves(-3.0, 1.5), np.float32))
+
+
+def test_the_score_is_read_off_the_models_curve(saying: Saying, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = saying([halves(2.0, -3.0), halves(2.0, -3.0)], [2.0, -2.0])
+    monkeypatch.setattr(predictor.model.config, "score_curve", [0.5, -1.0])
+    there, absent = predictor.predict(["a", "b"])
+    assert there.score == pytest.approx(0.5, abs=1e-6)  # half of a logit of 2, less 1
+    assert absent.score == 0.0  # no curve makes something of nothing
+
+
+def test_score_by_hand() -> None:
+    assert score_of(0.8, 1.0, 0.0) == 0.8
+    assert score_of(0.0, 1.0, 0.0) == 0.0  # exactly: no curve is drawn
+    assert score_of(0.8, 2.0, -1.0) == pytest.approx(probability(2 * np.log(4) - 1))
+    assert score_of(0.8, 1.0, 0.5) == pytest.approx(probability(np.log(4) + 0.5))
+    assert score_of(0.8, 2.0, 0.0) == pytest.approx(16 / 17)
+    assert score_of(0.2, 0.0, 0.0) == 0.5
+    steep = [score_of(raw, 1000.0, 0.0) for raw in (0.0, 1.0)]  # e to the power of 13,800 is no number
+    assert steep == [pytest.approx(probability(-60), rel=1e-9), pytest.approx(1, abs=1e-15)]
+
+
+def test_logit_by_hand() -> None:
+    assert logit(0.5) == 0
+    assert logit(0.8) == pytest.approx(np.log(4))
+    assert logit(0.0) == logit(1e-6) == pytest.approx(-np.log(999_999))  # infinite ends are moved in
+    assert logit(1.0) == logit(1 - 1e-6) == pytest.approx(np.log(999_999))
+    assert logit(2e-6) == pytest.approx(-np.log(499_999))
