@@ -100,6 +100,10 @@ MODULES: dict[str, Module] = {
         "segearth/inference/predictor.py",
         tuple(f"tests/inference/test_{name}.py" for name in ("predictor", "deciding", "several_images")),
     ),
+    "deciding": Module(
+        "segearth/inference/predictor.py", ("tests/inference/test_deciding.py",),
+        ("*_decide", "*_segmentation", "threshold_of", "score_of", "logit"),
+    ),
     "metrics": Module("segearth/evaluation/metrics.py", ("tests/evaluation/test_metrics.py",)),
     "controls": Module("segearth/evaluation/controls.py", ("tests/evaluation/test_controls.py",)),
     "listening": Module("segearth/evaluation/listening.py", ("tests/evaluation/test_listening.py",)),
