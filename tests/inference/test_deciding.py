@@ -137,6 +137,33 @@ def test_answers_do_not_depend_on_how_many_are_worked_on_at_once(
             assert (one.frame_mask != same.frame_mask).mean() < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("size", "pixels", "expected"),
+    [
+        ((64, 64), 3 * 64 * 64, [3, 2]),
+        ((64, 64), 3 * 64 * 64 - 1, [2, 2, 1]),
+        ((64, 192), 6 * 64 * 64, [2, 2, 1]),  # an image larger than its frame
+        ((8, 16), 3 * 64 * 64, [3, 2]),  # and a smaller one: it is enlarged from the frame's logits
+        ((64, 64), 1, [1] * 5),
+    ],
+)
+def test_no_more_logits_are_enlarged_at_once_than_memory_is_kept_for(
+    saying: Saying, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], pixels: int, expected: list[int]
+) -> None:
+    predictor = saying([halves(3.0, -3.0)] * 5, [1.0] * 5)
+    predictor.set_image(np.zeros((*size, 3), np.uint8))
+    enlarge, held = predictor.transform.invert, []
+
+    def invert(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        held.append(len(logits))
+        return enlarge(logits, height, width)
+
+    monkeypatch.setattr(predictor.transform, "invert", invert)
+    monkeypatch.setattr(module, "PIXELS_AT_ONCE", pixels)
+    assert [found.mask.shape for found in predictor.predict(list("abcde"))] == [size] * 5
+    assert held == expected
+
+
 def test_where_presence_decides_a_present_thing_is_what_stands_out(
     saying: Saying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +208,7 @@ def test_score_by_hand() -> None:
     assert score_of(0.8, 2.0, 0.0) == pytest.approx(16 / 17)
     assert score_of(0.2, 0.0, 0.0) == 0.5
     steep = [score_of(raw, 1000.0, 0.0) for raw in (0.0, 1.0)]  # e to the power of 13,800 is no number
-    assert steep == [pytest.approx(probability(-60), rel=1e-9), pytest.approx(1, abs=1e-15)]
+    assert steep == [pytest.approx(probability(-60), rel=1e-9, abs=0), pytest.approx(1, abs=1e-15)]
 
 
 def test_logit_by_hand() -> None:
