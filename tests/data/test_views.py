@@ -139,6 +139,33 @@ def test_no_more_are_pasted_than_asked_for(most):
     assert 1 < max(counts) <= 1 + most
 
 
+class Annotating(Sources):
+    """The source of the houses also looks for ships and pools; there are none."""
+
+    def scene(self, index):
+        return replace(super().scene(index), vocabulary=frozenset({"building", "ship", "swimming pool"}))
+
+
+@pytest.mark.parametrize("most_absent", [0, 1, 5])
+def test_whole_classes_are_shown_of_the_same_view(most_absent):
+    """Without a question about them: each class that is there, with its own target, and some that are not."""
+    augment = AugmentConfig(colour_jitter=0.0, min_scale=0.9)
+    source = SceneViews(Annotating(), SIZE, augment, BuilderSettings(mix={"position": 1.0}), most_absent)
+    for seed in range(20):
+        image, questions, classes = source.draw(0, np.random.default_rng(seed))
+        there, *absent = classes
+        assert all(question.kind == "position" for question in questions)
+        assert there.kind == "class" and there.text in ("buildings", "structures")
+        assert (image[there.mask > 0.5] > 135).all() and (image[there.mask < 0.02] < 60).all()
+        assert len(absent) == min(most_absent, 2)
+        assert all((c.kind, c.present, bool(c.mask.any())) == ("absent", False, False) for c in absent)
+        assert all(c.mask.shape == (SIZE, SIZE) and c.mask.dtype == np.float32 for c in classes)
+
+
+def test_whole_classes_are_shown_only_where_they_are_wanted():
+    assert views().draw(0, np.random.default_rng(0)).classes == []
+
+
 def test_an_image_nothing_can_be_asked_about_is_seen_all_the_same():
     class Bare(Sources):
         def scene(self, index):
