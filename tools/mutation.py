@@ -25,8 +25,15 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 # Quick tests first: most changes are noticed within milliseconds, and mutmut itself knows no order. And what the fork
 # server imported is taken out of the garbage collector's sight, which otherwise walks all of torch in every fork.
+# So are modules that a test's fixture would import in each fork anew: transformers alone takes seven seconds.
 PLUGIN = '''
-import gc, json, pathlib
+import contextlib, gc, importlib, json, pathlib
+from segearth.utils.torchvision_mend import mend_torchvision
+
+mend_torchvision()  # transformers imports it
+for name in WARM:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 
 def pytest_collection_modifyitems(items):
     stats = pathlib.Path("mutmut-stats.json")
@@ -68,13 +75,16 @@ class Module(NamedTuple):
         source: File in which lines are changed.
         tests: The tests that run against each change; where they are few and fast, so is the run.
         only: Functions or methods to change; empty for all of the file.
+        warm: What its tests import when they run, and is better imported once, before the forks.
     """
 
     source: str
     tests: tuple[str, ...]
     only: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
 
 
+MODEL = ("transformers.models.phi.modeling_phi", "segearth.zoo.lookup")  # what the debug model is built of
 EXPRESSIONS = "segearth/data/expressions"
 EXPRESSION_TESTS = "tests/data/expressions"
 MODULES: dict[str, Module] = {
@@ -90,25 +100,27 @@ MODULES: dict[str, Module] = {
     "scene": Module("segearth/data/scene.py", ("tests/data/test_scene.py",)),
     "phrases": Module("segearth/data/phrases.py", ("tests/data/test_phrases.py",)),
     "transform": Module("segearth/data/transform.py", ("tests/data/test_transform.py",)),
-    "loading": Module("segearth/data/loading.py", ("tests/data/test_loading.py",)),
+    "loading": Module("segearth/data/loading.py", ("tests/data/test_loading.py",), warm=MODEL),
     "views": Module("segearth/data/views.py", ("tests/data/test_views.py",)),
     "sampler": Module("segearth/data/sampling.py", ("tests/data/test_sampling.py",)),
     "packing": Module("segearth/models/packing.py", ("tests/models/test_packing.py",)),
     "criterion": Module("segearth/losses/criterion.py", ("tests/losses",)),
-    "optimisation": Module("segearth/training/optimisation.py", ("tests/training/test_optimisation.py",)),
+    "optimisation": Module(
+        "segearth/training/optimisation.py", ("tests/training/test_optimisation.py",), warm=(*MODEL, "peft")
+    ),
     "predictor": Module(
         "segearth/inference/predictor.py",
-        tuple(f"tests/inference/test_{name}.py" for name in ("predictor", "deciding", "several_images")),
+        tuple(f"tests/inference/test_{name}.py" for name in ("predictor", "deciding", "several_images")), warm=MODEL,
     ),
     "deciding": Module(
         "segearth/inference/predictor.py", ("tests/inference/test_deciding.py",),
-        ("*_decide", "*_segmentation", "threshold_of", "score_of", "logit"),
+        ("*_decide", "*_segmentation", "threshold_of", "score_of", "logit"), MODEL,
     ),
     "metrics": Module("segearth/evaluation/metrics.py", ("tests/evaluation/test_metrics.py",)),
     "controls": Module("segearth/evaluation/controls.py", ("tests/evaluation/test_controls.py",)),
     "listening": Module("segearth/evaluation/listening.py", ("tests/evaluation/test_listening.py",)),
     "calibration": Module("segearth/evaluation/calibration.py", ("tests/evaluation/test_calibration.py",)),
-    "confidence": Module("segearth/evaluation/confidence.py", ("tests/evaluation/test_confidence.py",)),
+    "confidence": Module("segearth/evaluation/confidence.py", ("tests/evaluation/test_confidence.py",), warm=MODEL),
     "protocols": Module("segearth/evaluation/protocols.py", ("tests/evaluation/test_protocols.py",)),
     "batches": Module("segearth/evaluation/batches.py", ("tests/evaluation/test_batches.py",)),
     "evaluator": Module("segearth/evaluation/evaluator.py", ("tests/evaluation/test_evaluator.py",)),
@@ -180,7 +192,8 @@ def prepare(copy: Path, module: Module) -> None:
         else:
             shutil.copy2(source, target)
     (copy / "mutants").mkdir()  # Python forgets a PYTHONPATH that is no folder when it starts
-    (copy / "mutants/mutation_order.py").write_text(PLUGIN, encoding="utf-8")
+    plugin = PLUGIN.replace("WARM", repr(module.warm))
+    (copy / "mutants/mutation_order.py").write_text(plugin, encoding="utf-8")
     tests = ", ".join(f'"{path}"' for path in module.tests)
     others = ", ".join(f'"{entry}"' for entry in COPIED if entry not in ("segearth", "tests"))
     settings = SETTINGS.format(source=module.source, others=others, tests=tests)
