@@ -71,7 +71,7 @@ def test_the_score_is_the_mean_probability_inside_the_mask_alone(saying: Saying)
 def test_what_is_judged_absent_has_no_mask(saying: Saying, presence: float, present: bool) -> None:
     found = saying([halves(3.0, -3.0)], [presence]).predict("roads")
     assert (found.present, bool(found.mask.any()), found.score > 0) == (present, present, present)
-    assert found.mask.shape == (64, 64)
+    assert found.mask.shape == (64, 64) and found.mask.dtype == bool
     assert found.presence == pytest.approx(probability(presence), abs=1e-6)
 
 
@@ -100,6 +100,10 @@ def test_a_letterboxed_absence_is_empty_in_its_frame_as_well(saying: Saying, pre
     assert found.frame_mask.mean() == share  # padding included
     assert found.mask.shape == (8, 16)
     assert found.mask.mean() == pytest.approx(share)
+
+
+def test_a_frames_pixel_is_mask_above_zero_too(saying: Saying) -> None:
+    assert saying([halves(0.0, 3.0)], [1.0], "letterbox").predict("roads").frame_mask.mean() == 0.5
 
 
 def test_without_a_letterbox_there_is_no_frame_mask(saying: Saying) -> None:
