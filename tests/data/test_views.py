@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from segearth.config import AugmentConfig
+from segearth.data import views as module
 from segearth.data.expressions.builder import BuilderSettings
 from segearth.data.expressions.table import load_table
 from segearth.data.scene import Scene, SceneObject
@@ -77,6 +78,99 @@ def test_a_target_holds_the_share_of_each_pixel(augment):
     shares = np.concatenate([q.mask[(q.mask > 0.02) & (q.mask < 0.98)] for q in asked])
     assert len(shares) > 50 and 0.2 < shares.mean() < 0.8
     assert all(q.mask.dtype == np.float32 and q.mask.min() >= 0 and q.mask.max() <= 1 for q in asked)
+
+
+class Corner(Sources):
+    """A house of 40 x 20 pixels in a corner of a square: it looks different under each turn and each mirroring."""
+
+    def image(self, index):
+        image = np.full((80, 80, 3), 20, np.uint8)
+        image[4:24, 4:44] = 250
+        return image
+
+    def scene(self, index):
+        house = SceneObject(1, "building", np.ones((20, 40), bool), (4, 4, 44, 24))
+        return Scene(80, 80, [house], frozenset({"building"}))
+
+
+@pytest.mark.parametrize(("turned", "number"), [(True, 8), (False, 1)])
+def test_views_are_turned_and_mirrored_in_every_way_or_not_at_all(turned, number):
+    augment = AugmentConfig(colour_jitter=0.0, min_scale=1.0, flips_and_turns=turned)
+    source = SceneViews(Corner(), SIZE, augment, BuilderSettings(mix={"class": 1.0}))
+    seen = {}
+    for seed in range(80):
+        image, (question, *_), _ = source.draw(0, np.random.default_rng(seed))
+        assert np.array_equal(image[..., 0] > 135, question.mask > 0.5)
+        seen.setdefault((image[..., 0] > 135).tobytes(), image)
+    assert len(seen) == number
+    if not turned:
+        (image,) = seen.values()
+        assert (image[4:18, 4:34] == 250).all()
+
+
+@pytest.mark.parametrize("augment", [{}, {"mosaic": 1.0}])
+def test_what_is_said_of_a_place_is_true_of_the_turned_view(augment):
+    """The middle of a target lies on the side that its question names, and nothing of a road beyond the line."""
+    source, said = views(**augment), set()
+    source.builder.settings = BuilderSettings(mix={"position": 1.0})
+    middle = SIZE / 2
+    for seed in range(60):
+        for place in (0, 1):
+            for question in source.draw(place, np.random.default_rng(seed)).questions:
+                ys, xs = (np.add(places, 0.5) for places in np.nonzero(question.mask > 0.5))
+                for word, position in (("left", xs), ("right", -xs), ("upper", ys), ("lower", -ys)):
+                    line = middle if word in ("left", "upper") else -middle
+                    if word in question.text.split() and "middle" not in question.text:
+                        said.add((word, "road" in question.text))
+                        assert position.mean() < line, question.text
+                        if "road" in question.text:
+                            assert position.max() < line, question.text
+    assert said == {(word, road) for word in ("left", "right", "upper", "lower") for road in (True, False)}
+
+
+@pytest.mark.parametrize("box", [(0, 0, 24, 64), (10, 0, 64, 20)])
+def test_a_part_of_a_mosaic_keeps_the_proportions_of_its_image(box):
+    """However it is turned: a square house stays a square. Its size varies as that of a crop does."""
+
+    class Middle(Sources):
+        _box = staticmethod(lambda index: (32, 42, 46, 56))
+
+    source, sides = SceneViews(Middle(), SIZE, AugmentConfig(min_scale=0.6), BuilderSettings()), []
+    for seed in range(150):
+        view = source._part(0, box, np.random.default_rng(seed))
+        assert view.image.shape == (box[3] - box[1], box[2] - box[0], 3)
+        for item in view.scene.objects:
+            x0, y0, x1, y1 = item.box
+            if x0 > 0 and y0 > 0 and x1 < view.scene.width and y1 < view.scene.height:  # whole
+                sides.append((x1 - x0, y1 - y0))
+    assert len(sides) > 20
+    assert all(abs(width - height) <= 2 for width, height in sides)
+    areas = [width * height for width, height in sides]
+    assert 1.8 < max(areas) / min(areas) < 4.5  # (1 / 0.6)² and rounding
+
+
+def test_a_view_that_nothing_can_be_asked_of_is_drawn_anew_and_the_last_is_the_largest(monkeypatch):
+    class Bare(Sources):
+        def scene(self, index):
+            return Scene(80, 100, [])
+
+    crops = []
+    for name in ("random_crop", "largest_crop"):
+        draw = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, name=name, draw=draw: crops.append(name) or draw(*given))
+    SceneViews(Bare(), SIZE, AugmentConfig(), BuilderSettings()).draw(0, np.random.default_rng(0))
+    assert crops == ["random_crop"] * 4 + ["largest_crop"]
+    views().draw(0, np.random.default_rng(0))
+    assert crops[5:] == ["random_crop"]  # one is enough where something can be asked
+
+
+def test_questions_are_worded_by_the_data_sets_table():
+    class Renamed(Sources):
+        table = replace(Sources.table, classes={**Sources.table.classes, "building": Sources.table.classes["stadium"]})
+
+    source = SceneViews(Renamed(), SIZE, AugmentConfig(), BuilderSettings(mix={"class": 1.0}))
+    asked = {q.text for seed in range(5) for q in source.draw(0, np.random.default_rng(seed)).questions}
+    assert asked and all("stadium" in text or "arena" in text for text in asked), asked
 
 
 def test_mosaics_come_in_the_share_asked_for_and_join_sources():
@@ -166,6 +260,25 @@ def test_whole_classes_are_shown_only_where_they_are_wanted():
     assert views().draw(0, np.random.default_rng(0)).classes == []
 
 
+def test_as_many_are_pasted_as_are_drawn_at_the_scale_of_the_crop(monkeypatch):
+    crops, pasted = [], []
+    draw, paste = module.random_crop, module.paste
+
+    def noting_crop(*given):
+        crops.append(draw(*given))
+        return crops[-1]
+
+    def noting_paste(image, scene, cutouts, scale, rng):
+        pasted.append((len(cutouts), scale))
+        return paste(image, scene, cutouts, scale, rng)
+
+    monkeypatch.setattr(module, "random_crop", noting_crop)
+    monkeypatch.setattr(module, "paste", noting_paste)
+    drawn(0, paste=1.0, most_pasted=3)
+    assert {number for number, _ in pasted} == {1, 2, 3}
+    assert [scale for _, scale in pasted] == [SIZE / (x1 - x0) for x0, _, x1, _ in crops]
+
+
 def test_an_image_nothing_can_be_asked_about_is_seen_all_the_same():
     class Bare(Sources):
         def scene(self, index):
@@ -220,3 +333,16 @@ def test_jitter_by_hand():
     bright = np.full((2, 2, 3), 250, np.uint8)
     levels = [jitter(bright, AugmentConfig(colour_jitter=0.2), np.random.default_rng(seed)).max() for seed in range(9)]
     assert max(levels) == 255 and min(levels) > 200  # cut off, not wrapped round
+    dark = np.full((2, 2, 3), 5, np.uint8)
+    levels = [jitter(dark, AugmentConfig(colour_jitter=0.2), np.random.default_rng(seed)).max() for seed in range(9)]
+    assert min(levels) == 0 and max(levels) < 50
+
+
+def test_jitter_stretches_each_channel_about_its_own_mean():
+    image = np.full((4, 4, 3), (60, 120, 180), np.uint8)
+    image[:2] += 20
+    for seed in range(20):
+        changed = jitter(image, AugmentConfig(colour_jitter=0.2), np.random.default_rng(seed))
+        assert changed.dtype == np.uint8
+        moved = changed.mean(axis=(0, 1)) - image.mean(axis=(0, 1))
+        assert np.ptp(moved) <= 1  # all by the brightness, whatever the gains
