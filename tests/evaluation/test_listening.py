@@ -11,7 +11,7 @@ from segearth.evaluation.listening import (
     score_pairs,
     swapped_partner,
 )
-from segearth.evaluation.metrics import SampleRecord
+from segearth.evaluation.metrics import SampleRecord, bootstrap_interval
 
 
 def columns(*wanted, width=8, height=4):
@@ -26,6 +26,7 @@ NOTHING = columns()
 def test_what_most_questions_ask_for_needs_no_words():
     house, tree = columns(0, 1, 2, 3), columns(6)
     assert needs_words([house, house, tree, NOTHING]) == [False, False, True, False]
+    assert needs_words([NOTHING, house, tree, house]) == [False, False, True, False]
 
 
 def test_nearly_the_same_target_is_the_same():
@@ -35,6 +36,9 @@ def test_nearly_the_same_target_is_the_same():
     half = columns(*range(6), width=40)  # 0.6 of it: another target, but guessing the house still helps
     far = columns(*range(4), width=40)  # 0.4
     assert needs_words([house, nearly, half, far]) == [False, False, False, True]
+    nine, tree = columns(*range(9), width=40), columns(*range(20, 35), width=40)
+    assert needs_words([house, nine, tree]) == [False, False, True]  # 0.9 is enough: two houses beat the larger tree
+    assert needs_words([house, house, columns(*range(5), width=40)]) == [False] * 3  # a half of it still is no other
 
 
 def test_of_equally_common_targets_the_larger_stands_out():
@@ -82,6 +86,17 @@ def test_pairs_of_an_image():
     assert not score_pairs("im", ["a", "b", "c", "d"], pairs, targets, [logits[1], logits[0], *logits[2:]])[0].won
 
 
+@pytest.mark.parametrize("elsewhere", [-9.0, 9.0])
+def test_a_pair_is_judged_where_only_one_of_the_two_is_asked_for(elsewhere):
+    """Neither by what both ask for nor by what none does, however the map moves there; and after a lone question."""
+    targets = [columns(7), columns(0, 1, 2), columns(2, 5)]
+    moved = np.full((4, 8), elsewhere)
+    moved[:, [0, 1]], moved[:, 5] = 1.0, 0.0
+    logits = [np.zeros((4, 8)), moved, np.zeros((4, 8))]
+    (record,) = score_pairs("im", ["l", "a", "b"], [("side 9",), ("side 0",), ("side 0",)], targets, logits)
+    assert record == PairRecord("im", "side", "a", "b", True)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_wins_half_of_the_time(seed):
     rng = np.random.default_rng(seed)
@@ -106,6 +121,22 @@ def test_facts_of_the_questions_that_need_words():
     assert (hard["giou"], hard["swapped_giou"], hard["margin"]) == pytest.approx((0.5, 0.15, 0.35))
     assert hard["margin_interval_95"] == pytest.approx((0.3, 0.4))
     assert listening_facts(records[2:], [])["needs_words"] is None
+    missed = listening_facts([a_record(0, 60, 0.0)], [])["needs_words"]  # the other answer has no pixel in common
+    assert (missed["swapped_giou"], missed["margin"]) == pytest.approx((0.0, 0.6))
+
+
+@pytest.mark.parametrize("given", [{}, {"seed": 7}])
+def test_the_seed_decides_which_images_the_intervals_draw(given):
+    rng = np.random.default_rng(0)
+    records = [a_record(k, int(rng.integers(100)), 0.2, image=f"im{k}") for k in range(9)]
+    pairs = [PairRecord(f"im{k}", "side", "1", "2", bool(k % 3)) for k in range(9)]
+    facts, seed = listening_facts(records, pairs, **given), given.get("seed", 0)
+    images = [r.image_id for r in records]
+    expected = bootstrap_interval([r.iou - 0.2 for r in records], images, seed=seed)
+    assert facts["needs_words"]["margin_interval_95"] == expected
+    assert expected != bootstrap_interval([r.iou - 0.2 for r in records], images, seed=seed + 1)
+    expected = bootstrap_interval([float(pair.won) for pair in pairs], images, seed=seed)
+    assert facts["pairs"]["side"]["interval_95"] == facts["pairs"]["all"]["interval_95"] == expected
 
 
 def test_facts_of_pairs_by_word():
@@ -125,3 +156,5 @@ def test_facts_of_confidence():
     assert confidence["presence"] == pytest.approx(0.1)  # 0.9 where it is there, 0.1 where it is not
     assert confidence["score"] == pytest.approx(0.2)  # the empty answer makes no claim about a mask
     assert listening_facts([a_record(0, 50)], [])["calibration"] is None
+    unsure = listening_facts([a_record(0, 50, presence=0.0, score=0.0)], [])["calibration"]
+    assert (unsure["presence"], unsure["score"]) == pytest.approx((1.0, 0.5))  # 0 of what is there, and of 0.5
