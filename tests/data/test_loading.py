@@ -329,6 +329,43 @@ class TestCollator:
         batch = collator([self.example(0, question, valid=halves[0]), self.example(0, question, valid=halves[1])])
         assert batch.valid is not None and np.array_equal(batch.valid.numpy(), halves)
 
+    def test_where_the_classes_of_a_question_are_known(self, collator: Collator) -> None:
+        left = np.zeros((32, 64), bool)
+        left[:, :32] = True
+        target = np.zeros((32, 64), np.float32)
+        everywhere, half = Question("a", target), Question("b", target, valid=left)
+        assert collator([self.example(0, everywhere)]).known is None
+        known = collator([self.example(0, everywhere), self.example(1, half)]).known
+        assert known is not None and known.dtype == torch.bool
+        assert known[0].all() and np.array_equal(known[1], left)
+
+    def test_class_maps_stay_with_their_image_their_name_and_where_they_are_known(self, debug_model: SegEarth) -> None:
+        encoder = debug_model.prompt_encoder
+        left = np.zeros((32, 64), bool)
+        left[:, :32] = True
+        roads = Question("roads", np.full((32, 64), 0.25, np.float32))
+        ships = Question("ships", np.zeros((32, 64), np.float32))
+        trees = Question("trees", np.ones((32, 64), bool), valid=left)
+        asked = Question("a", left)
+        examples = [self.example(0, asked), self.example(1, asked), self.example(2)]
+        examples[0].classes, examples[2].classes = [roads, ships], [trees]
+        batch = Collator(encoder, False, with_classes=True)(examples)
+        maps = batch.classes
+        assert maps is not None and maps.image_index.tolist() == [0, 0, 2]
+        ids, real = encoder.encode_names(["roads", "ships", "trees"])
+        assert torch.equal(maps.input_ids, ids) and torch.equal(maps.real, real)
+        assert maps.masks.dtype == torch.float32 and maps.masks[:, 5, 5].tolist() == [0.25, 0.0, 1.0]
+        assert maps.known.dtype == torch.bool and maps.known[:2].all() and np.array_equal(maps.known[2], left)
+        assert batch.image_index.tolist() == [0, 1]  # the questions have their own
+        assert Collator(encoder, False)(examples).classes is None
+
+    def test_where_no_class_is_shown_one_that_does_not_count_stands_in(self, debug_model: SegEarth) -> None:
+        collator = Collator(debug_model.prompt_encoder, False, with_classes=True)
+        maps = collator([self.example(0), self.example(1)]).classes
+        assert maps is not None and maps.image_index.tolist() == [0]
+        assert maps.masks.shape == maps.known.shape == (1, 32, 64)
+        assert not maps.known.any() and not maps.masks.any()
+
     def test_a_batch_without_a_question_is_a_placeholder(self, collator: Collator) -> None:
         batch = collator([self.example(0), self.example(1)])
         assert batch.placeholder and batch.to("cpu").placeholder
