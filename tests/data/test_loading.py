@@ -371,6 +371,7 @@ class TestCollator:
         assert batch.placeholder and batch.to("cpu").placeholder
         assert (len(batch.images), batch.masks.shape, batch.image_index.tolist()) == (2, (1, 32, 64), [0])
         assert batch.question_ids == ["(no question)"] and batch.present.tolist() == [False]
+        assert collator([self.example(0)]).masks.shape == (1, 32, 64)
 
 
 def test_examples_of_one_frame_together() -> None:
