@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -106,6 +107,21 @@ def test_views_are_turned_and_mirrored_in_every_way_or_not_at_all(turned, number
     if not turned:
         (image,) = seen.values()
         assert (image[4:18, 4:34] == 250).all()
+
+
+@pytest.mark.parametrize(("augment", "number"), [({}, 300), ({"mosaic": 1.0}, 120)])
+def test_each_way_to_turn_and_mirror_is_as_frequent(monkeypatch, augment, number):
+    ways, transform = Counter(), module.transform_image
+
+    def noting(image, crop, size, flip, turns):
+        if image.ndim == 3:  # not for each target again
+            ways[flip, turns] += 1
+        return transform(image, crop, size, flip, turns)
+
+    monkeypatch.setattr(module, "transform_image", noting)
+    drawn(0, number, **augment)
+    shares = {way: count / ways.total() for way, count in ways.items()}
+    assert shares == {(flip, turns): pytest.approx(1 / 8, abs=0.06) for flip in (False, True) for turns in range(4)}
 
 
 @pytest.mark.parametrize("augment", [{}, {"mosaic": 1.0}])
