@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,10 @@ from PIL import Image
 
 from segearth.config import AugmentConfig, DataConfig, ImageTransformConfig
 from segearth.data.base import SegmentationDataset
-from segearth.data.expressions.builder import DEFAULT_MIX
+from segearth.data.expressions.builder import DEFAULT_MIX, BuilderSettings
 from segearth.data.expressions.table import load_table
 from segearth.data.loading import (
+    ABSENT_CLASSES,
     Collator,
     Example,
     TrainingView,
@@ -131,6 +133,17 @@ class TestGivenViews:
         assert len(set(drawn)) == 10
         assert drawn[3] == tuple(q.text for q in view[3, 0].questions)
 
+    def test_only_the_first_question_is_asked_where_that_is_wanted(self) -> None:
+        view = view_of(given(64, 64, "ships", "boats", "pools"), first_question_only=True, questions_per_image=3)
+        assert [[q.text for q in view[epoch, 0].questions] for epoch in range(9)] == [["ships"]] * 9
+
+    def test_colours_change_from_epoch_to_epoch_and_targets_do_not(self) -> None:
+        augment = AugmentConfig(flips_and_turns=False)
+        view = view_of(given(64, 64, "ships"), augment=augment)
+        examples = [view[epoch, 0] for epoch in range(5)]
+        assert len({example.image.numpy().tobytes() for example in examples}) > 2  # black and white are cut off
+        assert len({example.questions[0].mask.tobytes() for example in examples}) == 1
+
     @pytest.mark.parametrize("size", [(100, 260), (260, 100), (96, 96), (48, 50)])
     def test_training_sees_an_image_as_use_does(self, size: tuple[int, int]) -> None:
         """One geometry for both: an image keeps its aspect."""
@@ -228,6 +241,16 @@ class TestFreshViews:
         for bright in (example.image[0] > 0.5 for example in examples):
             assert bright.any(1).sum() == 20
             assert bright.any(0).sum() == 30 or bright[:, [0, -1]].any()
+
+    def test_what_is_asked_of_a_view_is_what_the_configuration_says(self) -> None:
+        data, mix = SyntheticDataset(length=1, size=96), {"class": 0.5, "position": 0.5}
+        config = DataConfig(augment=GEOMETRY, questions_per_image=5, mix=mix, twins=0.25)
+        plain, with_classes = (TrainingView([data], TRANSFORM, config, 0, *given) for given in ((), (True,)))
+        assert plain.views[0].builder.settings == BuilderSettings(5, mix, 0.25)
+        assert view_of(data).views[0].builder.settings.mix == DEFAULT_MIX
+        assert plain[0, 0].classes == [] and with_classes[0, 0].classes
+        absent = [sum(c.kind == "absent" for c in with_classes[epoch, 0].classes) for epoch in range(5)]
+        assert 0 < max(absent) <= ABSENT_CLASSES
 
     def test_a_scene_of_which_nothing_can_be_asked(self) -> None:
         view = view_of(Annotated(corner(64, 64)[0], Scene(64, 64, [])), augment=GEOMETRY)
@@ -364,6 +387,8 @@ class TestCollator:
         maps = collator([self.example(0), self.example(1)]).classes
         assert maps is not None and maps.image_index.tolist() == [0]
         assert maps.masks.shape == maps.known.shape == (1, 32, 64)
+        assert (maps.masks.dtype, maps.known.dtype) == (torch.float32, torch.bool)
+        assert collator([self.example(0)]).classes is not None
         assert not maps.known.any() and not maps.masks.any()
 
     def test_a_batch_without_a_question_is_a_placeholder(self, collator: Collator) -> None:
@@ -394,6 +419,25 @@ def test_mixed_sizes_load_in_the_samplers_order_whatever_the_workers(debug_model
         [view[key].questions[0].text for key in keys] for keys in sampler
     ]
     assert sorted(Counter(tuple(batch.images.shape[2:]) for batch in batches).values()) == [1, 1, 2]
+
+
+def test_workers_stay_are_ahead_and_take_one_thread_each(debug_model: SegEarth) -> None:
+    """A worker that opened threads of its own would take them from the others and from the step."""
+    view, collator = view_of(given(64, 128, "a")), Collator(debug_model.prompt_encoder, False)
+    sampler = StepSampler(view.frames, 1, 1, 0, 1, 0, 1, seed=0)
+    alone, one = (build_loader(view, collator, sampler, workers) for workers in (0, 1))
+    assert (alone.persistent_workers, alone.prefetch_factor) == (False, None)
+    assert (one.persistent_workers, one.prefetch_factor) == (True, 4)
+    assert one.pin_memory == torch.cuda.is_available()
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(2)
+        cv2.setNumThreads(2)
+        one.worker_init_fn(0)
+        assert torch.get_num_threads() == 1 and cv2.getNumThreads() == 1
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
 
 
 def test_sizes_are_read_without_decoding(tmp_path: Path) -> None:
