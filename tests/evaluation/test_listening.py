@@ -129,13 +129,15 @@ def test_facts_of_the_questions_that_need_words():
 def test_the_seed_decides_which_images_the_intervals_draw(given):
     rng = np.random.default_rng(0)
     records = [a_record(k, int(rng.integers(100)), 0.2, image=f"im{k}") for k in range(9)]
-    pairs = [PairRecord(f"im{k}", "side", "1", "2", bool(k % 3)) for k in range(9)]
+    pairs = [PairRecord(f"im{k}", "side", "1", "2", bool((k + n) % 3)) for k in range(9) for n in range(1 + k % 5)]
     facts, seed = listening_facts(records, pairs, **given), given.get("seed", 0)
     images = [r.image_id for r in records]
     expected = bootstrap_interval([r.iou - 0.2 for r in records], images, seed=seed)
     assert facts["needs_words"]["margin_interval_95"] == expected
     assert expected != bootstrap_interval([r.iou - 0.2 for r in records], images, seed=seed + 1)
-    expected = bootstrap_interval([float(pair.won) for pair in pairs], images, seed=seed)
+    won, images = [float(pair.won) for pair in pairs], [pair.image_id for pair in pairs]
+    expected = bootstrap_interval(won, images, seed=seed)
+    assert expected != bootstrap_interval(won, images) or seed == 0
     assert facts["pairs"]["side"]["interval_95"] == facts["pairs"]["all"]["interval_95"] == expected
 
 
@@ -156,5 +158,5 @@ def test_facts_of_confidence():
     assert confidence["presence"] == pytest.approx(0.1)  # 0.9 where it is there, 0.1 where it is not
     assert confidence["score"] == pytest.approx(0.2)  # the empty answer makes no claim about a mask
     assert listening_facts([a_record(0, 50)], [])["calibration"] is None
-    unsure = listening_facts([a_record(0, 50, presence=0.0, score=0.0)], [])["calibration"]
-    assert (unsure["presence"], unsure["score"]) == pytest.approx((1.0, 0.5))  # 0 of what is there, and of 0.5
+    unsure = listening_facts([a_record(0, 30, presence=0.0, score=0.0)], [])["calibration"]
+    assert (unsure["presence"], unsure["score"]) == pytest.approx((1.0, 0.3))  # 0 of what is there, and of 0.3
