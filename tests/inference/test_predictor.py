@@ -67,6 +67,7 @@ def test_an_answer_in_words(predictor: Predictor, picture: np.ndarray) -> None:
     assert predictor.predict(asked[0].text, answer=True).answer == expected[0]
     swapped = predictor.predict(asked[0].text, task="reasoning", answer=True).answer
     assert swapped != expected[0]  # the prompt of the other task
+    assert predictor.predict(asked[0].text, task=["reasoning"], answer=True).answer == swapped
     assert predictor.predict("the roads").answer is None
 
 
