@@ -85,6 +85,7 @@ class MaskDecoderConfig:
     num_layers: int = 9
     num_heads: int = 8
     ffn_dim: int = 2048
+    box_gate: bool = False  # whether each query draws a box outside of which its mask ends; not in the published model
 
 
 @dataclass
@@ -138,6 +139,7 @@ class DatasetConfig:
     root: str | None = None  # None: the data set's default place
     split: str = "train"
     options: dict[str, Any] = field(default_factory=dict)
+    repeat: int = 1  # of a training split: how often each image is seen where those of others are seen once
 
 
 @dataclass
@@ -179,6 +181,7 @@ class LossConfig:
     presence: float = 1.0
     text: float = 1.0
     classes: float = 0.0  # every known class at every cell, read off the mask features by its name (model.class_head)
+    boxes: float = 0.0  # the edges of the boxes that masks end at (model.mask_decoder.box_gate)
     sampling: str = "points"  # points: drawn ones, as published; dense: every cell of the logits, for small maps
     absent_masks: bool = True  # also of what is absent, whose mask is empty; False leaves absence to presence alone
     small_targets: float = 0.0  # dense: the share of weight that targets covering less than this are given

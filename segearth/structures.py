@@ -276,11 +276,13 @@ class QueryEmbeddings:
         image_index: ``(N,)`` which image each query belongs to.
         hidden_states: ``(N, L, D)`` last states of the language model after the image, for the text loss; ``None`` if
             not asked for.
+        words: ``(N, W)`` what the description's words alone say of where to look; ``None`` where no boxes are drawn.
     """
 
     queries: torch.Tensor
     image_index: torch.Tensor
     hidden_states: torch.Tensor | None = None
+    words: torch.Tensor | None = None
 
 
 @dataclass
@@ -293,12 +295,15 @@ class MaskOutput:
         auxiliary: Logits before the first and after every but the last layer, each ``(N, H/4, W/4)``.
         class_logits: ``(K, H/4, W/4)``, what mask features alone say of each of a batch's ``K`` class maps; ``None``
             where there are none.
+        boxes: ``(N, P, 6)`` boxes that the ``P`` predictions end at, the final one last; ``None`` where none are drawn.
+            See :class:`segearth.models.box_gate.BoxGate`.
     """
 
     mask_logits: torch.Tensor
     presence_logits: torch.Tensor
     auxiliary: list[torch.Tensor] = field(default_factory=list)
     class_logits: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
 
 
 @dataclass(slots=True)

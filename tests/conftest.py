@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
-from segearth.zoo.lookup import load_model
+from segearth.zoo.lookup import load_model, model_config
 
 # A busy machine makes examples slowly, which is no fault of a property.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,6 +35,19 @@ def one_thread() -> Iterator[None]:
 def debug_model() -> SegEarth:
     torch.manual_seed(0)
     return load_model("segearth_debug", weights=None)
+
+
+@pytest.fixture(scope="session")
+def placed_model() -> SegEarth:
+    """What the published shape has not: coordinates, boxes that hide something, shifted windows at every size."""
+    config = model_config("segearth_debug")
+    config.vision_encoder.depths = [2, 2, 2, 2]
+    config.coordinates = config.mask_decoder.box_gate = True
+    torch.manual_seed(1)
+    model = build_model(config, load_weights=False).eval()
+    assert model.mask_decoder.box_gate is not None
+    torch.nn.init.normal_(model.mask_decoder.box_gate.mlp[-1].weight, std=0.5)
+    return model
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segearth.layers.deformable_attention import multi_scale_sample_definition
+from segearth.models.box_gate import gate
 from segearth.models.description_projector import pool_description
 from segearth.models.mask_decoder import MaskDecoder
 from segearth.models.segearth import SegEarth
@@ -38,10 +39,10 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
     with plain_operators(model):
         tokens = model.token_compressor(model.vision_encoder(image)[-1])
         maps = model.vision_encoder(image)
-        mask_features, memory = model.pixel_decoder(maps)
+        mask_features, memory, media = model.decode_pixels(maps)
         reading = _read(model, tokens, text)
-        query = _project(model, reading.hidden, text.description_mask, maps[-1])
-        output = _decode(model.mask_decoder, query, mask_features, memory)
+        query = _project(model, reading.hidden, text.description_mask, media)
+        output = _decode(model.mask_decoder, query, mask_features, memory, model.read_places(text))
         return output, QueryEmbeddings(query, torch.zeros(1, dtype=torch.long), reading.hidden)
 
 
@@ -61,18 +62,18 @@ def naive_parts(model: SegEarth, image: Tensor, text: EncodedText) -> dict[str, 
 
     def question() -> Any:
         reading = _read(model, tokens, text)
-        return reading, _project(model, reading.hidden, text.description_mask, maps[-1])
+        return reading, _project(model, reading.hidden, text.description_mask, media)
 
     maps = model.vision_encoder(image)
     tokens = model.token_compressor(maps[-1])
-    mask_features, memory = model.pixel_decoder(maps)
+    mask_features, memory, media = model.decode_pixels(maps)
     query = plain(question)()[1]
     works: dict[str, Callable[[], Any]] = {
         "vision encoder": lambda: (model.vision_encoder(image), model.vision_encoder(image)),
-        "pixel decoder": lambda: model.pixel_decoder(maps),
+        "pixel decoder": lambda: model.decode_pixels(maps),
         "token compressor": lambda: model.token_compressor(maps[-1]),
         "question": question,
-        "mask": lambda: _decode(model.mask_decoder, query, mask_features, memory),
+        "mask": lambda: _decode(model.mask_decoder, query, mask_features, memory, model.read_places(text)),
     }
     return {name: plain(work) for name, work in works.items()}
 
@@ -93,24 +94,30 @@ def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> _Reading:
     return _Reading(states[:, prompt.shape[1] :], result, language.token_logits(states[0]))
 
 
-def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor) -> Tensor:
+def _project(model: SegEarth, hidden: Tensor, description: Tensor, media: Tensor) -> Tensor:
     """Carries one latent a word beside the pooled one, all but which are dropped at the end."""
     projector = model.description_projector
     pooled = pool_description(hidden, description)
     latents = torch.cat([pooled, hidden[0, description[0]]])
     index = torch.zeros(len(latents), dtype=torch.long)
-    return projector(latents, projector.remember(res5), index)[:1]
+    return projector(latents, projector.remember(media), index)[:1]
 
 
-def _decode(decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor]) -> MaskOutput:
+def _decode(
+    decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor], words: Tensor | None
+) -> MaskOutput:
     """Takes a whole mask after every layer, and shrinks it to see where the next one may look."""
     keys_values = decoder.keys_values(memory)
     query, logits = query[None], []
     for i in range(len(decoder.layers) + 1):
-        logits.append(torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(decoder.norm(query)), mask_features))
+        normed = decoder.norm(query)
+        box = None if decoder.box_gate is None or words is None else decoder.box_gate(normed, words[None])
+        mask = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(normed), mask_features)
+        logits.append(mask if box is None else gate(mask, box))
         if i < len(decoder.layers):
             shape = memory[i % len(memory)].shape[2:]
-            shrunk = F.interpolate(logits[-1].detach().float(), shape, mode="bilinear", align_corners=False)
+            shrunk = F.interpolate(mask.detach().float(), shape, mode="bilinear", align_corners=False)
+            shrunk = shrunk if box is None else gate(shrunk, box.detach())
             visible = shrunk.flatten(2) >= 0
             query = decoder.layers[i](query, *keys_values[i], visible | ~visible.any(-1, keepdim=True))
     *earlier, last = [each[0] for each in logits]

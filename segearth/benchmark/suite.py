@@ -221,14 +221,14 @@ class _Bench:
         features = model.encode_image(self.image)
         text, index = self._text(self.questions(1)), torch.zeros(1, dtype=torch.long)
         queries = model.encode_text(features, text, index)
-        mask_features, memory = model.pixel_decoder(maps)
+        mask_features, memory, media = model.decode_pixels(maps)
         ours: dict[str, Callable[[], Any]] = {
             "vision encoder": lambda: model.vision_encoder(self.image),
-            "pixel decoder": lambda: model.pixel_decoder(maps),
+            "pixel decoder": lambda: model.decode_pixels(maps),
             "token compressor": lambda: model.token_compressor(maps[-1]),
             "prompt up to the image": lambda: model.language_model.remember(features.prompt.embeds),
             "keys and values for the decoders": lambda: (
-                model.mask_decoder.remember(mask_features, memory), model.description_projector.remember(maps[-1])
+                model.mask_decoder.remember(mask_features, memory), model.description_projector.remember(media)
             ),
             "question": lambda: model.encode_text(features, text, index),
             "mask": lambda: model.decode_masks(features, queries),

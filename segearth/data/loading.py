@@ -59,7 +59,7 @@ class TrainingView(Dataset[Example]):
 
     def __init__(
         self, datasets: Sequence[SegmentationDataset], transform: ImageTransform, config: DataConfig, seed: int,
-        with_classes: bool = False,
+        with_classes: bool = False, repeats: Sequence[int] | None = None,
     ) -> None:
         """Joins data sets.
 
@@ -69,13 +69,23 @@ class TrainingView(Dataset[Example]):
             config: ``questions_per_image`` and ``augment`` are read.
             seed: Decides every draw.
             with_classes: Also give the maps of whole classes, where annotations are known.
+            repeats: How often each data set's images come in an epoch, each time in another view; once if left out.
 
         Raises:
             DatasetError: There is not a single image.
-            ConfigError: ``data.train_size`` does not fit the model's preprocessing.
+            ConfigError: ``data.train_size`` does not fit the model's preprocessing, or a data set would come less than
+                once.
         """
         self.datasets = list(datasets)
-        self.places = [(number, i) for number, dataset in enumerate(datasets) for i in range(len(dataset))]
+        repeats = [1] * len(self.datasets) if repeats is None else repeats
+        if any(times < 1 for times in repeats):
+            raise ConfigError("repeat must be at least 1; take a data set that is not wanted out of data.train")
+        self.places = [
+            (number, i)
+            for number, (dataset, times) in enumerate(zip(datasets, repeats, strict=True))
+            for _ in range(times)
+            for i in range(len(dataset))
+        ]
         if not self.places:
             raise DatasetError("no training image in any of the data sets; check data.train in the config")
         size = config.train_size or transform.size

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from segearth import __version__
 from segearth.data.transform import MULTIPLE
 from segearth.errors import ConfigError, MissingExtraError
+from segearth.models.box_gate import WORD_DIM
 from segearth.models.description_projector import pool_description
 from segearth.models.mask_decoder import NUM_LEVELS
 from segearth.structures import DecoderMemory, Question
@@ -43,15 +44,17 @@ class ImageEncoderGraph(nn.Module):
     def __init__(self, model: SegEarth) -> None:
         super().__init__()
         self.vision_encoder, self.pixel_decoder = model.vision_encoder, model.pixel_decoder
-        self.token_compressor = model.token_compressor
+        self.token_compressor, self.coordinates = model.token_compressor, model.coordinates
         self.description_projector, self.mask_decoder = model.description_projector, model.mask_decoder
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps ``(1, 3, H, W)`` to the tensors that :func:`feature_names` names."""
         maps = self.vision_encoder(images)
         tokens = self.token_compressor(maps[-1])
-        memory = self.mask_decoder.remember(*self.pixel_decoder(maps))
-        media = [part for pair in self.description_projector.remember(maps[-1]) for part in pair]
+        places = (*self.pixel_decoder(maps), maps[-1])
+        mask_features, levels, seen = places if self.coordinates is None else self.coordinates(*places)
+        memory = self.mask_decoder.remember(mask_features, levels)
+        media = [part for pair in self.description_projector.remember(seen) for part in pair]
         keys_values = (part for pair in memory.layers for part in pair)
         return tokens, memory.mask_features, *memory.level_features, *media, *keys_values
 
@@ -62,12 +65,13 @@ class MaskDecoderGraph(nn.Module):
     def __init__(self, model: SegEarth) -> None:
         super().__init__()
         self.projector, self.decoder = model.description_projector, model.mask_decoder
+        self.dim = model.language_model.dim
 
     def forward(self, descriptions: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Decodes one mask a question.
 
         Args:
-            descriptions: ``(N, D)``.
+            descriptions: ``(N, D)``, and behind each what its words say of where to look, if boxes are drawn.
             features: What :class:`ImageEncoderGraph` gives, without the image tokens.
 
         Returns:
@@ -77,8 +81,10 @@ class MaskDecoderGraph(nn.Module):
         level_features, parts = parts[:NUM_LEVELS], parts[NUM_LEVELS:]
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         count = len(self.projector.layers)
-        query = self.projector.project(descriptions[None], pairs[:count])
-        logits, presence, _ = self.decoder.decode(query, DecoderMemory(mask_features, level_features, pairs[count:]))
+        pooled, words = descriptions[None, :, : self.dim], descriptions[None, :, self.dim :]
+        query = self.projector.project(pooled, pairs[:count])
+        memory = DecoderMemory(mask_features, level_features, pairs[count:])
+        logits, presence, *_ = self.decoder.decode(query, memory, words=words)
         return logits[0], presence[0]
 
 
@@ -120,7 +126,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
         image = torch.zeros(1, 3, height, width)
         decoder = _plain(MaskDecoderGraph(model))
         features = list(encoder(image)[1:])
-        descriptions = torch.zeros(2, model.language_model.dim)
+        descriptions = torch.zeros(2, model.language_model.dim + (WORD_DIM if model.place_words is not None else 0))
         count: Any = ({0: torch.export.Dim("questions")}, [{}] * len(features))
         with atomic_folder(folder) as temporary:
             _write_graph(encoder, (image,), temporary / ENCODER_FILE, ["images"], names)
@@ -170,7 +176,8 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
     about = torch.zeros(len(questions), dtype=torch.long)
     embeds = language_model.embed(text.input_ids)
     hidden = language_model.hidden_states(prompt, embeds, text.lengths, about, text.openings)
-    return pool_description(hidden, text.description_mask).float().cpu().numpy()
+    parts = [pool_description(hidden, text.description_mask), model.read_places(text)]
+    return torch.cat([part.float() for part in parts if part is not None], -1).cpu().numpy()
 
 
 def _plain(graph: Any) -> Any:

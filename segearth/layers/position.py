@@ -62,3 +62,19 @@ class CoordinateEmbedding(nn.Module):
         waves = [places * (math.pi / 2 * 2**k) for k in range(self.FREQUENCIES)]
         known = torch.cat([places, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], -1)
         return features + self.mlp(known.to(features.dtype)).movedim(-1, 0)
+
+
+class Coordinates(nn.ModuleDict):
+    """Tells mask features, decoder memory and what the projector looks at where each of their cells lies."""
+
+    def __init__(self, res5_channels: int, dim: int) -> None:
+        """Takes the channels of the encoder's last map and of the pixel decoder."""
+        widths = {"mask_features": dim, "memory": dim, "media": res5_channels}
+        super().__init__({name: CoordinateEmbedding(width) for name, width in widths.items()})
+
+    def forward(
+        self, mask_features: Tensor, memory: list[Tensor], media: Tensor
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Maps all three, each ``(B, C, h, w)``, to the same shapes."""
+        levels = [self["memory"](level) for level in memory]
+        return self["mask_features"](mask_features), levels, self["media"](media)

@@ -15,6 +15,7 @@ from torch import Tensor
 from segearth.config import LossConfig
 from segearth.errors import ConfigError
 from segearth.layers.point_sampling import sample_points, uncertain_points
+from segearth.losses.boxes import box_loss
 from segearth.losses.dense import dense_losses, shrink_masks
 from segearth.structures import Batch, ClassMaps, EncodedText, MaskOutput, QueryEmbeddings
 
@@ -33,6 +34,8 @@ class Losses:
         presence: Binary cross-entropy of "is it there".
         text: Cross-entropy of the answer's tokens; zero where no question has an answer.
         classes: Binary cross-entropy of every known class at every cell; zero where no map is given.
+        boxes: Distance of the drawn boxes' edges from the targets', in half sides of the image, summed over the
+            decoder's predictions; zero where no boxes are drawn.
     """
 
     total: Tensor
@@ -41,6 +44,7 @@ class Losses:
     presence: Tensor
     text: Tensor
     classes: Tensor
+    boxes: Tensor
 
 
 class Criterion:
@@ -76,10 +80,14 @@ class Criterion:
         classes = bce.new_zeros(())
         if output.class_logits is not None and batch.classes is not None:
             classes = class_loss(output.class_logits, batch.classes, config.small_targets)
+        boxes = bce.new_zeros(())
+        if config.boxes and output.boxes is not None:
+            boxes = box_loss(output.boxes.float(), batch.masks, batch.present)
         if batch.placeholder:  # zeros with the graph of any other batch, so that processes stay in step
-            bce, dice, presence, text = (loss * 0.0 for loss in (bce, dice, presence, text))
+            bce, dice, presence, text, boxes = (loss * 0.0 for loss in (bce, dice, presence, text, boxes))
         total = config.bce * bce + config.dice * dice + config.presence * presence + config.text * text
-        return Losses(total + config.classes * classes, bce, dice, presence, text, classes)
+        total = total + config.classes * classes + config.boxes * boxes
+        return Losses(total, bce, dice, presence, text, classes, boxes)
 
     def mask_losses(self, predictions: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """BCE and Dice, averaged over the questions that count and summed over predictions.

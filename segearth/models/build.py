@@ -7,7 +7,8 @@ from torch import nn
 
 from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
 from segearth.errors import ConfigError, UnknownNameError
-from segearth.layers.position import CoordinateEmbedding
+from segearth.layers.position import Coordinates
+from segearth.models.box_gate import PlaceWords
 from segearth.models.class_head import ClassHead
 from segearth.models.description_projector import DescriptionProjector
 from segearth.models.language_model import build_language_model
@@ -50,10 +51,13 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
         pixel_decoder=PixelDecoder(
             vision_encoder.channels, pixel.dim, pixel.num_layers, pixel.num_heads, pixel.num_points, pixel.ffn_dim
         ),
-        mask_decoder=MaskDecoder(pixel.dim, mask.num_layers, mask.num_heads, mask.ffn_dim),
+        mask_decoder=MaskDecoder(
+            pixel.dim, mask.num_layers, mask.num_heads, mask.ffn_dim, box_gate=mask.box_gate
+        ),
         prompt_encoder=prompt_encoder,
         config=config,
-        coordinates=build_coordinates(res5_channels, pixel.dim) if config.coordinates else None,
+        coordinates=Coordinates(res5_channels, pixel.dim) if config.coordinates else None,
+        place_words=PlaceWords(language_model.vocab_size) if mask.box_gate else None,
         class_head=ClassHead(language_model.dim, pixel.dim) if config.class_head else None,
     )  # fmt: skip
 
@@ -65,12 +69,6 @@ def build_on_meta(config: ModelConfig) -> SegEarth:
 
     with torch.device("meta"):
         return build_model(config, load_weights=False)
-
-
-def build_coordinates(res5_channels: int, dim: int) -> nn.ModuleDict:
-    """Builds what tells mask features, decoder memory and projector media where in the image each cell lies."""
-    widths = {"mask_features": dim, "memory": dim, "media": res5_channels}
-    return nn.ModuleDict({name: CoordinateEmbedding(width) for name, width in widths.items()})
 
 
 def build_vision_encoder(config: VisionEncoderConfig, load_weights: bool = True) -> VisionEncoder:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 from segearth.layers.blocks import MLP
 from segearth.layers.position import sine_position
+from segearth.models.box_gate import BoxGate, gate
 from segearth.models.packing import pack
 from segearth.structures import DecoderMemory, KeysValues, MaskOutput
 
@@ -83,7 +84,7 @@ class MaskDecoder(nn.Module):
 
     def __init__(
         self, dim: int = 256, num_layers: int = 9, num_heads: int = 8, ffn_dim: int = 2048, mask_dim: int | None = None,
-        memory_dim: int | None = None,
+        memory_dim: int | None = None, box_gate: bool = False,
     ) -> None:  # fmt: skip
         """Builds the decoder.
 
@@ -94,6 +95,7 @@ class MaskDecoder(nn.Module):
             ffn_dim: Width of the feed-forward.
             mask_dim: Channels of the mask features; ``dim`` if left out.
             memory_dim: Channels of the memory levels; where it differs from ``dim`` they are projected.
+            box_gate: Whether each query also draws a box outside of which its mask ends.
 
         Raises:
             ConfigError: Heads do not divide channels.
@@ -111,6 +113,7 @@ class MaskDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.mask_embed = MLP([dim, dim, dim, mask_dim or dim])
         self.presence_head = MLP([dim, dim, 1])
+        self.box_gate = BoxGate(dim) if box_gate else None
         for layer in self.layers:
             for parameter in layer.parameters():
                 if parameter.ndim > 1:
@@ -143,8 +146,9 @@ class MaskDecoder(nn.Module):
         return [layer.keys_values(*levels[i % NUM_LEVELS]) for i, layer in enumerate(self._layers())]
 
     def forward(
-        self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None
-    ) -> MaskOutput:
+        self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None,
+        words: Tensor | None = None,
+    ) -> MaskOutput:  # fmt: skip
         """Decodes one mask a query.
 
         Args:
@@ -153,35 +157,66 @@ class MaskDecoder(nn.Module):
             memory: From :meth:`remember`.
             auxiliary: Also return the logits before the first and after every earlier layer; left out, where gradients
                 are recorded.
+            words: ``(N, W)`` for the boxes; only where they are drawn.
 
         Returns:
             Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits.
         """
         keep = torch.is_grad_enabled() if auxiliary is None else auxiliary
         query, place = pack(queries, image_index, len(memory.mask_features))
-        logits, presence, earlier = self.decode(query, memory, keep)
-        return MaskOutput(logits[place], presence[place], [each[place] for each in earlier])
+        packed = None if words is None else pack(words, image_index, len(memory.mask_features))[0]
+        logits, presence, earlier, boxes = self.decode(query, memory, keep, packed)
+        found = MaskOutput(logits[place], presence[place], [each[place] for each in earlier])
+        if boxes is not None:
+            found.boxes = boxes.transpose(1, 2)[place]
+        return found
 
-    def decode(self, query: Tensor, memory: DecoderMemory, keep: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def decode(
+        self, query: Tensor, memory: DecoderMemory, keep: bool = False, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor], Tensor | None]:
         """Decodes queries that lie side by side, image by image.
 
         Args:
             query: ``(B, Q, C)``.
             memory: From :meth:`remember`.
             keep: Also return the logits before the first and after every earlier layer.
+            words: ``(B, Q, W)`` for the boxes.
 
         Returns:
-            Mask logits ``(B, Q, H/4, W/4)``, presence logits ``(B, Q)``, and what was kept.
+            Mask logits ``(B, Q, H/4, W/4)``, presence logits ``(B, Q)``, the logits that were kept, and the boxes that
+            they and the final ones end at, ``(B, P, Q, 6)``, if boxes are drawn.
         """
-        embeddings = [self.mask_embed(self.norm(query))]
+        answers = [self._read(query, words)]
         for i, layer in enumerate(self._layers()):
-            visible = attention_mask(embeddings[-1], memory.level_features[i % NUM_LEVELS])
+            visible = self._visible(answers[-1], memory, i % NUM_LEVELS)
             query = layer(query, *memory.layers[i], visible)
-            embeddings.append(self.mask_embed(self.norm(query)))
+            answers.append(self._read(query, words))
         # The masks of all depths in one product: its gradient passes over the large features once.
-        wanted = torch.stack(embeddings if keep else embeddings[-1:], 1)
-        *earlier, last = torch.einsum("bpqc,bchw->bpqhw", wanted, memory.mask_features).unbind(1)
-        return last, self.presence_head(self.norm(query))[..., 0], earlier
+        wanted = answers if keep else answers[-1:]
+        embeddings = torch.stack([embedding for embedding, _ in wanted], 1)
+        logits = torch.einsum("bpqc,bchw->bpqhw", embeddings, memory.mask_features)
+        drawn = [box for _, box in wanted if box is not None]
+        boxes = torch.stack(drawn, 1) if drawn else None
+        if boxes is not None:
+            logits = gate(logits, boxes)
+        *earlier, last = logits.unbind(1)
+        return last, self.presence_head(self.norm(query))[..., 0], earlier, boxes
+
+    def _read(self, query: Tensor, words: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What a mask is made of: the vector that features are multiplied by, and the box if there is one."""
+        normed = self.norm(query)
+        return self.mask_embed(normed), None if self.box_gate is None else self.box_gate(normed, words)
+
+    @torch.no_grad()
+    def _visible(self, answer: tuple[Tensor, Tensor | None], memory: DecoderMemory, level: int) -> Tensor:
+        """Where the last masks are positive at the size of a memory level; see :func:`attention_mask`."""
+        embedding, box = answer
+        logits = embedding @ memory.level_features[level]
+        if box is not None:
+            shrunk = 2 ** (NUM_LEVELS - level)  # the mask features' cells are an eighth, a quarter, a half as wide
+            height, width = (side // shrunk for side in memory.mask_features.shape[2:])
+            logits = gate(logits.unflatten(-1, (height, width)), box).flatten(-2)
+        return attention_mask(logits)
 
     def _layers(self) -> Iterator[MaskDecoderLayer]:
         for layer in self.layers:
@@ -189,18 +224,16 @@ class MaskDecoder(nn.Module):
             yield layer
 
 
-@torch.no_grad()
-def attention_mask(mask_embedding: Tensor, level_features: Tensor) -> Tensor:
+def attention_mask(logits: Tensor) -> Tensor:
     """Lets each query look only where its last mask is positive; where that is nowhere, everywhere.
 
     Shrinking the features and shrinking the mask are the same, both being linear, and the features are shrunk once.
 
     Args:
-        mask_embedding: ``(B, Q, C)``.
-        level_features: ``(B, C, K)`` mask features at the size of the level to be read.
+        logits: ``(B, Q, K)`` of the last mask at the size of the level to be read.
 
     Returns:
         ``(B, Q, K)`` bool, ``True`` = visible.
     """
-    visible = mask_embedding @ level_features >= 0
+    visible = logits >= 0
     return visible | ~visible.any(-1, keepdim=True)

@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 from segearth.errors import CheckpointError, ConfigError
 from segearth.layers.blocks import Freezable
 from segearth.layers.checkpointing import set_recomputed
+from segearth.layers.position import Coordinates
+from segearth.models.box_gate import PlaceWords
 from segearth.models.description_projector import pool_description
 from segearth.models.readme import write_readme
 from segearth.structures import (
@@ -51,6 +53,7 @@ BEST, LAST = "model_best", "model"  # in a training run's folder: by its validat
 TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
 UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
 RANDOM = "random_parts"  # in the metadata of the weights
+OPTIONAL_PARTS = ("coordinates", "class_head", "place_words", "mask_decoder.box_gate")  # weights may have been without
 
 
 class SegEarth(Freezable, ModelHubMixin):
@@ -73,8 +76,9 @@ class SegEarth(Freezable, ModelHubMixin):
         mask_decoder: MaskDecoder,
         prompt_encoder: PromptEncoder,
         config: ModelConfig,
-        coordinates: nn.ModuleDict | None = None,
+        coordinates: Coordinates | None = None,
         class_head: ClassHead | None = None,
+        place_words: PlaceWords | None = None,
     ) -> None:
         """Composes finished parts; :func:`segearth.models.build.build_model` makes them from ``config``."""
         super().__init__()
@@ -87,6 +91,7 @@ class SegEarth(Freezable, ModelHubMixin):
         self.prompt_encoder = prompt_encoder
         self.coordinates = coordinates
         self.class_head = class_head
+        self.place_words = place_words
         self.config = config
         self.random_parts = {name for name, part in self.named_children() if not getattr(part, "pretrained", False)}
 
@@ -107,12 +112,7 @@ class SegEarth(Freezable, ModelHubMixin):
             images: ``(B, 3, H, W)``, normalised.
         """
         maps = self.vision_encoder(images.to(self.dtype))
-        mask_features, memory = self.pixel_decoder(maps)
-        media = maps[-1]
-        if self.coordinates is not None:
-            mask_features = self.coordinates["mask_features"](mask_features)
-            memory = [self.coordinates["memory"](level) for level in memory]
-            media = self.coordinates["media"](media)
+        mask_features, memory, media = self.decode_pixels(maps)
         tokens = self.token_compressor(maps[-1])
         return ImageFeatures(
             image_tokens=tokens,
@@ -120,6 +120,22 @@ class SegEarth(Freezable, ModelHubMixin):
             media=self.description_projector.remember(media),
             decoder=self.mask_decoder.remember(mask_features, memory),
         )
+
+    def decode_pixels(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Runs the pixel decoder, and tells cells where they lie if the model is built so.
+
+        Args:
+            maps: From the vision encoder.
+
+        Returns:
+            Mask features ``(B, C, H/4, W/4)``, three levels of memory ``(B, C, h, w)`` coarse to fine, and what the
+            description projector looks at, ``(B, C5, H/32, W/32)``.
+        """
+        mask_features, memory = self.pixel_decoder(maps)
+        media = maps[-1]
+        if self.coordinates is None:
+            return mask_features, memory, media
+        return self.coordinates(mask_features, memory, media)
 
     def embed_prompt(self, image_tokens: Tensor) -> Tensor:
         """Puts the words that open every prompt before ``(B, S, D)`` image tokens: ``(B, P, D)``."""
@@ -154,11 +170,15 @@ class SegEarth(Freezable, ModelHubMixin):
         hidden = self.language_model.hidden_states(prompt, embeds, text.lengths, image_index, text.openings)
         pooled = pool_description(hidden, text.description_mask)
         queries = self.description_projector(pooled, features.media, image_index)
-        return QueryEmbeddings(queries, image_index, hidden)
+        return QueryEmbeddings(queries, image_index, hidden, self.read_places(text))
+
+    def read_places(self, text: EncodedText) -> Tensor | None:
+        """Returns what the words of ``N`` descriptions say of where to look, ``(N, W)``, if boxes are drawn."""
+        return None if self.place_words is None else self.place_words.add_up(text.input_ids, text.description_mask)
 
     def decode_masks(self, features: ImageFeatures, queries: QueryEmbeddings) -> MaskOutput:
         """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`."""
-        return self.mask_decoder(queries.queries, queries.image_index, features.decoder)
+        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, words=queries.words)
 
     def forward(self, batch: Batch) -> tuple[MaskOutput, QueryEmbeddings]:
         """Runs the three verbs on a batch: each image is seen once, however many questions it has."""
@@ -373,11 +393,19 @@ def save_settings(folder: Path, **settings: Any) -> None:
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, optional: Sequence[str] = ()) -> list[str]:
     """Loads safetensors strictly: every key must match in name and shape.
 
     Tensors are copied one at a time, so that memory holds the weights once. Of names that share one tensor, the file
     holds one.
+
+    Args:
+        model: Its tensors are overwritten.
+        path: The file.
+        optional: Parts of the model, by name, that the file may lack as a whole.
+
+    Returns:
+        Those of ``optional`` that the model has and the file lacks; their tensors are left as they are.
 
     Raises:
         CheckpointError: The file is missing or damaged, or its keys are not the model's.
@@ -394,7 +422,16 @@ def load_weights(model: nn.Module, path: Path) -> None:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             random = (file.metadata() or {}).get(RANDOM, "")
-        found = {next((name for name in tied if name in shapes), tied[0]) for tied in names.values()}
+        missing = [
+            part
+            for part in optional
+            if any(name.startswith(f"{part}.") for name in own) and not any(n.startswith(f"{part}.") for n in shapes)
+        ]
+        found = {
+            next((name for name in tied if name in shapes), tied[0])
+            for tied in names.values()
+            if not tied[0].startswith(tuple(f"{part}." for part in missing))
+        }
         _check_fit(shapes, {name: tuple(own[name].shape) for name in found}, path)
         with torch.no_grad():
             for name in found:
@@ -402,7 +439,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 with safe_open(path, "pt") as file:
                     own[name].copy_(file.get_tensor(name))
         if isinstance(model, SegEarth):
-            model.random_parts = set(random.split(",")) - {""}
+            model.random_parts = set(random.split(",")) - {""} | {part for part in missing if "." not in part}
+        return missing
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch or save it again") from error
 

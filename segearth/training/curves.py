@@ -25,6 +25,7 @@ LOSSES: dict[str, tuple[str, Colour]] = {
     "presence": ("presence", (0, 158, 115)),
     "text": ("text", (204, 121, 167)),
     "classes": ("classes", (86, 180, 233)),
+    "boxes": ("boxes", (230, 159, 0)),
 }
 SCORES: dict[str, tuple[str, Colour]] = {
     "val_giou": ("gIoU", INK),

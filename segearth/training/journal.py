@@ -44,8 +44,8 @@ class Journal:
             return
         self.metrics.write(step=step, **facts)
         self._show("train", step, facts)
-        parts = [f"{name} {facts[name]:.3f}" for name in LOSS_NAMES if name not in ("total", "classes")]
-        parts += [f"classes {facts['classes']:.3f}"] if facts["classes"] else []  # where there are such maps
+        of_some = [name for name in ("classes", "boxes") if not facts[name]]  # which not every model has
+        parts = [f"{name} {facts[name]:.3f}" for name in LOSS_NAMES if name not in ("total", *of_some)]
         logger.info(
             "step %d/%d  loss %.3f (%s)  %.1f images/s  data wait %.1f %%  left %s",
             step + 1, self.train.max_steps, facts["total"], " ".join(parts), facts["images_per_second"],

@@ -82,7 +82,8 @@ class Trainer:
         with_classes = config.loss.classes > 0
         if with_classes and self.model.class_head is None:
             raise ConfigError("loss.classes needs the head that reads classes; set model.class_head to true")
-        self.view = TrainingView(datasets, transform, config.data, train.seed, with_classes)
+        repeats = [d.repeat for d in config.data.train]
+        self.view = TrainingView(datasets, transform, config.data, train.seed, with_classes, repeats)
         self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0, with_classes)
         frozen = frozen_weights(self.model, keep=self.process.is_main) if self.bf16 else None
         self.engine = self._build_engine()

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 logger = logging.getLogger(__name__)
-LOSS_NAMES = ("total", "bce", "dice", "presence", "text", "classes")
+LOSS_NAMES = ("total", "bce", "dice", "presence", "text", "classes", "boxes")
 MOST_WAIT = 5.0  # percent of the time that a device may wait for data
 
 

@@ -47,27 +47,29 @@ def test_peak_memory_is_what_a_work_needs_at_once() -> None:
     assert 0.9 * (64 << 20) < peak < 1.5 * (64 << 20)
 
 
-def test_the_naive_way_gives_the_same_answer(debug_model: SegEarth) -> None:
+@pytest.mark.parametrize("kind", ["debug_model", "placed_model"])
+def test_the_naive_way_gives_the_same_answer(kind: str, request: pytest.FixtureRequest) -> None:
     """And does what it says: the image twice, all of the prompt, logits of every position."""
+    model: SegEarth = request.getfixturevalue(kind)
     seen: dict[str, list[int]] = {"images": [], "positions": []}
-    head = debug_model.language_model.causal_lm.get_output_embeddings()
+    head = model.language_model.causal_lm.get_output_embeddings()
     hooks = [
-        debug_model.vision_encoder.register_forward_hook(lambda m, args, out: seen["images"].append(len(args[0]))),
+        model.vision_encoder.register_forward_hook(lambda m, args, out: seen["images"].append(len(args[0]))),
         head.register_forward_hook(lambda m, args, out: seen["positions"].append(len(args[0]))),
     ]
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     question = Question("the largest ship", answer="There.")
     with torch.no_grad():
-        text = debug_model.prompt_encoder.encode([question], whole=True)
-        naive, _ = naive_answer(debug_model, image, text)
+        text = model.prompt_encoder.encode([question], whole=True)
+        naive, _ = naive_answer(model, image, text)
         for hook in hooks:
             hook.remove()
-        features = debug_model.encode_image(image)
-        queries = debug_model.encode_text(features, debug_model.prompt_encoder.encode([question]), torch.tensor([0]))
-        ours = debug_model.decode_masks(features, queries)
+        features = model.encode_image(image)
+        queries = model.encode_text(features, model.prompt_encoder.encode([question]), torch.tensor([0]))
+        ours = model.decode_masks(features, queries)
     assert (ours.mask_logits - naive.mask_logits).abs().max() <= 1e-4 * naive.mask_logits.abs().max()
     assert seen == {"images": [1, 1], "positions": [features.prompt.embeds.shape[1] + text.lengths[0]]}
-    assert debug_model.language_model.causal_lm.config._attn_implementation != "eager"  # as it was before
+    assert model.language_model.causal_lm.config._attn_implementation != "eager"  # as it was before
 
 
 def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:

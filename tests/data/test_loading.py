@@ -314,6 +314,15 @@ def test_data_sets_are_read_one_after_the_other() -> None:
     assert view.frames == [(64, 64), (32, 64)]
 
 
+def test_a_data_set_that_is_seen_more_often_than_another_is_seen_differently_each_time() -> None:
+    data = [SyntheticDataset(length=2, size=128), given(64, 64, "a")]
+    view = TrainingView(data, TRANSFORM, DataConfig(augment=AugmentConfig()), 0, repeats=[2, 1])
+    assert view.places == [(0, 0), (0, 1), (0, 0), (0, 1), (1, 0)] and len(view.frames) == 5
+    assert seen(view[0, 0]) != seen(view[0, 2])  # another place of an epoch, another crop
+    with pytest.raises(ConfigError, match="repeat must be at least 1"):
+        TrainingView(data, TRANSFORM, DataConfig(), 0, repeats=[1, 0])
+
+
 class TestCollator:
     @pytest.fixture
     def collator(self, debug_model: SegEarth) -> Collator:

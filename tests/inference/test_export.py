@@ -15,10 +15,8 @@ from segearth.cli import app
 from segearth.data.transform import ImageTransform
 from segearth.errors import CheckpointError, ConfigError, MissingExtraError
 from segearth.inference.export import describe, export_onnx, feature_names
-from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import MaskOutput, Question
-from segearth.zoo.lookup import model_config
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'segearth[onnx]'")
@@ -87,16 +85,13 @@ def test_onnxruntime_gives_the_models_logits(
     assert np.abs(logits[(masks > 0) != (logits > 0)]).max(initial=0) < 1e-3
 
 
-def test_shifted_windows_are_in_the_graph(tmp_path: Path) -> None:
-    """Of maps that fill their windows, that do not, and that are smaller than one."""
-    config = model_config("segearth_debug")
-    config.vision_encoder.depths = [2, 2, 2, 2]
-    torch.manual_seed(1)
-    model = build_model(config, load_weights=False).eval()
+def test_shifted_windows_coordinates_and_boxes_are_in_the_graph(placed_model: SegEarth, tmp_path: Path) -> None:
+    """Windows of maps that fill them, that do not, and that are smaller than one."""
     masks, _ = in_onnxruntime(
-        opened(export_onnx(model, tmp_path / "onnx", (128, 96))), model, frame(model, "fields"), QUESTIONS
-    )
-    logits = in_torch(model, frame(model, "fields"), QUESTIONS).mask_logits.numpy()
+        opened(export_onnx(placed_model, tmp_path / "onnx", (128, 96))),
+        placed_model, frame(placed_model, "fields"), QUESTIONS,
+    )  # fmt: skip
+    logits = in_torch(placed_model, frame(placed_model, "fields"), QUESTIONS).mask_logits.numpy()
     assert np.abs(masks - logits).max() <= 1e-4 * np.abs(logits).max()
 
 

@@ -222,21 +222,21 @@ def test_points_are_drawn_as_configured(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_total_is_weighted() -> None:
     torch.manual_seed(0)
-    config = LossConfig(bce=2.0, dice=3.0, presence=5.0, text=7.0, num_points=16)
+    config = LossConfig(bce=2.0, dice=3.0, presence=5.0, text=7.0, boxes=11.0, num_points=16)
     batch = batch_of((torch.rand(2, 8, 8) > 0.5).float())
     labels = torch.tensor([[-100, 2, -100], [-100, -100, -100]])
     batch.text = labelled(labels)
     queries = QueryEmbeddings(torch.zeros(2, 4), batch.image_index, torch.randn(2, 3, 4))
-    output = MaskOutput(torch.randn(2, 4, 4), torch.randn(2), [torch.randn(2, 4, 4)])
+    output = MaskOutput(torch.randn(2, 4, 4), torch.randn(2), [torch.randn(2, 4, 4)], boxes=torch.randn(2, 2, 6))
 
     def losses(config: LossConfig, queries: QueryEmbeddings = queries) -> Losses:
         torch.manual_seed(1)
         return Criterion(config)(output, queries, batch, Head())  # type: ignore[arg-type]
 
     found = losses(config)
-    parts = [found.bce, found.dice, found.presence, found.text]
+    parts = [found.bce, found.dice, found.presence, found.text, found.boxes]
     assert all(part > 0 for part in parts)
-    expected = sum(weight * part for weight, part in zip((2, 3, 5, 7), parts, strict=True))
+    expected = sum(weight * part for weight, part in zip((2, 3, 5, 7, 11), parts, strict=True))
     assert found.total.item() == pytest.approx(float(expected), rel=1e-6)
     torch.manual_seed(1)
     bce, dice = Criterion(config).mask_losses([*output.auxiliary, output.mask_logits], batch)
@@ -245,9 +245,10 @@ def test_the_total_is_weighted() -> None:
     for silent in (losses(replace(config, text=0.0)), losses(config, replace(queries, hidden_states=None))):
         assert silent.text == 0
         assert silent.total.item() == pytest.approx(float(expected - 7 * found.text), rel=1e-6)
+    assert losses(replace(config, boxes=0.0)).boxes == 0
     batch.placeholder = True
     nothing = losses(config)
-    assert [nothing.total, nothing.bce, nothing.dice, nothing.presence, nothing.text] == [0.0] * 5
+    assert [nothing.total, nothing.bce, nothing.dice, nothing.presence, nothing.text, nothing.boxes] == [0.0] * 6
 
 
 def test_half_precision_is_not_summed_in_half_precision() -> None:

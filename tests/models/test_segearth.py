@@ -246,8 +246,7 @@ def test_bf16_runs_and_stays_near() -> None:
 
 
 def test_attention_mask() -> None:
-    level_features = torch.tensor([[[1.0, -1.0, -1.0, -1.0], [-1.0, -1.0, -1.0, -1.0]]])  # one mask a channel
-    visible = attention_mask(torch.eye(2)[None], level_features)
+    visible = attention_mask(torch.tensor([[[1.0, -1.0, -1.0, -1.0], [-1.0, -1.0, -1.0, -1.0]]]))
     assert visible[0].tolist() == [[True, False, False, False], [True, True, True, True]]  # nowhere becomes everywhere
 
 

@@ -85,7 +85,7 @@ def test_coordinates_reach_masks_values_and_media() -> None:
 
 def test_the_published_shape_has_none_of_it() -> None:
     config = model_config("segearth_swinb_phi1_5")
-    assert not config.coordinates and not config.presence_decides
+    assert not config.coordinates and not config.presence_decides and not config.mask_decoder.box_gate
     assert config.vision_encoder.stem == "patch" and not config.vision_encoder.local_conv
     names = build_model(model_config("segearth_debug")).state_dict()
-    assert not [name for name in names if "coordinates" in name or "local_conv" in name]
+    assert not [name for name in names if "coordinates" in name or "local_conv" in name or "box" in name]
