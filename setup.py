@@ -11,7 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "segearth/__init__.py").re
 # Every lower bound is the oldest that passes the tests: `python tools/compatibility.py oldest` installs just those.
 REQUIRES = [
     "torch>=2.6",
-    "transformers>=5.1,<6",  # 5.0 builds no Phi whose config.json leaves pad_token_id out, as published ones do
+    "transformers>=5.1,<6",  # 5.0 builds no Phi whose config.json leaves pad_token_id out
     "timm>=1.0.15",
     "einops>=0.8",
     "safetensors>=0.5",
