@@ -11,7 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "segearth/__init__.py").re
 # Every lower bound is the oldest that passes the tests: `python tools/compatibility.py oldest` installs just those.
 REQUIRES = [
     "torch>=2.6",
-    "transformers>=5.0,<6",
+    "transformers>=5.1,<6",  # 5.0 builds no Phi whose config.json leaves pad_token_id out
     "timm>=1.0.15",
     "einops>=0.8",
     "safetensors>=0.5",
@@ -26,8 +26,10 @@ REQUIRES = [
     "tqdm>=4.66",
 ]
 EXTRAS = {
-    "train": ["deepspeed>=0.17", "peft>=0.17", "tensorboard>=2.16.2"],
-    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    # deepspeed: 0.17.0 cannot be told to skip steps whose gradients are infinite; peft: below, it imports what
+    # transformers 5 no longer has.
+    "train": ["deepspeed>=0.17.1", "peft>=0.18", "tensorboard>=2.16.2"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.7"],  # below, torch 2.6 writes no graph
     "quant": ["torchao>=0.18,<0.19"],  # its 4-bit layers for CPUs are a prototype, whose name may change
     "dev": [
         "pytest>=8",

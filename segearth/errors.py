@@ -59,10 +59,12 @@ class TrainingError(SegEarthError, RuntimeError):
 
 
 class MissingExtraError(SegEarthError, ImportError):
-    """An optional package that is not installed."""
+    """An optional package that is not installed, or in a version that cannot be imported beside the others."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'segearth[{extra}]'")
+        super().__init__(
+            f"{package} is not installed, or in a version that does not fit; run: pip install 'segearth[{extra}]'"
+        )
 
 
 class MissingPackageError(SegEarthError, ImportError):

@@ -129,7 +129,7 @@ def test_each_python_has_one_pin_a_package(version: str) -> None:
 def test_the_oldest_environment_is_that_of_the_bounds() -> None:
     requires, extras = declared()
     pins = COMPATIBILITY.oldest_pins().splitlines()
-    assert "torch==2.6" in pins and "deepspeed==0.17" in pins and any(pin.startswith("pytest==") for pin in pins)
+    assert "torch==2.6" in pins and "deepspeed==0.17.1" in pins and any(pin.startswith("pytest==") for pin in pins)
     bounds = {line.split(",")[0].replace(">=", "==") for line in [*requires, *extras["train"], *extras["onnx"]]}
     assert bounds <= set(pins)
     assert names(pins) == names([*requires, *extras["train"], *extras["onnx"], *extras["dev"]]) - {"setuptools"}
@@ -141,3 +141,27 @@ def test_every_allowed_python_is_tried() -> None:
     found = COMPATIBILITY.find_python(".".join(platform.python_version_tuple()[:2]))
     assert found and Path(found).exists()
     assert COMPATIBILITY.find_python("2.0") is None
+
+
+def test_what_a_run_of_pytest_came_to_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("1 failed in 1.00s\n")  # of an earlier run in an environment that was kept
+    result = COMPATIBILITY.run_tests(Path(sys.executable), log, ["tests/utils/test_versions.py"])
+    assert re.fullmatch(r"2 passed in .+", result[0]) and result[1]
+    assert len(COMPATIBILITY.versions(Path(sys.executable))) == 1 + len(COMPATIBILITY.SHOWN)
+
+
+@pytest.mark.parametrize(("said", "code", "result"), [
+    ("1 passed, 1 xfailed in 3.25s", 0, ("1 passed, 1 xfailed in 3.25s", True)),
+    ("== 1 failed, 2 passed in 65.00s (0:01:05) ==", 1, ("1 failed, 2 passed in 65.00s (0:01:05)", False)),
+    ("2 errors in 3.25s", 1, ("2 errors in 3.25s", False)),
+    ("2 deselected in 3.25s", 5, ("2 deselected in 3.25s", False)),
+    ("Killed", 137, ("ended without a result: see log", False)),
+])  # fmt: skip
+def test_other_endings_are_read(tmp_path: Path, said: str, code: int, result: tuple[str, bool]) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+    python.chmod(0o755)
+    log = tmp_path / "log"
+    log.touch()
+    assert COMPATIBILITY.run_tests(python, log, []) == result

@@ -14,7 +14,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from segearth.inference.visualize import (
     side_by_side,
 )
 from segearth.utils.files import write_text
+from segearth.utils.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,8 @@ def report_facts(result: EvaluationResult, model_name: str, notes: Mapping[str, 
         },
         "seed": result.seed,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": {"segearth": segearth.__version__, "python": platform.python_version()}
+        | installed_versions(PACKAGES),
         "notes": dict(notes),
     }
 
@@ -267,13 +268,3 @@ def _example_sheet(heading: str, examples: Sequence[Example]) -> Image.Image:
         ]
         rows.append(SheetRow(pictures, record.question, " · ".join(filter(None, facts))))
     return picture_sheet(rows, titles=("image", "target", "prediction"), heading=heading)
-
-
-def _versions() -> dict[str, str]:
-    found = {"segearth": segearth.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # such as another build of OpenCV
-            continue
-    return found

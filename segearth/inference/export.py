@@ -9,7 +9,6 @@ the frame.
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import importlib.util
 import json
 import warnings
@@ -30,6 +29,7 @@ from segearth.models.description_projector import pool_description
 from segearth.models.mask_decoder import NUM_LEVELS
 from segearth.structures import DecoderMemory, Question
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
+from segearth.utils.versions import installed_versions
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -148,8 +148,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
                     "outputs": ["mask_logits", "presence_logits"],
                 },
                 "opset": OPSET,
-                "versions": {"segearth": __version__}
-                | {package: importlib.metadata.version(package) for package in ("torch", "onnx", "onnxscript")},
+                "versions": {"segearth": __version__} | installed_versions(("torch", "onnx", "onnxscript")),
             }
             write_text(temporary / FACTS_FILE, json.dumps(facts, indent=2) + "\n")
     return Path(folder)

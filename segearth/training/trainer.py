@@ -237,6 +237,10 @@ class Trainer:
                 model_parameters=[p for p in self.model.parameters() if p.requires_grad],
                 config=self.settings,
             )
+        if hasattr(engine.optimizer, "check_grad_overflow"):
+            # Older DeepSpeeds skip a step with an infinite gradient under ZeRO-1 and 2 only in fp16: one bad batch
+            # would end the training.
+            engine.optimizer.check_grad_overflow = True
         return engine
 
     def _wants_bf16(self) -> bool:

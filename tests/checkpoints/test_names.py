@@ -23,15 +23,15 @@ FULL_SIZE = """
     import torch
     from segearth.checkpoints.rules import check_shapes
     from segearth.checkpoints.segearth_r1 import from_segearth_r1
-    from segearth.models.build import build_model
+    from segearth.models.build import build_on_meta
     from segearth.zoo.convert import published_state
     from segearth.zoo.lookup import model_config
 
     language = {"pretrained": None, "head_bias": False, "config": {"vocab_size": 50297}}
     changes = {"language_model": language, "text": {"tokenizer": "aerial"}}  # the hub is not asked
     config = model_config({"name": "segearth_swinb_phi1_5", **changes})
+    model = build_on_meta(config)
     with torch.device("meta"):
-        model = build_model(config, load_weights=False)
         theirs = {k: torch.empty(v["shape"]) for k, v in json.load(open(sys.argv[1])).items()}
         back = published_state(model.state_dict(), model.config)
     translation = from_segearth_r1(theirs, num_heads=32)

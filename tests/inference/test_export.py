@@ -112,7 +112,10 @@ def test_the_facts_beside_the_graphs_are_theirs(
         assert facts[name]["inputs"] == [i.name for i in session.get_inputs()]
         assert facts[name]["outputs"] == [o.name for o in session.get_outputs()]
     assert facts["input_size"] == sessions["encoder"].get_inputs()[0].shape[2:] == [128, 96]
-    assert sessions["decoder"].get_inputs()[0].shape == ["questions", facts["language_width"]]
+    count, width = sessions["decoder"].get_inputs()[0].shape
+    assert width == facts["language_width"]
+    # A number would be the only count it takes; torch 2.6 names the axis itself.
+    assert isinstance(count, str) if torch.__version__.startswith("2.6.") else count == "questions"
     assert facts["image_transform"]["mean"] == debug_model.config.image_transform.mean
     assert facts["versions"]["torch"] == torch.__version__
 

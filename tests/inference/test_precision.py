@@ -101,6 +101,6 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'int8'"):
         set_precision(model, "int08")
     monkeypatch.setitem(sys.modules, "torchao", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'segearth\[quant\]'"):
+    with pytest.raises(MissingExtraError, match=r"does not fit; run: pip install 'segearth\[quant\]'"):
         set_precision(model, "int8")
     assert not is_quantised(model)
