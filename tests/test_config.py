@@ -19,6 +19,9 @@ def test_an_experiment_is_a_diff_from_its_bases(tmp_path: Path) -> None:
     assert config.train.learning_rate == 0.5
 
 
+STAGES = ("1_mixed", "2_fine", "3_boxes", "4_settle")  # of the packaged weights
+
+
 @pytest.mark.parametrize("path", sorted((configs_dir() / "experiment").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from segearth.zoo.lookup import load_model
@@ -30,6 +33,19 @@ def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytes
     if str(model.get("pretrained", "")).startswith("runs/"):  # of a stage before, which is not trained here
         del model["pretrained"]
     model_config(model)
+
+
+def test_the_weights_third_stage_adds_boxes_to_those_of_the_second(tmp_path: Path) -> None:
+    """Which are described without: what an experiment does not say is as it was saved."""
+    from segearth.zoo.lookup import load_model
+
+    load_model("segearth_debug").save_folder(tmp_path)
+    stages = [load_experiment(configs_dir() / f"experiment/segearth_tiny/{name}.yaml") for name in STAGES]
+    specs = [stage.model | ({"pretrained": str(tmp_path)} if "pretrained" in stage.model else {}) for stage in stages]
+    assert [model_config(spec).mask_decoder.box_gate for spec in specs] == [False, False, True, True]
+    assert [stage.loss.boxes for stage in stages] == [0.0, 0.0, 5.0, 2.5]
+    before = [stage.model.get("pretrained") for stage in stages[1:]]
+    assert before == [f"{stage.train.output_dir}/model" for stage in stages[:-1]]
 
 
 def flat(tree: object, name: str = "") -> dict[str, object]:

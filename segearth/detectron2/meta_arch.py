@@ -25,7 +25,7 @@ from segearth.models.segearth import SegEarth
 from segearth.structures import Question, Segmentation
 from segearth.zoo.lookup import load_model
 
-LOSS_NAMES = ("bce", "dice", "presence", "text")
+LOSS_NAMES = ("bce", "dice", "presence", "text", "boxes")
 
 
 @META_ARCH_REGISTRY.register()

@@ -8,7 +8,7 @@ from torch import Tensor
 MARGIN = 0.05  # that training leaves between a target and its box, lest the edge cut off its outermost cells
 
 
-def box_loss(boxes: Tensor, masks: Tensor, present: Tensor) -> Tensor:
+def box_loss(boxes: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
     """Mean distance of the edges of boxes from those of targets, over what is present, summed over predictions.
 
     Words that name a place differ in nothing but where the target lies. A mask hardly tells: what is wrong in half of
@@ -17,10 +17,10 @@ def box_loss(boxes: Tensor, masks: Tensor, present: Tensor) -> Tensor:
     Args:
         boxes: ``(N, P, 6)``.
         masks: ``(N, H, W)``.
-        present: ``(N,)``; boxes of what is absent do not count.
+        counted: ``(N,)`` bool; boxes of what is absent, for one, do not count.
     """
     off = (boxes[..., :4] - boxes_around(masks)[:, None]).abs().mean(-1)
-    share = present.float() / present.float().sum().clamp_min(1)
+    share = counted.float() / counted.float().sum().clamp_min(1)
     return (share @ off).sum()
 
 
@@ -41,5 +41,5 @@ def boxes_around(masks: Tensor) -> Tensor:
         cells = line.shape[1]
         ends.append((line.argmax(1) / cells, 1 - line.flip(1).argmax(1) / cells))
     (left, right), (top, bottom) = ends
-    edges = torch.stack([left, top, right, bottom], -1) * 2 - 1
-    return edges + edges.new_tensor([-MARGIN, -MARGIN, MARGIN, MARGIN])
+    low, high = torch.stack([left, top], -1), torch.stack([right, bottom], -1)
+    return torch.cat([2 * low - 1 - MARGIN, 2 * high - 1 + MARGIN], -1)

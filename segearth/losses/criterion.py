@@ -82,7 +82,7 @@ class Criterion:
             classes = class_loss(output.class_logits, batch.classes, config.small_targets)
         boxes = bce.new_zeros(())
         if config.boxes and output.boxes is not None:
-            boxes = box_loss(output.boxes.float(), batch.masks, batch.present)
+            boxes = box_loss(output.boxes.float(), batch.masks, wholly_known(batch) & batch.present)
         if batch.placeholder:  # zeros with the graph of any other batch, so that processes stay in step
             bce, dice, presence, text, boxes = (loss * 0.0 for loss in (bce, dice, presence, text, boxes))
         total = config.bce * bce + config.dice * dice + config.presence * presence + config.text * text
@@ -134,6 +134,14 @@ def class_loss(logits: Tensor, classes: ClassMaps, small_targets: float) -> Tens
     known = (shrink_masks(classes.known.float(), size) > 0.999).float()
     counted = known.flatten(1).any(1)
     return dense_losses(logits[:, None], shrink_masks(classes.masks, size), known, counted, small_targets)[0]
+
+
+def wholly_known(batch: Batch) -> Tensor:
+    """Returns whose target is known everywhere, ``(N,)`` bool: of the others nobody knows how far it reaches.
+
+    Padding counts as known: nothing is there.
+    """
+    return torch.ones_like(batch.present) if batch.known is None else batch.known.flatten(1).all(1)
 
 
 def known_cells(batch: Batch) -> Tensor | None:

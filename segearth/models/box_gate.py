@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segearth.layers.blocks import MLP
 
-START = 1.5  # of the image's half side: a new box lies outside the image and hides nothing
+START = 1.5  # of the image's half side: a new box lies outside the image and hides next to nothing
 WORD_DIM = 64
 SHARPNESS = 8.0  # at the start an edge is about a quarter of the image wide, so that its gradient reaches far
 
@@ -39,7 +39,7 @@ class BoxGate(nn.Module):
     """Reads four edges and two sharpnesses off each query and its words."""
 
     def __init__(self, dim: int) -> None:
-        """Takes the channels of a query; until it has learned, every box is the whole image."""
+        """Takes the channels of a query; until it has learned, every box holds the whole image."""
         super().__init__()
         self.mlp = MLP([dim + WORD_DIM, dim, 6])
         last = self.mlp[-1]
@@ -56,8 +56,8 @@ class BoxGate(nn.Module):
         side.
         """
         moved, sharpness = self.mlp(torch.cat([query, words], -1)).split([4, 2], -1)
-        start = torch.tensor([-START, -START, START, START], dtype=query.dtype, device=query.device)
-        return torch.cat([start + moved, SHARPNESS * sharpness.clamp(-3, 3).exp()], -1)
+        edges = [moved[..., :2] - START, moved[..., 2:] + START]  # a tensor of constants would wait for the device
+        return torch.cat([*edges, SHARPNESS * sharpness.clamp(-3, 3).exp()], -1)
 
 
 def gate(logits: Tensor, boxes: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
 from segearth.errors import ConfigError, UnknownNameError
 from segearth.layers.position import Coordinates
-from segearth.models.box_gate import PlaceWords
+from segearth.models.box_gate import BoxGate, PlaceWords
 from segearth.models.class_head import ClassHead
 from segearth.models.description_projector import DescriptionProjector
 from segearth.models.language_model import build_language_model
@@ -104,3 +106,28 @@ def build_token_compressor(config: TokenCompressorConfig, in_channels: int, dim:
     if config.kind == "sparse_conv":
         return SparseConvCompressor(in_channels, dim, config.input_size)
     raise UnknownNameError("token compressor kind", config.kind, ["conv", "sparse_conv"])
+
+
+def added_parts(before: ModelConfig, config: ModelConfig) -> list[str]:
+    """Returns the parts, by name, that a model of ``config`` has and one of ``before`` has not."""
+
+    def parts(of: ModelConfig) -> list[str]:
+        boxes = of.mask_decoder.box_gate
+        has = {"coordinates": of.coordinates, "class_head": of.class_head}
+        has |= {"place_words": boxes, "mask_decoder.box_gate": boxes}
+        return [part for part, there in has.items() if there]
+
+    return [part for part in parts(config) if part not in parts(before)]
+
+
+def build_part(name: str, model: SegEarth) -> nn.Module:
+    """Builds one of :func:`added_parts` anew, with random weights, to fit a model."""
+    res5_channels, dim = model.vision_encoder.channels[-1], model.config.pixel_decoder.dim
+    language = model.language_model
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "coordinates": lambda: Coordinates(res5_channels, dim),
+        "class_head": lambda: ClassHead(language.dim, dim),
+        "place_words": lambda: PlaceWords(language.vocab_size),
+        "mask_decoder.box_gate": lambda: BoxGate(dim),
+    }
+    return builders[name]()

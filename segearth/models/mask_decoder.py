@@ -160,7 +160,8 @@ class MaskDecoder(nn.Module):
             words: ``(N, W)`` for the boxes; only where they are drawn.
 
         Returns:
-            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits.
+            Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits, and boxes if
+            they are drawn.
         """
         keep = torch.is_grad_enabled() if auxiliary is None else auxiliary
         query, place = pack(queries, image_index, len(memory.mask_features))
@@ -209,12 +210,15 @@ class MaskDecoder(nn.Module):
 
     @torch.no_grad()
     def _visible(self, answer: tuple[Tensor, Tensor | None], memory: DecoderMemory, level: int) -> Tensor:
-        """Where the last masks are positive at the size of a memory level; see :func:`attention_mask`."""
+        """Where the last masks are positive at the size of a memory level; see :func:`attention_mask`.
+
+        Shrinking the features and shrinking the mask are the same, both being linear, and the features are shrunk once.
+        """
         embedding, box = answer
         logits = embedding @ memory.level_features[level]
         if box is not None:
             shrunk = 2 ** (NUM_LEVELS - level)  # the mask features' cells are an eighth, a quarter, a half as wide
-            height, width = (side // shrunk for side in memory.mask_features.shape[2:])
+            height, width = (-(-side // shrunk) for side in memory.mask_features.shape[2:])  # rounded up, as Swin does
             logits = gate(logits.unflatten(-1, (height, width)), box).flatten(-2)
         return attention_mask(logits)
 
@@ -226,8 +230,6 @@ class MaskDecoder(nn.Module):
 
 def attention_mask(logits: Tensor) -> Tensor:
     """Lets each query look only where its last mask is positive; where that is nowhere, everywhere.
-
-    Shrinking the features and shrinking the mask are the same, both being linear, and the features are shrunk once.
 
     Args:
         logits: ``(B, Q, K)`` of the last mask at the size of the level to be read.

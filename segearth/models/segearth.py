@@ -53,7 +53,6 @@ BEST, LAST = "model_best", "model"  # in a training run's folder: by its validat
 TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
 UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
 RANDOM = "random_parts"  # in the metadata of the weights
-OPTIONAL_PARTS = ("coordinates", "class_head", "place_words", "mask_decoder.box_gate")  # weights may have been without
 
 
 class SegEarth(Freezable, ModelHubMixin):
@@ -393,7 +392,7 @@ def save_settings(folder: Path, **settings: Any) -> None:
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
 
 
-def load_weights(model: nn.Module, path: Path, optional: Sequence[str] = ()) -> list[str]:
+def load_weights(model: nn.Module, path: Path, absent: Sequence[str] = ()) -> None:
     """Loads safetensors strictly: every key must match in name and shape.
 
     Tensors are copied one at a time, so that memory holds the weights once. Of names that share one tensor, the file
@@ -402,10 +401,7 @@ def load_weights(model: nn.Module, path: Path, optional: Sequence[str] = ()) -> 
     Args:
         model: Its tensors are overwritten.
         path: The file.
-        optional: Parts of the model, by name, that the file may lack as a whole.
-
-    Returns:
-        Those of ``optional`` that the model has and the file lacks; their tensors are left as they are.
+        absent: Parts of the model, by name, that the file does not hold; they are left as they are.
 
     Raises:
         CheckpointError: The file is missing or damaged, or its keys are not the model's.
@@ -422,15 +418,11 @@ def load_weights(model: nn.Module, path: Path, optional: Sequence[str] = ()) -> 
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             random = (file.metadata() or {}).get(RANDOM, "")
-        missing = [
-            part
-            for part in optional
-            if any(name.startswith(f"{part}.") for name in own) and not any(n.startswith(f"{part}.") for n in shapes)
-        ]
+        elsewhere = tuple(f"{part}." for part in absent)
         found = {
             next((name for name in tied if name in shapes), tied[0])
             for tied in names.values()
-            if not tied[0].startswith(tuple(f"{part}." for part in missing))
+            if not tied[0].startswith(elsewhere)
         }
         _check_fit(shapes, {name: tuple(own[name].shape) for name in found}, path)
         with torch.no_grad():
@@ -439,8 +431,7 @@ def load_weights(model: nn.Module, path: Path, optional: Sequence[str] = ()) -> 
                 with safe_open(path, "pt") as file:
                     own[name].copy_(file.get_tensor(name))
         if isinstance(model, SegEarth):
-            model.random_parts = set(random.split(",")) - {""} | {part for part in missing if "." not in part}
-        return missing
+            model.random_parts = set(random.split(",")) - {""} | {part.partition(".")[0] for part in absent}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch or save it again") from error
 

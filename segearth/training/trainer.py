@@ -82,6 +82,10 @@ class Trainer:
         with_classes = config.loss.classes > 0
         if with_classes and self.model.class_head is None:
             raise ConfigError("loss.classes needs the head that reads classes; set model.class_head to true")
+        if config.loss.boxes > 0 and self.model.place_words is None:
+            raise ConfigError(
+                "loss.boxes needs a model that draws boxes; set model.mask_decoder.box_gate to true, or loss.boxes to 0"
+            )
         repeats = [d.repeat for d in config.data.train]
         self.view = TrainingView(datasets, transform, config.data, train.seed, with_classes, repeats)
         self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0, with_classes)

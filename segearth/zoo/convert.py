@@ -289,7 +289,11 @@ def _may_be_missing(source: _Source, model: SegEarth) -> list[str]:
     if source.kind == "timm":
         return LEFT_AT_START
     if source.kind == "mask2former":
-        return [name for name in model.state_dict() if name.startswith("mask_decoder.presence_head.")]
+        return [
+            name
+            for name in model.state_dict()
+            if name.startswith(("mask_decoder.presence_head.", "mask_decoder.box_gate."))
+        ]
     return []
 
 

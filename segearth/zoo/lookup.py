@@ -95,21 +95,28 @@ def shape_config(spec: Mapping[str, Any] | str) -> ModelConfig:
 def build_described(spec: Mapping[str, Any]) -> SegEarth:
     """Builds the model that an experiment's ``model`` describes, with the weights it starts training from.
 
+    Parts that a model may have or not, such as coordinates, start at random where those weights have none of them.
+
     Args:
         spec: As for :func:`model_config`.
 
     Raises:
         CheckpointError: The weights at ``pretrained`` are missing, damaged, or do not fit the overrides.
     """
-    from segearth.models.build import build_model
-    from segearth.models.segearth import WEIGHTS_FILE, WithoutRandomStart, load_weights
+    from segearth.models.build import added_parts, build_model, build_part
+    from segearth.models.segearth import WEIGHTS_FILE, WithoutRandomStart, load_weights, read_config
 
     pretrained = spec.get("pretrained")
     if not pretrained:
         return build_model(model_config(spec))
     with WithoutRandomStart():
         model = build_model(model_config(spec), load_weights=False)
-    load_weights(model, pretrained_folder(str(pretrained)) / WEIGHTS_FILE)
+    folder = pretrained_folder(str(pretrained))
+    added = added_parts(read_config(folder), model.config)
+    load_weights(model, folder / WEIGHTS_FILE, added)
+    for part in added:
+        logger.warning("%s has no %s, which starts at random", pretrained, part)
+        model.get_submodule(part).load_state_dict(build_part(part, model).state_dict())  # it was filled with zeros
     return model
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from segearth.config import LossConfig
 from segearth.errors import ConfigError
+from segearth.losses.boxes import box_loss
 from segearth.losses.criterion import Criterion, Losses, point_bce, point_dice, text_loss
 from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
 
@@ -246,6 +247,12 @@ def test_the_total_is_weighted() -> None:
         assert silent.text == 0
         assert silent.total.item() == pytest.approx(float(expected - 7 * found.text), rel=1e-6)
     assert losses(replace(config, boxes=0.0)).boxes == 0
+    batch.known = torch.ones(2, 8, 8, dtype=torch.bool)
+    batch.known[1, 0, 0] = False  # how far the second target reaches nobody knows
+    assert output.boxes is not None
+    first = box_loss(output.boxes[:1], batch.masks[:1], torch.tensor([True]))
+    assert losses(config).boxes.item() == pytest.approx(first.item())
+    batch.known = None
     batch.placeholder = True
     nothing = losses(config)
     assert [nothing.total, nothing.bce, nothing.dice, nothing.presence, nothing.text, nothing.boxes] == [0.0] * 6

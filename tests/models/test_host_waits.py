@@ -89,10 +89,11 @@ def runs_on_meta() -> bool:
 
 @pytest.mark.skipif(not runs_on_meta(), reason="this transformers does not run on the meta device")
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("template", ["plain", "segearth_r1"])
-def test_a_training_step_waits_for_nothing(template: str, checkpointing: bool) -> None:
+@pytest.mark.parametrize(("template", "placed"), [("plain", False), ("segearth_r1", False), ("plain", True)])
+def test_a_training_step_waits_for_nothing(template: str, placed: bool, checkpointing: bool) -> None:
     """From the batch on the host to the gradients: letterboxed, several images, both tasks, some with answers."""
-    model = build_model(model_config({"name": "segearth_debug", "text": {"template": template}})).train()
+    spec = {"coordinates": placed, "mask_decoder": {"box_gate": placed}, "text": {"template": template}}
+    model = build_model(model_config({"name": "segearth_debug", **spec})).train()
     mask, valid = np.zeros((64, 64), bool), torch.ones(64, 64, dtype=torch.bool)
     asked = [
         [Question("ships", mask), Question("where is it dry?", mask, "On the hill.", "reasoning")],
@@ -103,6 +104,6 @@ def test_a_training_step_waits_for_nothing(template: str, checkpointing: bool) -
     with no_waiting():
         there = batch.to("meta")
         output, queries = model(there)
-        Criterion(LossConfig(num_points=32))(output, queries, there, model.language_model).total.backward()
+        Criterion(LossConfig(num_points=32, boxes=float(placed)))(output, queries, there, model.language_model).total.backward()
     silent = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert silent == set()

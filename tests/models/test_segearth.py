@@ -180,12 +180,18 @@ def test_a_timm_swin_whose_maps_are_as_high_as_they_have_channels(name: str) -> 
     assert [tuple(level.shape[1:]) for level in maps] == [(96, 96, 16), (192, 48, 8), (384, 24, 4), (768, 12, 2)]
 
 
-def test_any_frame_size(debug_model: SegEarth) -> None:
-    for height, width in ((64, 64), (64, 160), (96, 32)):
+@pytest.mark.parametrize("kind", ["debug_model", "placed_model"])
+def test_any_frame_size(kind: str, request: pytest.FixtureRequest) -> None:
+    model: SegEarth = request.getfixturevalue(kind)
+    for height, width in ((64, 64), (64, 160), (96, 32), (72, 100)):
         with torch.no_grad():
-            features = debug_model.encode_image(torch.randn(1, 3, height, width))
+            features = model.encode_image(torch.randn(1, 3, height, width))
+            queries = model.encode_text(
+                features, model.prompt_encoder.encode([question("ships")]), torch.zeros(1, dtype=torch.long)
+            )
+            logits = model.decode_masks(features, queries).mask_logits
         assert features.prompt.embeds.shape[1] >= features.image_tokens.shape[1] > 0
-        assert features.decoder.mask_features.shape[2:] == (height // 4, width // 4)
+        assert features.decoder.mask_features.shape[2:] == logits.shape[1:] == (height // 4, width // 4)
 
 
 TIMM = {"kind": "timm", "timm_name": "convnext_atto", "pretrained": False}

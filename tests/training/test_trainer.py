@@ -196,6 +196,13 @@ def test_settings_that_do_not_fit(tmp_path: Path, change: dict[str, object], mes
         Trainer(experiment(tmp_path, **change))
 
 
+def test_a_loss_of_boxes_needs_boxes(tmp_path: Path) -> None:
+    config = experiment(tmp_path)
+    config.loss.boxes = 5.0
+    with pytest.raises(ConfigError, match=r"set model\.mask_decoder\.box_gate to true, or loss\.boxes to 0"):
+        Trainer(config)
+
+
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     """The same images meet the same random numbers, so only the order of sums could differ.
 

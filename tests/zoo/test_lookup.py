@@ -99,3 +99,28 @@ def test_packaged_weights_are_opened_by_name(
         segearth.load_model("segearth_debug")
     with pytest.raises(CheckpointError, match="segearth_swinb_phi1_5 has no trained weights"):
         lookup.weights_folder("segearth_swinb_phi1_5")
+
+
+def test_parts_that_the_weights_have_not_start_at_random_and_the_others_where_they_were(
+    debug_model: SegEarth, tmp_path: Path
+) -> None:
+    debug_model.save_pretrained(tmp_path)
+    spec = {"name": "segearth_debug", "pretrained": str(tmp_path)}
+    added = {"coordinates": True, "mask_decoder": {"box_gate": True}}
+    torch.manual_seed(0)
+    model = lookup.build_described(spec | added)
+    before, after = debug_model.state_dict(), model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    added_names = [name for name in after.keys() - before.keys() if ".mlp.0.weight" in name]
+    new = {name.partition(".")[0]: after[name].std() for name in added_names}
+    assert new.keys() == {"coordinates", "mask_decoder"} and all(spread > 0.05 for spread in new.values())
+    assert after["place_words.weight"].std() == pytest.approx(0.5, abs=0.05)
+    assert model.random_parts >= {"coordinates", "place_words"}
+    model.save_pretrained(tmp_path / "with")
+    again = lookup.build_described(spec | added | {"pretrained": str(tmp_path / "with")}).state_dict()
+    assert all(torch.equal(again[name], after[name]) for name in after)
+    with pytest.raises(CheckpointError):  # parts that the file holds and the model should not have
+        lookup.build_described(spec | {"pretrained": str(tmp_path / "with"), "coordinates": False})
+    (tmp_path / "with" / "config.json").write_text((tmp_path / "config.json").read_text())
+    with pytest.raises(CheckpointError):  # a file that holds what its config does not tell of
+        lookup.build_described(spec | added | {"pretrained": str(tmp_path / "with")})

@@ -18,7 +18,7 @@ from segearth.zoo.lookup import weights_folder
 NAMES = [name for name, card in CARDS.items() if card.weights == PACKAGED]
 pytestmark = pytest.mark.skipif(not NAMES, reason="no model of the zoo has packaged weights yet")
 IMAGES = 12
-EXPECTED = {"segearth_tiny": (0.373, 0.422)}  # gIoU and T@0.1 on the first images of the test split
+EXPECTED = {"segearth_tiny": (0.516, 0.916)}  # gIoU and T@0.1 on the first images of the test split
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,6 +29,8 @@ def test_a_card_says_what_the_weights_are(name: str) -> None:
     facts = json.loads((folder / "training.json").read_text())
     assert tuple(facts["trained_on"]) == card.trained_on
     assert not any("test" in split for split in card.trained_on)
+    numbers = sum(p.numel() for p in segearth.load_model(name).parameters())
+    assert numbers / 1e6 == pytest.approx(card.parameters, abs=0.05)  # the card's shape, with all of its parts
 
 
 @pytest.mark.parametrize("name", NAMES)
