@@ -276,13 +276,13 @@ class QueryEmbeddings:
         image_index: ``(N,)`` which image each query belongs to.
         hidden_states: ``(N, L, D)`` last states of the language model after the image, for the text loss; ``None`` if
             not asked for.
-        words: ``(N, W)`` what the description's words alone say of where to look; ``None`` where no boxes are drawn.
+        places: ``(N, W)`` what the description's words alone say of where to look; ``None`` where no boxes are drawn.
     """
 
     queries: torch.Tensor
     image_index: torch.Tensor
     hidden_states: torch.Tensor | None = None
-    words: torch.Tensor | None = None
+    places: torch.Tensor | None = None
 
 
 @dataclass

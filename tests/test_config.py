@@ -69,7 +69,6 @@ def test_the_published_recipe_differs_from_ours_as_meant_and_in_nothing_else() -
         "model.vision_encoder.local_conv": (True, False),
         "model.token_compressor.stride": (1, 4),
         "model.coordinates": (True, False),
-        "model.mask_decoder.box_gate": (True, False),
         "model.presence_decides": (True, False),
         "model.presence_threshold": (0.5, 0.0),
         "data.questions_per_image": (6, 1),
@@ -79,7 +78,6 @@ def test_the_published_recipe_differs_from_ours_as_meant_and_in_nothing_else() -
         "loss.absent_masks": (False, True),
         "loss.small_targets": (0.05, 0.0),
         "loss.presence": (8.0, 0.0),
-        "loss.boxes": (5.0, 0.0),
         "train.output_dir": ("runs/aerial_mini", "runs/published_recipe"),
     }
 

@@ -104,14 +104,14 @@ def _project(model: SegEarth, hidden: Tensor, description: Tensor, media: Tensor
 
 
 def _decode(
-    decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor], words: Tensor | None
+    decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor], places: Tensor | None
 ) -> MaskOutput:
     """Takes a whole mask after every layer, and shrinks it to see where the next one may look."""
     keys_values = decoder.keys_values(memory)
     query, logits = query[None], []
     for i in range(len(decoder.layers) + 1):
         normed = decoder.norm(query)
-        box = None if decoder.box_gate is None or words is None else decoder.box_gate(normed, words[None])
+        box = None if decoder.box_gate is None or places is None else decoder.box_gate(normed, places[None])
         mask = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(normed), mask_features)
         logits.append(mask if box is None else gate(mask, box))
         if i < len(decoder.layers):

@@ -51,8 +51,8 @@ class ImageEncoderGraph(nn.Module):
         """Maps ``(1, 3, H, W)`` to the tensors that :func:`feature_names` names."""
         maps = self.vision_encoder(images)
         tokens = self.token_compressor(maps[-1])
-        places = (*self.pixel_decoder(maps), maps[-1])
-        mask_features, levels, seen = places if self.coordinates is None else self.coordinates(*places)
+        decoded = (*self.pixel_decoder(maps), maps[-1])
+        mask_features, levels, seen = decoded if self.coordinates is None else self.coordinates(*decoded)
         memory = self.mask_decoder.remember(mask_features, levels)
         media = [part for pair in self.description_projector.remember(seen) for part in pair]
         keys_values = (part for pair in memory.layers for part in pair)
@@ -81,10 +81,10 @@ class MaskDecoderGraph(nn.Module):
         level_features, parts = parts[:NUM_LEVELS], parts[NUM_LEVELS:]
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         count = len(self.projector.layers)
-        pooled, words = descriptions[None, :, : self.dim], descriptions[None, :, self.dim :]
+        pooled, places = descriptions[None, :, : self.dim], descriptions[None, :, self.dim :]
         query = self.projector.project(pooled, pairs[:count])
         memory = DecoderMemory(mask_features, level_features, pairs[count:])
-        logits, presence, *_ = self.decoder.decode(query, memory, words=words)
+        logits, presence, *_ = self.decoder.decode(query, memory, places=places)
         return logits[0], presence[0]
 
 
@@ -164,7 +164,7 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
         questions: ``N`` questions about the image.
 
     Returns:
-        ``(N, D)`` float32 descriptions for the decoder.
+        ``(N, D)`` float32 descriptions for the decoder, wider where boxes are drawn.
 
     Raises:
         QuestionError: A question is empty or too long.

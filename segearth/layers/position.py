@@ -1,4 +1,4 @@
-"""Fixed sine position embedding for feature maps."""
+"""Where a cell lies: the fixed sine embedding for attention, and learned coordinates for feature maps."""
 
 from __future__ import annotations
 

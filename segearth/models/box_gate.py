@@ -47,7 +47,7 @@ class BoxGate(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, query: Tensor, words: Tensor) -> Tensor:
+    def forward(self, query: Tensor, places: Tensor) -> Tensor:
         """Maps queries ``(…, dim)`` and the sums of their words' vectors ``(…, WORD_DIM)`` to boxes ``(…, 6)``.
 
         A box is left, top, right, bottom, sharpness across and down.
@@ -55,7 +55,7 @@ class BoxGate(nn.Module):
         Edges are in half sides from the image's middle, so that the image spans -1 to 1; sharpness is in logits a half
         side.
         """
-        moved, sharpness = self.mlp(torch.cat([query, words], -1)).split([4, 2], -1)
+        moved, sharpness = self.mlp(torch.cat([query, places], -1)).split([4, 2], -1)
         edges = [moved[..., :2] - START, moved[..., 2:] + START]  # a tensor of constants would wait for the device
         return torch.cat([*edges, SHARPNESS * sharpness.clamp(-3, 3).exp()], -1)
 

@@ -147,7 +147,7 @@ class MaskDecoder(nn.Module):
 
     def forward(
         self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None,
-        words: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> MaskOutput:  # fmt: skip
         """Decodes one mask a query.
 
@@ -157,7 +157,7 @@ class MaskDecoder(nn.Module):
             memory: From :meth:`remember`.
             auxiliary: Also return the logits before the first and after every earlier layer; left out, where gradients
                 are recorded.
-            words: ``(N, W)`` for the boxes; only where they are drawn.
+            places: ``(N, W)`` for the boxes; only where they are drawn.
 
         Returns:
             Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits, and boxes if
@@ -165,7 +165,7 @@ class MaskDecoder(nn.Module):
         """
         keep = torch.is_grad_enabled() if auxiliary is None else auxiliary
         query, place = pack(queries, image_index, len(memory.mask_features))
-        packed = None if words is None else pack(words, image_index, len(memory.mask_features))[0]
+        packed = None if places is None else pack(places, image_index, len(memory.mask_features))[0]
         logits, presence, earlier, boxes = self.decode(query, memory, keep, packed)
         found = MaskOutput(logits[place], presence[place], [each[place] for each in earlier])
         if boxes is not None:
@@ -173,7 +173,7 @@ class MaskDecoder(nn.Module):
         return found
 
     def decode(
-        self, query: Tensor, memory: DecoderMemory, keep: bool = False, words: Tensor | None = None
+        self, query: Tensor, memory: DecoderMemory, keep: bool = False, places: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor], Tensor | None]:
         """Decodes queries that lie side by side, image by image.
 
@@ -181,17 +181,17 @@ class MaskDecoder(nn.Module):
             query: ``(B, Q, C)``.
             memory: From :meth:`remember`.
             keep: Also return the logits before the first and after every earlier layer.
-            words: ``(B, Q, W)`` for the boxes.
+            places: ``(B, Q, W)`` for the boxes.
 
         Returns:
             Mask logits ``(B, Q, H/4, W/4)``, presence logits ``(B, Q)``, the logits that were kept, and the boxes that
             they and the final ones end at, ``(B, P, Q, 6)``, if boxes are drawn.
         """
-        answers = [self._read(query, words)]
+        answers = [self._read(query, places)]
         for i, layer in enumerate(self._layers()):
             visible = self._visible(answers[-1], memory, i % NUM_LEVELS)
             query = layer(query, *memory.layers[i], visible)
-            answers.append(self._read(query, words))
+            answers.append(self._read(query, places))
         # The masks of all depths in one product: its gradient passes over the large features once.
         wanted = answers if keep else answers[-1:]
         embeddings = torch.stack([embedding for embedding, _ in wanted], 1)
@@ -203,10 +203,10 @@ class MaskDecoder(nn.Module):
         *earlier, last = logits.unbind(1)
         return last, self.presence_head(self.norm(query))[..., 0], earlier, boxes
 
-    def _read(self, query: Tensor, words: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _read(self, query: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What a mask is made of: the vector that features are multiplied by, and the box if there is one."""
         normed = self.norm(query)
-        return self.mask_embed(normed), None if self.box_gate is None else self.box_gate(normed, words)
+        return self.mask_embed(normed), None if self.box_gate is None else self.box_gate(normed, places)
 
     @torch.no_grad()
     def _visible(self, answer: tuple[Tensor, Tensor | None], memory: DecoderMemory, level: int) -> Tensor:

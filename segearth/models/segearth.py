@@ -177,7 +177,7 @@ class SegEarth(Freezable, ModelHubMixin):
 
     def decode_masks(self, features: ImageFeatures, queries: QueryEmbeddings) -> MaskOutput:
         """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`."""
-        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, words=queries.words)
+        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, places=queries.places)
 
     def forward(self, batch: Batch) -> tuple[MaskOutput, QueryEmbeddings]:
         """Runs the three verbs on a batch: each image is seen once, however many questions it has."""

@@ -44,8 +44,8 @@ class Journal:
             return
         self.metrics.write(step=step, **facts)
         self._show("train", step, facts)
-        of_some = [name for name in ("classes", "boxes") if not facts[name]]  # which not every model has
-        parts = [f"{name} {facts[name]:.3f}" for name in LOSS_NAMES if name not in ("total", *of_some)]
+        unused = [name for name in ("classes", "boxes") if not facts[name]]  # not every model has these
+        parts = [f"{name} {facts[name]:.3f}" for name in LOSS_NAMES if name not in ("total", *unused)]
         logger.info(
             "step %d/%d  loss %.3f (%s)  %.1f images/s  data wait %.1f %%  left %s",
             step + 1, self.train.max_steps, facts["total"], " ".join(parts), facts["images_per_second"],

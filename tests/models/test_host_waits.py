@@ -104,6 +104,7 @@ def test_a_training_step_waits_for_nothing(template: str, placed: bool, checkpoi
     with no_waiting():
         there = batch.to("meta")
         output, queries = model(there)
-        Criterion(LossConfig(num_points=32, boxes=float(placed)))(output, queries, there, model.language_model).total.backward()
+        criterion = Criterion(LossConfig(num_points=32, boxes=float(placed)))
+        criterion(output, queries, there, model.language_model).total.backward()
     silent = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert silent == set()
