@@ -86,6 +86,7 @@ class MaskDecoderConfig:
     num_heads: int = 8
     ffn_dim: int = 2048
     box_gate: bool = False  # whether each query draws a box outside of which its mask ends; not in the published model
+    presence_match: bool = False  # whether presence also compares words and image directly; not in the published model
 
 
 @dataclass

@@ -276,13 +276,13 @@ class QueryEmbeddings:
         image_index: ``(N,)`` which image each query belongs to.
         hidden_states: ``(N, L, D)`` last states of the language model after the image, for the text loss; ``None`` if
             not asked for.
-        places: ``(N, W)`` what the description's words alone say of where to look; ``None`` where no boxes are drawn.
+        words: ``(N, W)`` sums of the description's word vectors; ``None`` where the mask decoder does not read them.
     """
 
     queries: torch.Tensor
     image_index: torch.Tensor
     hidden_states: torch.Tensor | None = None
-    places: torch.Tensor | None = None
+    words: torch.Tensor | None = None
 
 
 @dataclass
@@ -296,7 +296,7 @@ class MaskOutput:
         class_logits: ``(K, H/4, W/4)``, what mask features alone say of each of a batch's ``K`` class maps; ``None``
             where there are none.
         boxes: ``(N, P, 6)`` boxes that the ``P`` predictions end at, the final one last; ``None`` where none are drawn.
-            See :class:`segearth.models.box_gate.BoxGate`.
+            See :class:`segearth.models.word_heads.BoxGate`.
     """
 
     mask_logits: torch.Tensor

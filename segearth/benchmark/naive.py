@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segearth.layers.deformable_attention import multi_scale_sample_definition
-from segearth.models.box_gate import gate
 from segearth.models.description_projector import pool_description
 from segearth.models.mask_decoder import MaskDecoder
 from segearth.models.segearth import SegEarth
+from segearth.models.word_heads import gate
 from segearth.structures import EncodedText, MaskOutput, QueryEmbeddings
 
 
@@ -42,7 +42,7 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
         mask_features, memory, media = model.decode_pixels(maps)
         reading = _read(model, tokens, text)
         query = _project(model, reading.hidden, text.description_mask, media)
-        output = _decode(model.mask_decoder, query, mask_features, memory, model.read_places(text))
+        output = _decode(model.mask_decoder, query, mask_features, memory, model.read_words(text))
         return output, QueryEmbeddings(query, torch.zeros(1, dtype=torch.long), reading.hidden)
 
 
@@ -73,7 +73,7 @@ def naive_parts(model: SegEarth, image: Tensor, text: EncodedText) -> dict[str, 
         "pixel decoder": lambda: model.decode_pixels(maps),
         "token compressor": lambda: model.token_compressor(maps[-1]),
         "question": question,
-        "mask": lambda: _decode(model.mask_decoder, query, mask_features, memory, model.read_places(text)),
+        "mask": lambda: _decode(model.mask_decoder, query, mask_features, memory, model.read_words(text)),
     }
     return {name: plain(work) for name, work in works.items()}
 
@@ -104,14 +104,14 @@ def _project(model: SegEarth, hidden: Tensor, description: Tensor, media: Tensor
 
 
 def _decode(
-    decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor], places: Tensor | None
+    decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor], words: Tensor | None
 ) -> MaskOutput:
     """Takes a whole mask after every layer, and shrinks it to see where the next one may look."""
     keys_values = decoder.keys_values(memory)
     query, logits = query[None], []
     for i in range(len(decoder.layers) + 1):
         normed = decoder.norm(query)
-        box = None if decoder.box_gate is None or places is None else decoder.box_gate(normed, places[None])
+        box = None if decoder.box_gate is None or words is None else decoder.box_gate(normed, words[None])
         mask = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(normed), mask_features)
         logits.append(mask if box is None else gate(mask, box))
         if i < len(decoder.layers):
@@ -121,7 +121,8 @@ def _decode(
             visible = shrunk.flatten(2) >= 0
             query = decoder.layers[i](query, *keys_values[i], visible | ~visible.any(-1, keepdim=True))
     *earlier, last = [each[0] for each in logits]
-    return MaskOutput(last, decoder.presence_head(decoder.norm(query))[0, :, 0], earlier)
+    presence = decoder.read_presence(query, mask_features, None if words is None else words[None])
+    return MaskOutput(last, presence[0], earlier)
 
 
 @contextmanager

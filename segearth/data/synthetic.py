@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,8 @@ from segearth.data.scene import Scene, SceneDataset
 from segearth.data.textures import TextureBank
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.structures import Sample
+
+KEPT_PIXELS = 2**24  # of drawn scenes, for the next time they are asked for: 256 of 256 px
 
 
 class SyntheticDataset(SegmentationDataset):
@@ -62,7 +65,7 @@ class SyntheticDataset(SegmentationDataset):
         self.table = load_table(table)
         self._builder = ExpressionBuilder(self.table, BuilderSettings(max_questions=max_questions))
         self._textures = _textures_of(textures) if textures else None
-        self._last: tuple[int, tuple[np.ndarray, Scene]] | None = None
+        self._kept: OrderedDict[int, tuple[np.ndarray, Scene]] = OrderedDict()
 
     def __len__(self) -> int:
         return self.length
@@ -88,9 +91,11 @@ class SyntheticDataset(SegmentationDataset):
         return self._drawn(index)[1]
 
     def _drawn(self, index: int) -> tuple[np.ndarray, Scene]:
-        if self._last is None or self._last[0] != index:  # image and annotation are asked for one after the other
-            self._last = (index, draw_scene(self._rng(index, 0), self.size, self._textures))
-        return self._last[1]
+        if index not in self._kept:  # drawing takes longer than all the rest of a training view
+            while len(self._kept) >= max(1, KEPT_PIXELS // self.size**2):
+                self._kept.popitem(last=False)
+            self._kept[index] = draw_scene(self._rng(index, 0), self.size, self._textures)
+        return self._kept[index]
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         if not 0 <= index < self.length:

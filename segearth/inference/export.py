@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from segearth import __version__
 from segearth.data.transform import MULTIPLE
 from segearth.errors import ConfigError, MissingExtraError
-from segearth.models.box_gate import WORD_DIM
 from segearth.models.description_projector import pool_description
 from segearth.models.mask_decoder import NUM_LEVELS
+from segearth.models.word_heads import WORD_DIM
 from segearth.structures import DecoderMemory, Question
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
 from segearth.utils.versions import installed_versions
@@ -71,7 +71,7 @@ class MaskDecoderGraph(nn.Module):
         """Decodes one mask a question.
 
         Args:
-            descriptions: ``(N, D)``, and behind each what its words say of where to look, if boxes are drawn.
+            descriptions: ``(N, D)``, and behind each the sum of its word vectors, if the mask decoder reads it.
             features: What :class:`ImageEncoderGraph` gives, without the image tokens.
 
         Returns:
@@ -81,10 +81,10 @@ class MaskDecoderGraph(nn.Module):
         level_features, parts = parts[:NUM_LEVELS], parts[NUM_LEVELS:]
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         count = len(self.projector.layers)
-        pooled, places = descriptions[None, :, : self.dim], descriptions[None, :, self.dim :]
+        pooled, words = descriptions[None, :, : self.dim], descriptions[None, :, self.dim :]
         query = self.projector.project(pooled, pairs[:count])
         memory = DecoderMemory(mask_features, level_features, pairs[count:])
-        logits, presence, *_ = self.decoder.decode(query, memory, places=places)
+        logits, presence, *_ = self.decoder.decode(query, memory, words=words)
         return logits[0], presence[0]
 
 
@@ -126,7 +126,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
         image = torch.zeros(1, 3, height, width)
         decoder = _plain(MaskDecoderGraph(model))
         features = list(encoder(image)[1:])
-        descriptions = torch.zeros(2, model.language_model.dim + (WORD_DIM if model.place_words is not None else 0))
+        descriptions = torch.zeros(2, model.language_model.dim + (WORD_DIM if model.bag_of_words is not None else 0))
         count: Any = ({0: torch.export.Dim("questions")}, [{}] * len(features))
         with atomic_folder(folder) as temporary:
             _write_graph(encoder, (image,), temporary / ENCODER_FILE, ["images"], names)
@@ -164,7 +164,7 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
         questions: ``N`` questions about the image.
 
     Returns:
-        ``(N, D)`` float32 descriptions for the decoder, wider where boxes are drawn.
+        ``(N, D)`` float32 descriptions for the decoder, wider where the mask decoder reads the sums of word vectors.
 
     Raises:
         QuestionError: A question is empty or too long.
@@ -175,7 +175,7 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
     about = torch.zeros(len(questions), dtype=torch.long)
     embeds = language_model.embed(text.input_ids)
     hidden = language_model.hidden_states(prompt, embeds, text.lengths, about, text.openings)
-    parts = [pool_description(hidden, text.description_mask), model.read_places(text)]
+    parts = [pool_description(hidden, text.description_mask), model.read_words(text)]
     return torch.cat([part.float() for part in parts if part is not None], -1).cpu().numpy()
 
 

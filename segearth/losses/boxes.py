@@ -31,7 +31,7 @@ def boxes_around(masks: Tensor) -> Tensor:
         masks: ``(N, H, W)`` in [0, 1], each with a cell above 0; where no cell is mostly target, all it touches count.
 
     Returns:
-        ``(N, 4)`` left, top, right, bottom, as :class:`segearth.models.box_gate.BoxGate` draws them.
+        ``(N, 4)`` left, top, right, bottom, as :class:`segearth.models.word_heads.BoxGate` draws them.
     """
     mostly = masks > 0.5
     inside = torch.where(mostly.flatten(1).any(1)[:, None, None], mostly, masks > 0)

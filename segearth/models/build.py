@@ -10,7 +10,6 @@ from torch import nn
 from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
 from segearth.errors import ConfigError, UnknownNameError
 from segearth.layers.position import Coordinates
-from segearth.models.box_gate import BoxGate, PlaceWords
 from segearth.models.class_head import ClassHead
 from segearth.models.description_projector import DescriptionProjector
 from segearth.models.language_model import build_language_model
@@ -19,6 +18,7 @@ from segearth.models.pixel_decoder import PixelDecoder
 from segearth.models.segearth import SegEarth
 from segearth.models.token_compressor import ConvCompressor, SparseConvCompressor
 from segearth.models.vision_encoder import SwinEncoder, TimmEncoder, VisionEncoder
+from segearth.models.word_heads import BagOfWords, BoxGate, PresenceMatch
 from segearth.text.encoding import PromptEncoder
 from segearth.text.templates import get_template
 from segearth.text.tokenizer import load_tokenizer
@@ -54,12 +54,13 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
             vision_encoder.channels, pixel.dim, pixel.num_layers, pixel.num_heads, pixel.num_points, pixel.ffn_dim
         ),
         mask_decoder=MaskDecoder(
-            pixel.dim, mask.num_layers, mask.num_heads, mask.ffn_dim, box_gate=mask.box_gate
+            pixel.dim, mask.num_layers, mask.num_heads, mask.ffn_dim, box_gate=mask.box_gate,
+            presence_match=mask.presence_match,
         ),
         prompt_encoder=prompt_encoder,
         config=config,
         coordinates=Coordinates(res5_channels, pixel.dim) if config.coordinates else None,
-        place_words=PlaceWords(language_model.vocab_size) if mask.box_gate else None,
+        bag_of_words=BagOfWords(language_model.vocab_size) if _reads_words(config) else None,
         class_head=ClassHead(language_model.dim, pixel.dim) if config.class_head else None,
     )  # fmt: skip
 
@@ -112,9 +113,9 @@ def added_parts(before: ModelConfig, config: ModelConfig) -> list[str]:
     """Returns the parts, by name, that a model of ``config`` has and one of ``before`` has not."""
 
     def parts(of: ModelConfig) -> list[str]:
-        boxes = of.mask_decoder.box_gate
-        has = {"coordinates": of.coordinates, "class_head": of.class_head}
-        has |= {"place_words": boxes, "mask_decoder.box_gate": boxes}
+        mask = of.mask_decoder
+        has = {"coordinates": of.coordinates, "class_head": of.class_head, "bag_of_words": _reads_words(of)}
+        has |= {"mask_decoder.box_gate": mask.box_gate, "mask_decoder.presence_match": mask.presence_match}
         return [part for part, there in has.items() if there]
 
     return [part for part in parts(config) if part not in parts(before)]
@@ -127,7 +128,12 @@ def build_part(name: str, model: SegEarth) -> nn.Module:
     builders: dict[str, Callable[[], nn.Module]] = {
         "coordinates": lambda: Coordinates(res5_channels, dim),
         "class_head": lambda: ClassHead(language.dim, dim),
-        "place_words": lambda: PlaceWords(language.vocab_size),
+        "bag_of_words": lambda: BagOfWords(language.vocab_size),
         "mask_decoder.box_gate": lambda: BoxGate(dim),
+        "mask_decoder.presence_match": lambda: PresenceMatch(dim),
     }
     return builders[name]()
+
+
+def _reads_words(config: ModelConfig) -> bool:
+    return config.mask_decoder.box_gate or config.mask_decoder.presence_match

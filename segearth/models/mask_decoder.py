@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 from segearth.layers.blocks import MLP
 from segearth.layers.position import sine_position
-from segearth.models.box_gate import BoxGate, gate
 from segearth.models.packing import pack
+from segearth.models.word_heads import BoxGate, PresenceMatch, gate
 from segearth.structures import DecoderMemory, KeysValues, MaskOutput
 
 NUM_LEVELS = 3
@@ -84,7 +84,7 @@ class MaskDecoder(nn.Module):
 
     def __init__(
         self, dim: int = 256, num_layers: int = 9, num_heads: int = 8, ffn_dim: int = 2048, mask_dim: int | None = None,
-        memory_dim: int | None = None, box_gate: bool = False,
+        memory_dim: int | None = None, box_gate: bool = False, presence_match: bool = False,
     ) -> None:  # fmt: skip
         """Builds the decoder.
 
@@ -96,6 +96,7 @@ class MaskDecoder(nn.Module):
             mask_dim: Channels of the mask features; ``dim`` if left out.
             memory_dim: Channels of the memory levels; where it differs from ``dim`` they are projected.
             box_gate: Whether each query also draws a box outside of which its mask ends.
+            presence_match: Whether presence also reads the words and the whole image, one times the other.
 
         Raises:
             ConfigError: Heads do not divide channels.
@@ -114,6 +115,7 @@ class MaskDecoder(nn.Module):
         self.mask_embed = MLP([dim, dim, dim, mask_dim or dim])
         self.presence_head = MLP([dim, dim, 1])
         self.box_gate = BoxGate(dim) if box_gate else None
+        self.presence_match = PresenceMatch(mask_dim or dim) if presence_match else None
         for layer in self.layers:
             for parameter in layer.parameters():
                 if parameter.ndim > 1:
@@ -147,7 +149,7 @@ class MaskDecoder(nn.Module):
 
     def forward(
         self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None,
-        places: Tensor | None = None,
+        words: Tensor | None = None,
     ) -> MaskOutput:  # fmt: skip
         """Decodes one mask a query.
 
@@ -157,7 +159,7 @@ class MaskDecoder(nn.Module):
             memory: From :meth:`remember`.
             auxiliary: Also return the logits before the first and after every earlier layer; left out, where gradients
                 are recorded.
-            places: ``(N, W)`` for the boxes; only where they are drawn.
+            words: ``(N, W)`` sums of word vectors, for the box and the presence that read them; ``None`` if none does.
 
         Returns:
             Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits, and boxes if
@@ -165,7 +167,7 @@ class MaskDecoder(nn.Module):
         """
         keep = torch.is_grad_enabled() if auxiliary is None else auxiliary
         query, place = pack(queries, image_index, len(memory.mask_features))
-        packed = None if places is None else pack(places, image_index, len(memory.mask_features))[0]
+        packed = None if words is None else pack(words, image_index, len(memory.mask_features))[0]
         logits, presence, earlier, boxes = self.decode(query, memory, keep, packed)
         found = MaskOutput(logits[place], presence[place], [each[place] for each in earlier])
         if boxes is not None:
@@ -173,7 +175,7 @@ class MaskDecoder(nn.Module):
         return found
 
     def decode(
-        self, query: Tensor, memory: DecoderMemory, keep: bool = False, places: Tensor | None = None
+        self, query: Tensor, memory: DecoderMemory, keep: bool = False, words: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor], Tensor | None]:
         """Decodes queries that lie side by side, image by image.
 
@@ -181,17 +183,17 @@ class MaskDecoder(nn.Module):
             query: ``(B, Q, C)``.
             memory: From :meth:`remember`.
             keep: Also return the logits before the first and after every earlier layer.
-            places: ``(B, Q, W)`` for the boxes.
+            words: ``(B, Q, W)`` sums of word vectors.
 
         Returns:
             Mask logits ``(B, Q, H/4, W/4)``, presence logits ``(B, Q)``, the logits that were kept, and the boxes that
             they and the final ones end at, ``(B, P, Q, 6)``, if boxes are drawn.
         """
-        answers = [self._read(query, places)]
+        answers = [self._read(query, words)]
         for i, layer in enumerate(self._layers()):
             visible = self._visible(answers[-1], memory, i % NUM_LEVELS)
             query = layer(query, *memory.layers[i], visible)
-            answers.append(self._read(query, places))
+            answers.append(self._read(query, words))
         # The masks of all depths in one product: its gradient passes over the large features once.
         wanted = answers if keep else answers[-1:]
         embeddings = torch.stack([embedding for embedding, _ in wanted], 1)
@@ -201,12 +203,17 @@ class MaskDecoder(nn.Module):
         if boxes is not None:
             logits = gate(logits, boxes)
         *earlier, last = logits.unbind(1)
-        return last, self.presence_head(self.norm(query))[..., 0], earlier, boxes
+        return last, self.read_presence(query, memory.mask_features, words), earlier, boxes
 
-    def _read(self, query: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def read_presence(self, query: Tensor, mask_features: Tensor, words: Tensor | None) -> Tensor:
+        """Returns presence logits ``(B, Q)`` of queries ``(B, Q, C)`` that have passed every layer."""
+        presence = self.presence_head(self.norm(query))[..., 0]
+        return presence if self.presence_match is None else presence + self.presence_match(words, mask_features)
+
+    def _read(self, query: Tensor, words: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What a mask is made of: the vector that features are multiplied by, and the box if there is one."""
         normed = self.norm(query)
-        return self.mask_embed(normed), None if self.box_gate is None else self.box_gate(normed, places)
+        return self.mask_embed(normed), None if self.box_gate is None else self.box_gate(normed, words)
 
     @torch.no_grad()
     def _visible(self, answer: tuple[Tensor, Tensor | None], memory: DecoderMemory, level: int) -> Tensor:

@@ -21,9 +21,9 @@ from segearth.errors import CheckpointError, ConfigError
 from segearth.layers.blocks import Freezable
 from segearth.layers.checkpointing import set_recomputed
 from segearth.layers.position import Coordinates
-from segearth.models.box_gate import PlaceWords
 from segearth.models.description_projector import pool_description
 from segearth.models.readme import write_readme
+from segearth.models.word_heads import BagOfWords
 from segearth.structures import (
     Batch,
     EncodedText,
@@ -77,7 +77,7 @@ class SegEarth(Freezable, ModelHubMixin):
         config: ModelConfig,
         coordinates: Coordinates | None = None,
         class_head: ClassHead | None = None,
-        place_words: PlaceWords | None = None,
+        bag_of_words: BagOfWords | None = None,
     ) -> None:
         """Composes finished parts; :func:`segearth.models.build.build_model` makes them from ``config``."""
         super().__init__()
@@ -90,7 +90,7 @@ class SegEarth(Freezable, ModelHubMixin):
         self.prompt_encoder = prompt_encoder
         self.coordinates = coordinates
         self.class_head = class_head
-        self.place_words = place_words
+        self.bag_of_words = bag_of_words
         self.config = config
         self.random_parts = {name for name, part in self.named_children() if not getattr(part, "pretrained", False)}
 
@@ -169,15 +169,15 @@ class SegEarth(Freezable, ModelHubMixin):
         hidden = self.language_model.hidden_states(prompt, embeds, text.lengths, image_index, text.openings)
         pooled = pool_description(hidden, text.description_mask)
         queries = self.description_projector(pooled, features.media, image_index)
-        return QueryEmbeddings(queries, image_index, hidden, self.read_places(text))
+        return QueryEmbeddings(queries, image_index, hidden, self.read_words(text))
 
-    def read_places(self, text: EncodedText) -> Tensor | None:
-        """Returns what the words of ``N`` descriptions say of where to look, ``(N, W)``, if boxes are drawn."""
-        return None if self.place_words is None else self.place_words.add_up(text.input_ids, text.description_mask)
+    def read_words(self, text: EncodedText) -> Tensor | None:
+        """Returns the sums of word vectors of ``N`` descriptions, ``(N, W)``, if the mask decoder reads them."""
+        return None if self.bag_of_words is None else self.bag_of_words.add_up(text.input_ids, text.description_mask)
 
     def decode_masks(self, features: ImageFeatures, queries: QueryEmbeddings) -> MaskOutput:
         """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`."""
-        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, places=queries.places)
+        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, words=queries.words)
 
     def forward(self, batch: Batch) -> tuple[MaskOutput, QueryEmbeddings]:
         """Runs the three verbs on a batch: each image is seen once, however many questions it has."""

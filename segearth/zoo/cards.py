@@ -120,7 +120,7 @@ CARDS: dict[str, ModelCard] = {
             presence_decides=True,
         ),
         weights=PACKAGED,
-        sha256="acd7b4716f6e9d60a0011312e9b4e1b7c6e9337050fa1a5f560d09abc58dac62",
+        sha256="adadc061e0dbe04502195e6dbcfa77f54ab499f21620e92b9addccec9083ea9c",
         trained_on=("aerial_mini train", "synthetic train"),
         command=(
             "segearth train segearth_tiny/1_mixed && segearth train segearth_tiny/2_fine && "

@@ -292,7 +292,7 @@ def _may_be_missing(source: _Source, model: SegEarth) -> list[str]:
         return [
             name
             for name in model.state_dict()
-            if name.startswith(("mask_decoder.presence_head.", "mask_decoder.box_gate."))
+            if name.startswith(("mask_decoder.presence_head.", "mask_decoder.box_gate.", "mask_decoder.presence_match."))
         ]
     return []
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segearth.models.box_gate import WORD_DIM, BoxGate, PlaceWords, gate
 from segearth.models.mask_decoder import MaskDecoder
+from segearth.models.word_heads import WORD_DIM, BagOfWords, BoxGate, gate
 
 LEFT_HALF = [-2.0, -2.0, 0.0, 2.0, 100.0, 100.0]
 LOWER_RIGHT = [0.0, 0.0, 2.0, 2.0, 100.0, 100.0]
@@ -73,10 +73,10 @@ def test_the_decoder_asks_the_box_for_every_mask_and_for_where_to_look() -> None
     features, levels = torch.randn(1, 8, 16, 8), [torch.randn(1, 8, 16 // step, 8 // step) for step in (8, 4, 2)]
     memory, query, index = decoder.remember(features, levels), torch.randn(2, 8), torch.tensor([0, 0])
     words = torch.randn(2, WORD_DIM)
-    plain = decoder(query, index, memory, auxiliary=True, places=words)
+    plain = decoder(query, index, memory, auxiliary=True, words=words)
     last = decoder.box_gate.mlp[-1]
     last.bias.copy_(torch.tensor([0.0, 0.0, -1.5, 0.0, 3.0, 3.0]))  # the left half, sharply
-    found = decoder(query, index, memory, auxiliary=True, places=words)
+    found = decoder(query, index, memory, auxiliary=True, words=words)
     for before, after in zip([*plain.auxiliary, plain.mask_logits], [*found.auxiliary, found.mask_logits], strict=True):
         assert (after[..., 4:] < 0).all() and (before[..., 4:] > 0).any()
     first = decoder._visible(decoder._read(query[None], words[None]), memory, 2).view(2, 8, 4)
@@ -88,11 +88,11 @@ def test_the_decoder_asks_the_box_for_every_mask_and_for_where_to_look() -> None
 def test_words_alone_can_draw_a_box() -> None:
     """Of a description, not of the prompt around it; and each question is given its own."""
     torch.manual_seed(0)
-    places, boxes = PlaceWords(5), BoxGate(8)
+    bag, boxes = BagOfWords(5), BoxGate(8)
     torch.nn.init.normal_(boxes.mlp[-1].weight)
     tokens, asked = torch.tensor([[4, 1, 2], [4, 3, 2]]), torch.tensor([[False, True, True]] * 2)
-    words = places.add_up(tokens, asked)
-    assert torch.allclose(words, places.weight[[1, 3]] + places.weight[2], atol=1e-6)
+    words = bag.add_up(tokens, asked)
+    assert torch.allclose(words, bag.weight[[1, 3]] + bag.weight[2], atol=1e-6)
     query = torch.zeros(2, 8)
     left, right = boxes(query, words)
     assert (left - right).abs().max() > 0.05
