@@ -353,7 +353,7 @@ def zoo_convert(
     model: Annotated[str, typer.Option(help="Zoo model that parts are put into.")] = "segearth_swinb_phi1_5",
 ) -> None:
     """Makes a folder of this library from a published checkpoint, or from pretrained parts."""
-    from segearth.zoo.convert import convert
+    from segearth.convert.driver import convert
 
     if len(paths) < 2:
         raise typer.BadParameter("give at least one source, and the folder to make last")
@@ -370,7 +370,7 @@ def zoo_export(
     destination: Annotated[Path, typer.Argument(help="Folder to make.")],
 ) -> None:
     """Writes a model of the published shape under the published names."""
-    from segearth.zoo.convert import export_segearth_r1
+    from segearth.convert.driver import export_segearth_r1
 
     conversion = export_segearth_r1(source, destination)
     typer.echo(f"written: {conversion.folder}, {conversion.lines[0]}")

@@ -11,12 +11,12 @@ import segearth
 
 PACKAGE = Path(segearth.__file__).parent
 FLOORS = {
-    0: ["structures", "config", "errors", "utils"],
-    1: ["layers", "text", "geo"],
-    2: ["models", "losses", "data", "checkpoints"],
+    0: ["structures", "model_types", "config", "errors", "utils"],
+    1: ["layers", "text", "preprocessing", "geo", "metrics"],
+    2: ["models", "losses", "data"],
     3: ["inference"],
     4: ["evaluation", "zoo"],
-    5: ["training", "rl", "detectron2", "benchmark"],
+    5: ["training", "rl", "integrations", "benchmark", "convert"],
     6: ["cli", "demo"],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 
-from segearth.data.aerial import PACKAGED, SPLITS, AerialMini
 from segearth.data.aerial_build import build, mix_table
+from segearth.data.readers.aerial import PACKAGED, SPLITS, AerialMini
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
+from segearth.data.questions.builder import BuilderSettings, ExpressionBuilder
 from segearth.data.registry import build_dataset
 from segearth.text.tokenizer import PACKAGED, train_tokenizer
 from segearth.utils.seeds import rng_for

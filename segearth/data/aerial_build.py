@@ -15,12 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segearth.data.aerial import LAYOUT, SPLITS, UNSEEN_SPLITS, AerialMini
-from segearth.data.expressions.builder import BuilderSettings, Expression, ExpressionBuilder
-from segearth.data.expressions.dense import every_expression, minimal_pairs
-from segearth.data.expressions.held_out import held_out_text, is_held_out
-from segearth.data.expressions.table import load_table
-from segearth.data.scene import Scene, SceneObject, transform_image
+from segearth.data.questions.annotation import Scene, SceneObject, transform_image
+from segearth.data.questions.builder import BuilderSettings, Expression, ExpressionBuilder
+from segearth.data.questions.dense import every_expression, minimal_pairs
+from segearth.data.questions.held_out import held_out_text, is_held_out
+from segearth.data.questions.table import load_table
+from segearth.data.readers.aerial import LAYOUT, SPLITS, UNSEEN_SPLITS, AerialMini
 from segearth.errors import DatasetError
 from segearth.utils.files import atomic_path, read_image, write_text
 
@@ -318,7 +318,7 @@ def dense_questions(out: str | Path | None, split: str, seed: int = 0) -> str:
 
     Args:
         out: Folder of the data set, annotations included; ``None``: the package's own.
-        split: One of :data:`~segearth.data.aerial.SPLITS`.
+        split: One of :data:`~segearth.data.readers.aerial.SPLITS`.
         seed: Decides the wordings.
     """
     data, table = AerialMini(out, split, questions="none"), load_table()
@@ -341,7 +341,7 @@ def unseen_questions(out: str | Path | None, split: str, seed: int = 0) -> str:
 
     Args:
         out: Folder of the data set, annotations included; ``None``: the package's own.
-        split: One of :data:`~segearth.data.aerial.UNSEEN_SPLITS`.
+        split: One of :data:`~segearth.data.readers.aerial.UNSEEN_SPLITS`.
         seed: Decides what is asked and how it is worded.
     """
     data, table = AerialMini(out, split, questions="none"), load_table()

@@ -17,15 +17,6 @@ from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.batches import in_batches, one_ahead
 from segearth.evaluation.controls import Control, build_controls
 from segearth.evaluation.listening import PairRecord, needs_words, score_pairs, swapped_partner
-from segearth.evaluation.metrics import (
-    Metrics,
-    SampleRecord,
-    bootstrap_interval,
-    compute_metrics,
-    count_pixels,
-    mask_iou,
-    merge_records,
-)
 from segearth.evaluation.protocols import (
     BatchPredictor,
     EvaluationProtocol,
@@ -35,6 +26,9 @@ from segearth.evaluation.protocols import (
     get_protocol,
     scored_questions,
 )
+from segearth.evaluation.records import Metrics, SampleRecord, compute_metrics, merge_records
+from segearth.metrics.bootstrap import bootstrap_interval
+from segearth.metrics.masks import count_pixels, mask_iou
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects
 

@@ -23,8 +23,8 @@ import segearth
 from segearth.data.base import SegmentationDataset
 from segearth.evaluation.evaluator import EvaluationResult, Example, evaluate
 from segearth.evaluation.listening import listening_facts
-from segearth.evaluation.metrics import SampleRecord, breakdown
 from segearth.evaluation.protocols import BatchPredictor, QuestionPredictor
+from segearth.evaluation.records import SampleRecord, breakdown
 from segearth.inference.visualize import (
     PREDICTION_COLOUR,
     TARGET_COLOUR,

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.layers.blocks import Freezable
+from segearth.model_types import KeysValues, PromptCache, PromptMemory
 from segearth.models.packing import TokenLayout, token_layout
-from segearth.structures import KeysValues, PromptCache, PromptMemory
 from segearth.utils.hub import find_source
 from segearth.utils.torchvision_mend import mend_torchvision
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 from segearth.layers.blocks import MLP
 from segearth.layers.position import sine_position
+from segearth.model_types import DecoderMemory, KeysValues, MaskOutput
 from segearth.models.box_gate import BoxGate, gate
 from segearth.models.packing import pack
-from segearth.structures import DecoderMemory, KeysValues, MaskOutput
 
 NUM_LEVELS = 3
 

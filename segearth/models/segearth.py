@@ -21,18 +21,11 @@ from segearth.errors import CheckpointError, ConfigError
 from segearth.layers.blocks import Freezable
 from segearth.layers.checkpointing import set_recomputed
 from segearth.layers.position import Coordinates
+from segearth.model_types import Batch, EncodedText, ImageFeatures, MaskOutput, PromptMemory, QueryEmbeddings
 from segearth.models.box_gate import PlaceWords
 from segearth.models.description_projector import pool_description
 from segearth.models.readme import write_readme
-from segearth.structures import (
-    Batch,
-    EncodedText,
-    ImageFeatures,
-    MaskOutput,
-    PromptMemory,
-    QueryEmbeddings,
-    Question,
-)
+from segearth.structures import Question
 from segearth.utils.hub import find_source
 
 if TYPE_CHECKING:

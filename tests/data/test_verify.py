@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from dataset_fakes import coco, corrupt, earthreason, jsonl, phrases, rrsisd, write_image, write_mask
 
-from segearth.data.aerial import PACKAGED
 from segearth.data.base import SegmentationDataset
+from segearth.data.readers.aerial import PACKAGED
 from segearth.data.verify import verify, verify_dataset
 from segearth.errors import UnknownNameError
 from segearth.structures import Question, Sample

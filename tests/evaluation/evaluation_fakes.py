@@ -6,8 +6,8 @@ import numpy as np
 
 from segearth.data.base import SegmentationDataset
 from segearth.evaluation.evaluator import EvaluationResult, Example, Extremes
-from segearth.evaluation.metrics import SampleRecord
 from segearth.evaluation.protocols import PROTOCOLS
+from segearth.evaluation.records import SampleRecord
 from segearth.structures import Question, Sample, Segmentation
 
 COLOURS = {"red roof": 200, "grey road": 120, "green field": 60}

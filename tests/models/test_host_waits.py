@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from segearth.config import LossConfig
-from segearth.data.loading import Collator, Example
+from segearth.data.feed.loading import Collator, Example
 from segearth.losses.criterion import Criterion
 from segearth.models.build import build_model
 from segearth.structures import Question

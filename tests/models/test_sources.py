@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 import segearth
 from segearth.cli import app
 from segearth.config import LanguageModelConfig
+from segearth.convert.driver import convert, export_segearth_r1
 from segearth.errors import CheckpointError
 from segearth.models.build import build_model
 from segearth.models.language_model import build_language_model
 from segearth.models.segearth import SegEarth
 from segearth.text.tokenizer import load_tokenizer
 from segearth.utils.torchvision_mend import mend_torchvision
-from segearth.zoo.convert import convert, export_segearth_r1
 from segearth.zoo.lookup import build_described, model_config
 
 FOLDERS = ["runs/aerial_mini", "./owner/name", "owner/name/model", "~/owner/name", "converted", "owner/model.bin"]

@@ -1,0 +1,110 @@
+"""Endless synthetic overhead scenes with exact annotation, as a data set.
+
+:mod:`segearth.data.readers.drawing` draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from segearth.data.base import SegmentationDataset
+from segearth.data.questions.annotation import Scene, SceneDataset
+from segearth.data.questions.builder import BuilderSettings, ExpressionBuilder
+from segearth.data.questions.table import load_table
+from segearth.data.readers.drawing import draw_scene
+from segearth.data.readers.textures import TextureBank
+from segearth.errors import DatasetError, UnknownNameError
+from segearth.structures import Sample
+
+
+class SyntheticDataset(SegmentationDataset):
+    """Scenes drawn from a seed; the same index always gives the same image and questions."""
+
+    name = "synthetic"
+    licence = "Apache-2.0 (drawn by this library)"
+    tree: ClassVar[str] = "(no files: scenes are drawn)"
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "train",
+        length: int = 64,
+        size: int = 256,
+        seed: int = 0,
+        max_questions: int = 8,
+        table: str | Path | Sequence[str | Path] = (),
+        textures: str | None = None,
+    ) -> None:
+        """Prepares scenes; no file is read.
+
+        Args:
+            root: Ignored; there so that every data set is opened alike.
+            split: ``"train"``, ``"val"`` or ``"test"``; the scenes of two splits differ.
+            length: Number of scenes.
+            size: Side of the square images in pixels, at least 64.
+            seed: Another seed gives other scenes.
+            max_questions: Most questions of a scene.
+            table: Files with words and needs of your own, added to the built-in ones; see ``docs/expressions.md``.
+            textures: Name of an annotated data set with a default place, such as ``"aerial_mini"``: surfaces are filled
+                with patches cut out of its training split. Left out, every surface has one colour.
+
+        Raises:
+            UnknownNameError: The split does not exist.
+            ConfigError: A table is missing or not as described.
+            DatasetError: ``textures`` names a data set without annotations.
+        """
+        if split not in self.splits:
+            raise UnknownNameError(f"{self.name} split", split, self.splits)
+        self.root, self.split, self.strict = Path(root or "."), split, True
+        self.problems = []
+        self.length, self.size, self.seed = length, size, seed
+        self.table = load_table(table)
+        self._builder = ExpressionBuilder(self.table, BuilderSettings(max_questions=max_questions))
+        self._textures = _textures_of(textures) if textures else None
+        self._last: tuple[int, tuple[np.ndarray, Scene]] | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        image, scene = self.image(index), self.scene(index)
+        questions = self._builder.build(scene, self._rng(index, 1))
+        for number, question in enumerate(questions):
+            question.id = f"{index}-{number}"
+        return Sample(str(index), image, questions, meta={"source": self.name})
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """``(size, size)``."""
+        del index
+        return self.size, self.size
+
+    def image(self, index: int) -> np.ndarray:
+        """Image ``index`` as ``uint8`` RGB of shape ``(size, size, 3)``."""
+        return self._drawn(index)[0].copy()  # whoever paints on it shall not change the next one's
+
+    def scene(self, index: int) -> Scene:
+        """The annotation of image ``index``."""
+        return self._drawn(index)[1]
+
+    def _drawn(self, index: int) -> tuple[np.ndarray, Scene]:
+        if self._last is None or self._last[0] != index:  # image and annotation are asked for one after the other
+            self._last = (index, draw_scene(self._rng(index, 0), self.size, self._textures))
+        return self._last[1]
+
+    def _rng(self, index: int, stream: int) -> np.random.Generator:
+        if not 0 <= index < self.length:
+            raise IndexError(f"index {index} of {self.length} scenes")
+        return np.random.default_rng([self.seed, self.splits.index(self.split), index, stream])
+
+
+def _textures_of(name: str) -> TextureBank:
+    from segearth.data.registry import build_dataset
+
+    dataset = build_dataset(name, None, "train")
+    if not isinstance(dataset, SceneDataset):
+        raise DatasetError(f"synthetic: textures cannot be cut from {name}, which has no annotated objects")
+    return TextureBank.cut(dataset)
