@@ -122,7 +122,7 @@ def train(
 ) -> None:
     """Trains an experiment; run again after an interruption, it goes on where it stopped."""
     from segearth.config import load_experiment
-    from segearth.models.segearth import BEST, LAST
+    from segearth.models.pretrained import BEST, LAST
     from segearth.training.distributed import start_process
     from segearth.training.trainer import Trainer
     from segearth.utils.files import check_output_folder
@@ -434,7 +434,7 @@ def open_model(source: str | Path) -> Any:
 
 def default_model() -> str | Path:
     """The run that `bash train.sh` leaves, or, where there is none, the model whose weights come with the package."""
-    from segearth.models.segearth import CONFIG_FILE, local_folder
+    from segearth.models.pretrained import CONFIG_FILE, local_folder
     from segearth.zoo.lookup import get_card
 
     trained = DEFAULT_RUN.is_dir() and (local_folder(DEFAULT_RUN) / CONFIG_FILE).is_file()

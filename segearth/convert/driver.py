@@ -21,6 +21,7 @@ from segearth.convert.segearth_r1 import SWIN, from_segearth_r1, infer_config, t
 from segearth.convert.swin import LEFT_AT_START, from_timm_swin
 from segearth.errors import CheckpointError
 from segearth.models.language_model import with_mean_rows
+from segearth.models.pretrained import save_folder
 from segearth.text.encoding import SEG_TOKEN
 from segearth.text.tokenizer import PAD_TOKEN, load_tokenizer
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
@@ -89,7 +90,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
     """
     from huggingface_hub import save_torch_state_dict
 
-    from segearth.models.segearth import WEIGHTS_FILE, local_folder, read_config
+    from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config
 
     check_new_folder(destination)
     source = local_folder(source)
@@ -164,7 +165,7 @@ def _open(source: str) -> _Source:
         raise CheckpointError(
             f"{path}: neither Mask2Former's names nor a folder; its first tensors are {shorten(sorted(state)[:4])}"
         )
-    from segearth.models.segearth import local_folder
+    from segearth.models.pretrained import local_folder
 
     folder = local_folder(source)
     facts = read_json(folder / "config.json")
@@ -211,7 +212,7 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
     used = {name: tensor for name, tensor in source.state.items() if name not in unused}
     check_shapes(used, {name: tensor.shape for name, tensor in expected.items()}, source.name)
     model.random_parts = set()
-    model.save_folder(folder, translation.state)
+    save_folder(model, folder, translation.state)
     return [f"{source.name}: published SegEarth-R1", *translation.lines()]
 
 
@@ -248,7 +249,7 @@ def _convert_parts(sources: Sequence[_Source], folder: Path, model_name: str) ->
     model.random_parts -= {_room(name) for name in filled}
     left = sorted({_room(name) for name in own if name not in filled})
     lines.append(f"{sum(name not in filled for name in own)} tensors as {model_name} starts, in {', '.join(left)}")
-    model.save_folder(folder)
+    save_folder(model, folder)
     return lines
 
 

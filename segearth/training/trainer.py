@@ -22,7 +22,8 @@ from segearth.data.registry import build_dataset, split_label
 from segearth.errors import ConfigError, TrainingError
 from segearth.losses.criterion import Criterion
 from segearth.model_types import Batch
-from segearth.models.segearth import BEST, LAST, UNKNOWN_SPLITS, SegEarth
+from segearth.models.pretrained import BEST, LAST, UNKNOWN_SPLITS
+from segearth.models.segearth import SegEarth
 from segearth.preprocessing.transform import ImageTransform
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
