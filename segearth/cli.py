@@ -354,10 +354,11 @@ def zoo_convert(
 ) -> None:
     """Makes a folder of this library from a published checkpoint, or from pretrained parts."""
     from segearth.convert.driver import convert
+    from segearth.zoo.lookup import model_config
 
     if len(paths) < 2:
         raise typer.BadParameter("give at least one source, and the folder to make last")
-    conversion = convert(paths[:-1], paths[-1], model)
+    conversion = convert(paths[:-1], paths[-1], model_config(model))
     for line in conversion.lines:
         typer.echo(line)
     typer.echo(f"written: {conversion.folder}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,10 @@ from segearth.convert.segearth_r1 import SWIN, from_segearth_r1, infer_config, t
 from segearth.convert.swin import LEFT_AT_START, from_timm_swin
 from segearth.errors import CheckpointError
 from segearth.models.language_model import with_mean_rows
-from segearth.models.pretrained import save_folder
+from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config, save_folder
 from segearth.text.encoding import SEG_TOKEN
 from segearth.text.tokenizer import PAD_TOKEN, load_tokenizer
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
-from segearth.zoo.lookup import model_config
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -53,19 +53,19 @@ class Conversion:
     lines: list[str] = field(default_factory=list)
 
 
-def convert(sources: Sequence[str], destination: str | Path, model: str = "segearth_swinb_phi1_5") -> Conversion:
+def convert(sources: Sequence[str], destination: str | Path, start: ModelConfig | None = None) -> Conversion:
     """Makes a folder that ``SegEarth.from_pretrained`` opens.
 
     Args:
         sources: One published SegEarth-R1 checkpoint; or parts to start training from, in any number: a Mask2Former
             ``.pkl`` with a Swin backbone, a causal language model, ``"timm:<swin name>"``. Folders, files or hub ids.
         destination: Folder to make. Nothing is left there if something fails.
-        model: Zoo model whose parts the parts are put into; what no source holds starts as in that model. A whole
-            checkpoint tells its own shape.
+        start: The model that parts are put into; what no source holds starts as in a new model of this configuration. A
+            whole checkpoint tells its own shape and needs none.
 
     Raises:
-        CheckpointError: A source is missing, damaged, unknown, or does not fit; ``destination`` exists.
-        UnknownNameError: No such zoo model.
+        CheckpointError: A source is missing, damaged, unknown, or does not fit; ``destination`` exists; parts without
+            ``start``.
     """
     if not sources:
         raise CheckpointError("nothing to convert; name a checkpoint")
@@ -74,7 +74,7 @@ def convert(sources: Sequence[str], destination: str | Path, model: str = "segea
         whole = [o for o in opened if o.kind == "segearth_r1"]
         if whole and len(opened) > 1:
             raise CheckpointError(f"{whole[0].name} is a whole model; convert it alone")
-        lines = _convert_whole(whole[0], folder) if whole else _convert_parts(opened, folder, model)
+        lines = _convert_whole(whole[0], folder) if whole else _convert_parts(opened, folder, start)
     return Conversion(Path(destination), lines)
 
 
@@ -89,8 +89,6 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
         CheckpointError: The model cannot be said in the published form; ``destination`` exists.
     """
     from huggingface_hub import save_torch_state_dict
-
-    from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config
 
     check_new_folder(destination)
     source = local_folder(source)
@@ -165,8 +163,6 @@ def _open(source: str) -> _Source:
         raise CheckpointError(
             f"{path}: neither Mask2Former's names nor a folder; its first tensors are {shorten(sorted(state)[:4])}"
         )
-    from segearth.models.pretrained import local_folder
-
     folder = local_folder(source)
     facts = read_json(folder / "config.json")
     if facts.get("library") == "segearth":
@@ -216,10 +212,12 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
     return [f"{source.name}: published SegEarth-R1", *translation.lines()]
 
 
-def _convert_parts(sources: Sequence[_Source], folder: Path, model_name: str) -> list[str]:
+def _convert_parts(sources: Sequence[_Source], folder: Path, start: ModelConfig | None) -> list[str]:
     from segearth.models.build import build_model
 
-    config = model_config(model_name)
+    if start is None:
+        raise CheckpointError(f"{sources[0].name} is a part of a model; name the model to put it into")
+    config = copy.deepcopy(start)
     lines: list[str] = []
     filled: set[str] = set()
     languages = [source for source in sources if source.kind == "causal_lm"]
@@ -248,7 +246,7 @@ def _convert_parts(sources: Sequence[_Source], folder: Path, model_name: str) ->
         lines += [f"{source.name}: {source.kind}", *translation.lines()]
     model.random_parts -= {_room(name) for name in filled}
     left = sorted({_room(name) for name in own if name not in filled})
-    lines.append(f"{sum(name not in filled for name in own)} tensors as {model_name} starts, in {', '.join(left)}")
+    lines.append(f"{sum(name not in filled for name in own)} tensors as a new model starts, in {', '.join(left)}")
     save_folder(model, folder)
     return lines
 

@@ -37,6 +37,7 @@ from segearth.errors import CheckpointError, UnknownNameError
 from segearth.inference.predictor import Predictor
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
+from segearth.zoo.lookup import model_config
 
 FACTS = {"model_type": "llava_phi", "num_attention_heads": 4}
 PHI = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -398,7 +399,7 @@ def test_a_causal_language_model(tmp_path: Path, golden: Golden, kind: str) -> N
     ids = torch.randint(1190, (2, 9), generator=torch.Generator().manual_seed(0))
     expected = language(input_ids=ids).logits
 
-    convert([str(source)], tmp_path / "ours", model="segearth_debug")
+    convert([str(source)], tmp_path / "ours", start=model_config("segearth_debug"))
     converted = SegEarth.from_pretrained(tmp_path / "ours").language_model
     prompt = converted.remember(converted.embed(ids[:, :4]))
     hidden = converted.hidden_states(prompt, converted.embed(ids[:, 4:]), [5, 5], torch.arange(2))
@@ -421,9 +422,9 @@ def test_the_vocabulary_of_a_language_model(
     published_tokenizer(golden("tokenizer/tokenizer.json"), source)
     if message:
         with pytest.raises(CheckpointError, match=message):
-            convert([str(source)], tmp_path / "ours", model="segearth_debug")
+            convert([str(source)], tmp_path / "ours", start=model_config("segearth_debug"))
         return
-    convert([str(source)], tmp_path / "ours", model="segearth_debug")
+    convert([str(source)], tmp_path / "ours", start=model_config("segearth_debug"))
     table = SegEarth.from_pretrained(tmp_path / "ours").language_model.causal_lm.get_input_embeddings().weight
     old = language.get_input_embeddings().weight
     assert torch.equal(table[:rows], old)
@@ -439,7 +440,7 @@ def test_a_language_model_that_lacks_weights(tmp_path: Path, golden: Golden) -> 
     published_tokenizer(golden("tokenizer/tokenizer.json"), source)
     change(source, lambda s: s.pop("model.layers.1.mlp.fc1.weight"))
     with pytest.raises(CheckpointError, match=r"lacks 1 tensors, model\.layers\.1\.mlp\.fc1\.weight"):
-        convert([str(source)], tmp_path / "ours", model="segearth_debug")
+        convert([str(source)], tmp_path / "ours", start=model_config("segearth_debug"))
     assert not (tmp_path / "ours").exists()
 
 
@@ -478,7 +479,7 @@ def test_swin_by_its_timm_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert torch.allclose(ours(images)[-1], expected, atol=1e-4)
 
     with pytest.raises(CheckpointError, match=r"of another shape: .*patch_embed"):
-        convert(["timm:swin_tiny_patch4_window7_224"], tmp_path / "ours", model="segearth_debug")
+        convert(["timm:swin_tiny_patch4_window7_224"], tmp_path / "ours", start=model_config("segearth_debug"))
     assert not (tmp_path / "ours").exists()
 
 
@@ -499,8 +500,8 @@ def mask2former_file(model: SegEarth, path: Path) -> dict[str, np.ndarray]:
 
 def test_mask2former(tmp_path: Path, debug_model: SegEarth) -> None:
     mask2former_file(debug_model, tmp_path / "m2f.pkl")
-    result = convert([str(tmp_path / "m2f.pkl")], tmp_path / "ours", model="segearth_debug")
-    assert any("tensors as segearth_debug starts, in" in line for line in result.lines)
+    result = convert([str(tmp_path / "m2f.pkl")], tmp_path / "ours", start=model_config("segearth_debug"))
+    assert any("tensors as a new model starts, in" in line for line in result.lines)
     own = debug_model.state_dict()
     for name, tensor in SegEarth.from_pretrained(tmp_path / "ours").state_dict().items():
         if name in ("pixel_decoder.lateral.0.bias", "pixel_decoder.output.0.bias"):
@@ -518,8 +519,16 @@ def test_a_malicious_mask2former_file(tmp_path: Path) -> None:
     assert not (tmp_path / "ours").exists()
 
 
+def test_a_part_without_a_model_to_put_it_into(tmp_path: Path, debug_model: SegEarth) -> None:
+    mask2former_file(debug_model, tmp_path / "a.pkl")
+    with pytest.raises(CheckpointError, match=r"a\.pkl is a part of a model; name the model to put it into"):
+        convert([str(tmp_path / "a.pkl")], tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
 def test_parts_that_say_the_same_thing_twice(tmp_path: Path, debug_model: SegEarth) -> None:
     mask2former_file(debug_model, tmp_path / "a.pkl")
     mask2former_file(debug_model, tmp_path / "b.pkl")
     with pytest.raises(CheckpointError, match=r"b\.pkl holds what another source gave already"):
-        convert([str(tmp_path / n) for n in ("a.pkl", "b.pkl")], tmp_path / "ours", model="segearth_debug")
+        sources = [str(tmp_path / name) for name in ("a.pkl", "b.pkl")]
+        convert(sources, tmp_path / "ours", start=model_config("segearth_debug"))
