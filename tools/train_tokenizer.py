@@ -18,7 +18,7 @@ def sentences() -> Iterator[str]:
     builder = ExpressionBuilder(settings=BuilderSettings(max_questions=16))
     for round_index in range(ROUNDS):
         for index in range(len(dataset)):
-            for question in builder.build(dataset.scene(index), rng_for(0, round_index, index)):
+            for question in builder.build(dataset.annotated(index), rng_for(0, round_index, index)):
                 yield f" {question.text}"
                 yield question.answer or ""
 

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segearth.data.questions.annotation import Scene, SceneObject, transform_image
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject, transform_image
 from segearth.data.questions.builder import BuilderSettings, Expression, ExpressionBuilder
 from segearth.data.questions.dense import every_expression, minimal_pairs
 from segearth.data.questions.held_out import held_out_text, is_held_out
@@ -124,7 +124,7 @@ class _Entry:
 
     source: str
     record: dict[str, Any]
-    scene: Scene
+    annotated: AnnotatedImage
     path: Path
 
     @property
@@ -199,8 +199,8 @@ def _read_source(
         if split_of.setdefault(record["group"], record["split"]) != record["split"]:
             raise DatasetError(f"{name}: group {record['group']} is in two splits")
         if record["file_name"] not in facts.left_out:
-            scene = Scene.from_coco(record, by_image.get(record["id"], ()), own)
-            entries.append(_Entry(name, record, scene, folder / "images" / record["file_name"]))
+            annotated = AnnotatedImage.from_coco(record, by_image.get(record["id"], ()), own)
+            entries.append(_Entry(name, record, annotated, folder / "images" / record["file_name"]))
     return entries, sorted(category["name"] for category in own.values())
 
 
@@ -209,10 +209,12 @@ def _shared_buildings(entry: _Entry, entries: list[_Entry]) -> set[int]:
     if "bounds_lonlat" not in entry.record:
         return set()
     higher = [other for other in entries if other.rank > entry.rank]
-    ids = {item.attributes["osm_id"] for other in higher for item in other.scene.objects if "osm_id" in item.attributes}
-    shared = {item.id for item in entry.scene.objects if item.attributes.get("osm_id") in ids}
+    ids = {
+        item.attributes["osm_id"] for other in higher for item in other.annotated.objects if "osm_id" in item.attributes
+    }
+    shared = {item.id for item in entry.annotated.objects if item.attributes.get("osm_id") in ids}
     for other in higher:
-        shared |= {item.id for item in entry.scene.objects if reaches(entry.record, item.box, other.record)}
+        shared |= {item.id for item in entry.annotated.objects if reaches(entry.record, item.box, other.record)}
     return shared
 
 
@@ -245,12 +247,12 @@ def _store(
     categories: Mapping[str, Mapping[str, Any]],
     annotations: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    scene = replace(entry.scene, objects=[item for item in entry.scene.objects if item.id not in shared])
-    image = _painted(read_image(entry.path), entry.scene, scene, shared)
-    scale = min(1.0, SOURCES[entry.source].long_side / max(scene.width, scene.height))
-    size = (round(scene.height * scale), round(scene.width * scale))
-    frame = (0, 0, scene.width, scene.height)
-    small = scene.transform(frame, size)
+    annotated = replace(entry.annotated, objects=[item for item in entry.annotated.objects if item.id not in shared])
+    image = _painted(read_image(entry.path), entry.annotated, annotated, shared)
+    scale = min(1.0, SOURCES[entry.source].long_side / max(annotated.width, annotated.height))
+    size = (round(annotated.height * scale), round(annotated.width * scale))
+    frame = (0, 0, annotated.width, annotated.height)
+    small = annotated.transform(frame, size)
     file_name = f"{LAYOUT.images}/{entry.source}/{entry.record['file_name']}"
     with atomic_path(out / file_name) as temporary:
         bgr = cv2.cvtColor(transform_image(image, frame, size), cv2.COLOR_RGB2BGR)
@@ -271,7 +273,7 @@ def _store(
     }
 
 
-def _painted(image: np.ndarray, before: Scene, after: Scene, shared: set[int]) -> np.ndarray:
+def _painted(image: np.ndarray, before: AnnotatedImage, after: AnnotatedImage, shared: set[int]) -> np.ndarray:
     if not shared:
         return image
     kernel = np.ones((2 * PAINT_MARGIN + 1,) * 2, np.uint8)
@@ -284,11 +286,15 @@ def _painted(image: np.ndarray, before: Scene, after: Scene, shared: set[int]) -
 
 
 def _annotation(
-    item: SceneObject, scene: Scene, number: int, image_id: int, categories: Mapping[str, Mapping[str, Any]]
+    item: AnnotatedObject,
+    annotated: AnnotatedImage,
+    number: int,
+    image_id: int,
+    categories: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     from pycocotools import mask as coco
 
-    rle = coco.encode(np.asfortranarray(scene.union_mask([item.id]), dtype=np.uint8))
+    rle = coco.encode(np.asfortranarray(annotated.union_mask([item.id]), dtype=np.uint8))
     x0, y0, x1, y1 = item.box
     out = {
         "id": number,
@@ -308,7 +314,7 @@ def _fixed_questions(out: Path, split: str, seed: int) -> str:
     lines = []
     for index, record in enumerate(data.records):
         rng = np.random.default_rng([seed, record["id"]])
-        found = builder.expressions(data.scene(index), rng)
+        found = builder.expressions(data.annotated(index), rng)
         lines += [_line(each, record["id"], str(number)) for number, each in enumerate(found)]
     return _as_jsonl(lines)
 
@@ -324,7 +330,7 @@ def dense_questions(out: str | Path | None, split: str, seed: int = 0) -> str:
     data, table = AerialMini(out, split, questions="none"), load_table()
     lines = []
     for index, record in enumerate(data.records):
-        found = every_expression(data.scene(index), table, np.random.default_rng([seed, 1, record["id"]]))
+        found = every_expression(data.annotated(index), table, np.random.default_rng([seed, 1, record["id"]]))
         asked = [_line(each, record["id"], f"dense-{number}") for number, each in enumerate(found)]
         for number, (what, first, second) in enumerate(minimal_pairs(found)):
             for place in (first, second):
@@ -348,9 +354,9 @@ def unseen_questions(out: str | Path | None, split: str, seed: int = 0) -> str:
     builder = ExpressionBuilder(table, UNSEEN)
     lines = []
     for index, record in enumerate(data.records):
-        scene, rng = data.scene(index), np.random.default_rng([seed, 2, record["id"]])
-        found = builder.expressions(scene, rng)
-        attributes = every_expression(scene, table, rng, kinds=("attribute",))
+        annotated, rng = data.annotated(index), np.random.default_rng([seed, 2, record["id"]])
+        found = builder.expressions(annotated, rng)
+        attributes = every_expression(annotated, table, rng, kinds=("attribute",))
         found += [each._replace(kind=COMBINATION) for each in attributes if is_held_out(each.claim, table)]
         for number, each in enumerate(found):
             line = _line(each, record["id"], f"unseen-{number}")

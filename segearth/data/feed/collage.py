@@ -1,9 +1,9 @@
-"""New scenes made of old ones: parts of several images side by side, and objects of one image put into another.
+"""New images made of old ones: parts of several images side by side, and objects of one image put into another.
 
 A data set with one class an image teaches that the question need not be read: whatever is asked, the one thing in view
 is meant. In a mosaic the same question is right about one part and wrong about its neighbour. Pasted objects do the
-same for size, place and number, which a photograph shows in one arrangement only. Both give an exact :class:`Scene`, so
-that every question built of them is verified as any other.
+same for size, place and number, which a photograph shows in one arrangement only. Both give an exact
+:class:`AnnotatedImage`, so that every question built of them is verified as any other.
 
 No torch here: loaders run it in worker processes, once per image and step.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from segearth.data.questions.annotation import Box, Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject, Box
 from segearth.errors import DatasetError
 
 LEAST_PART = 0.35  # of a mosaic's side: a narrower part shows too little to be recognised
@@ -35,12 +35,12 @@ class Part:
     Attributes:
         box: ``(x0, y0, x1, y1)`` in pixels of the mosaic, the end exclusive.
         image: ``uint8`` RGB of shape ``(y1 - y0, x1 - x0, 3)``.
-        scene: What is known of it.
+        annotated: What is known of it.
     """
 
     box: Box
     image: np.ndarray
-    scene: Scene
+    annotated: AnnotatedImage
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def mosaic_boxes(size: int, rng: np.random.Generator) -> list[Box]:
     return layouts[int(rng.integers(len(layouts)))]
 
 
-def mosaic(parts: Sequence[Part], size: int) -> tuple[np.ndarray, Scene]:
+def mosaic(parts: Sequence[Part], size: int) -> tuple[np.ndarray, AnnotatedImage]:
     """Lays images side by side.
 
     A class that one part's source annotates and another's does not is known in the first part alone: it can be asked
-    for, and :meth:`Scene.known_area` says where the answer counts; but its number, its largest object or its absence
-    cannot be known, so it is listed as incomplete.
+    for, and :meth:`AnnotatedImage.known_area` says where the answer counts; but its number, its largest object or its
+    absence cannot be known, so it is listed as incomplete.
 
     Args:
         parts: They fill the frame and do not overlap.
@@ -86,42 +86,45 @@ def mosaic(parts: Sequence[Part], size: int) -> tuple[np.ndarray, Scene]:
         The image, ``uint8`` RGB ``(size, size, 3)``, and its annotation; ids are given anew.
 
     Raises:
-        DatasetError: A part's image or scene has another size than its place.
+        DatasetError: A part's image or image has another size than its place.
     """
     image = np.zeros((size, size, 3), np.uint8)
-    objects: list[SceneObject] = []
+    objects: list[AnnotatedObject] = []
     for part in parts:
         x0, y0, x1, y1 = part.box
-        if part.image.shape[:2] != (y1 - y0, x1 - x0) or (part.scene.height, part.scene.width) != (y1 - y0, x1 - x0):
+        if part.image.shape[:2] != (y1 - y0, x1 - x0) or (part.annotated.height, part.annotated.width) != (
+            y1 - y0,
+            x1 - x0,
+        ):
             raise DatasetError(f"a part of a mosaic has {part.image.shape[:2]} pixels, its place is {part.box}")
         image[y0:y1, x0:x1] = part.image
-        for item in part.scene.objects:
+        for item in part.annotated.objects:
             a, b, c, d = item.box
             objects.append(replace(item, id=len(objects) + 1, box=(a + x0, b + y0, c + x0, d + y0)))
-    scenes = [part.scene for part in parts]
-    known = [scene.vocabulary | scene.known_absent for scene in scenes]
+    annotated_images = [part.annotated for part in parts]
+    known = [annotated.vocabulary | annotated.known_absent for annotated in annotated_images]
     everywhere = frozenset.intersection(*known)
-    vocabulary = frozenset().union(*(scene.vocabulary for scene in scenes))
-    return image, Scene(
+    vocabulary = frozenset().union(*(annotated.vocabulary for annotated in annotated_images))
+    return image, AnnotatedImage(
         size,
         size,
         objects,
         vocabulary=vocabulary,
         known_absent=everywhere - vocabulary,
-        incomplete=frozenset().union(vocabulary - everywhere, *(scene.incomplete for scene in scenes)),
-        possible=frozenset().union(*(scene.possible for scene in scenes)),
-        unresolved=frozenset().union(*(scene.unresolved for scene in scenes)),
+        incomplete=frozenset().union(vocabulary - everywhere, *(each.incomplete for each in annotated_images)),
+        possible=frozenset().union(*(each.possible for each in annotated_images)),
+        unresolved=frozenset().union(*(each.unresolved for each in annotated_images)),
         source="mosaic",
         known_where=tuple((part.box, classes) for part, classes in zip(parts, known, strict=True)),
     )
 
 
-def cut_out(image: np.ndarray, item: SceneObject) -> Cutout:
+def cut_out(image: np.ndarray, item: AnnotatedObject) -> Cutout:
     """Cuts an object out of its image.
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
-        item: An object of the image's scene.
+        item: An object of the image's image.
     """
     x0, y0, x1, y1 = item.box
     left, top = max(0, x0 - MARGIN), max(0, y0 - MARGIN)
@@ -131,24 +134,24 @@ def cut_out(image: np.ndarray, item: SceneObject) -> Cutout:
     return Cutout(patch, mask, item.category, dict(item.attributes))
 
 
-def can_be_pasted(item: SceneObject, scene: Scene) -> bool:
+def can_be_pasted(item: AnnotatedObject, annotated: AnnotatedImage) -> bool:
     """Whether an object is whole, countable, and neither tiny nor most of its image."""
     x0, y0, x1, y1 = item.box
-    whole = x0 > 0 and y0 > 0 and x1 < scene.width and y1 < scene.height and not item.truncated
-    small = max(x1 - x0, y1 - y0) < MOST_SIDE * min(scene.width, scene.height)
+    whole = x0 > 0 and y0 > 0 and x1 < annotated.width and y1 < annotated.height and not item.truncated
+    small = max(x1 - x0, y1 - y0) < MOST_SIDE * min(annotated.width, annotated.height)
     return item.is_thing and whole and small and item.area >= LEAST_PIXELS
 
 
 def paste(
-    image: np.ndarray, scene: Scene, cutouts: Sequence[Cutout], scale: float, rng: np.random.Generator
-) -> tuple[np.ndarray, Scene]:
+    image: np.ndarray, annotated: AnnotatedImage, cutouts: Sequence[Cutout], scale: float, rng: np.random.Generator
+) -> tuple[np.ndarray, AnnotatedImage]:
     """Puts objects into an image: turned by any angle, mirrored, of other sizes, where no other object lies.
 
     They come from images of the same source, so that what the source annotates stays complete.
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
-        scene: Its annotation.
+        annotated: Its annotation.
         cutouts: What to put in; one for which no free place is found is left out.
         scale: Pixels here for each pixel there, before sizes are varied.
         rng: Decides places, angles and sizes.
@@ -156,7 +159,7 @@ def paste(
     Returns:
         The new image and its annotation; stuff beneath a pasted object is no longer part of it.
     """
-    image, objects = image.copy(), list(scene.objects)
+    image, objects = image.copy(), list(annotated.objects)
     taken = np.zeros(image.shape[:2], bool)
     for item in objects:
         if item.is_thing:
@@ -181,8 +184,8 @@ def paste(
         covered[y0:y1, x0:x1] = mask
         number += 1
         objects = [left for item in objects if (left := _uncovered(item, covered)) is not None]
-        objects.append(SceneObject(number, cutout.category, mask, box, True, cutout.attributes))
-    return image, replace(scene, objects=objects)
+        objects.append(AnnotatedObject(number, cutout.category, mask, box, True, cutout.attributes))
+    return image, replace(annotated, objects=objects)
 
 
 def _turned(cutout: Cutout, scale: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
@@ -219,7 +222,7 @@ def _free_place(taken: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
     return None
 
 
-def _uncovered(item: SceneObject, covered: np.ndarray) -> SceneObject | None:
+def _uncovered(item: AnnotatedObject, covered: np.ndarray) -> AnnotatedObject | None:
     """What is left of an object outside ``covered``; things are never covered, stuff is cut."""
     if item.is_thing:
         return item

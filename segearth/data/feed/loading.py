@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from segearth.config import DataConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.feed.sampling import Frame, StepSampler
-from segearth.data.feed.views import SceneViews, jitter
-from segearth.data.questions.annotation import SceneDataset
+from segearth.data.feed.views import AnnotatedViews, jitter
+from segearth.data.questions.annotation import AnnotatedDataset
 from segearth.data.questions.builder import DEFAULT_MIX, BuilderSettings
 from segearth.data.questions.regions import has_direction
 from segearth.errors import ConfigError, DatasetError
@@ -48,10 +48,10 @@ class Example:
 class TrainingView(Dataset[Example]):
     """Data sets as seen in training: every read is a fresh view that depends on seed, epoch and index alone.
 
-    Where annotations are known (:class:`SceneDataset`), the image is cropped to a square, turned and mirrored together
-    with them, and *new* questions are built for what is then in view: they stay true. Elsewhere the data set's own
-    questions are drawn, and an image is turned only if none of them names a direction; it is never cropped, since what
-    a sentence refers to could be cut off, and it keeps its aspect, as in use.
+    Where annotations are known (:class:`AnnotatedDataset`), the image is cropped to a square, turned and mirrored
+    together with them, and *new* questions are built for what is then in view: they stay true. Elsewhere the data
+    set's own questions are drawn, and an image is turned only if none of them names a direction; it is never cropped,
+    since what a sentence refers to could be cut off, and it keeps its aspect, as in use.
 
     Attributes:
         frames: ``(h, w)`` of every image's view, known before any is decoded, so that images of one frame meet in a
@@ -97,11 +97,11 @@ class TrainingView(Dataset[Example]):
         self.frames = [self._frame(self.datasets[number], i) for number, i in self.places]
         settings = BuilderSettings(config.questions_per_image, config.mix or DEFAULT_MIX, config.twins)
         self.views = {
-            number: SceneViews(
+            number: AnnotatedViews(
                 dataset, self.square[0], config.augment, settings, ABSENT_CLASSES if with_classes else None
             )
             for number, dataset in enumerate(datasets)
-            if isinstance(dataset, SceneDataset)
+            if isinstance(dataset, AnnotatedDataset)
         }
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class TrainingView(Dataset[Example]):
         epoch, index = key
         rng = rng_for(self.seed, epoch, index)
         number, i = self.places[index]
-        if number in self.views and self.augments_scenes:
+        if number in self.views and self.augments_annotated:
             view = self.views[number].draw(i, rng)
             return Example(self._tensor(view.image), None, view.questions, view.classes)
         dataset = self.datasets[number]
@@ -132,7 +132,7 @@ class TrainingView(Dataset[Example]):
         return example
 
     @property
-    def augments_scenes(self) -> bool:
+    def augments_annotated(self) -> bool:
         """Whether annotated images are seen in fresh views; a letterboxed model sees whole images only."""
         return self.config.augment.enabled and self.transform.fit == "resize"
 
@@ -156,7 +156,7 @@ class TrainingView(Dataset[Example]):
 
     def _frame(self, dataset: SegmentationDataset, index: int) -> Frame:
         whole = self.transform.fit == "letterbox"
-        if whole or (isinstance(dataset, SceneDataset) and self.augments_scenes):
+        if whole or (isinstance(dataset, AnnotatedDataset) and self.augments_annotated):
             return self.square
         return self.transform.frame_size(*dataset.image_size(index))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from segearth.config import AugmentConfig
 from segearth.data.feed.collage import Part, can_be_pasted, cut_out, mosaic, mosaic_boxes, paste
-from segearth.data.questions.annotation import Box, Scene, SceneDataset, cut_to, transform_image
+from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage, Box, cut_to, transform_image
 from segearth.data.questions.builder import BuilderSettings, Expression, ExpressionBuilder
 from segearth.preprocessing.resampling import raised
 from segearth.structures import Question
@@ -26,19 +26,19 @@ class View:
 
     Attributes:
         image: ``uint8`` RGB ``(h, w, 3)``.
-        scene: What is asked is decided by its bitmaps, which are sampled: quick, but with gaps in a thin road.
+        annotated: What is asked is decided by its bitmaps, which are sampled: quick, but with gaps in a thin road.
         covered: From ids of its objects to how much of each pixel they cover, float32 ``(h, w)`` in [0, 1].
     """
 
     image: np.ndarray
-    scene: Scene
+    annotated: AnnotatedImage
     covered: Callable[[Iterable[int]], np.ndarray]
 
     def question(self, found: Expression) -> Question:
         """Draws the target of an expression: the share of each pixel, averaged and not sampled."""
         share = self.covered(found.referents.ids)
         within = found.referents.within
-        return replace(found.question(self.scene), mask=raised(share if within is None else cut_to(share, within)))
+        return replace(found.question(self.annotated), mask=raised(share if within is None else cut_to(share, within)))
 
 
 class Drawn(NamedTuple):
@@ -55,11 +55,11 @@ class Drawn(NamedTuple):
     classes: list[Question]
 
 
-class SceneViews:
+class AnnotatedViews:
     """Views of a data set's images; each depends on the generator it is drawn with alone."""
 
     def __init__(
-        self, dataset: SceneDataset, size: int, augment: AugmentConfig, settings: BuilderSettings,
+        self, dataset: AnnotatedDataset, size: int, augment: AugmentConfig, settings: BuilderSettings,
         absent_classes: int | None = None,
     ) -> None:  # fmt: skip
         """Takes what there is to see.
@@ -84,61 +84,67 @@ class SceneViews:
         """
         for last in (*[False] * (TRIES - 1), True):  # a crop may show nothing that can be asked about
             view = self._mosaic(index, rng) if rng.random() < self.augment.mosaic else self._crop(index, last, rng)
-            drawn = self.builder.expressions(view.scene, rng)
+            drawn = self.builder.expressions(view.annotated, rng)
             if drawn:
                 break
         image, questions = jitter(view.image, self.augment, rng), [view.question(found) for found in drawn]
         if self.absent_classes is None:
             return Drawn(image, questions, [])
-        classes = self.builder.classes(view.scene, rng, self.absent_classes)
+        classes = self.builder.classes(view.annotated, rng, self.absent_classes)
         return Drawn(image, questions, [view.question(found) for found in classes])
 
     def _crop(self, index: int, largest: bool, rng: np.random.Generator) -> View:
-        scene = self.dataset.scene(index)
-        crop = largest_crop(scene) if largest else random_crop(scene.height, scene.width, self.augment.min_scale, rng)
-        view = self._seen(index, scene, crop, (self.size, self.size), *self._orientation(rng))
+        annotated = self.dataset.annotated(index)
+        crop = (
+            largest_crop(annotated)
+            if largest
+            else random_crop(annotated.height, annotated.width, self.augment.min_scale, rng)
+        )
+        view = self._seen(index, annotated, crop, (self.size, self.size), *self._orientation(rng))
         return self._with_pasted(view, crop, rng) if rng.random() < self.augment.paste else view
 
-    def _seen(self, index: int, scene: Scene, crop: Box, size: tuple[int, int], flip: bool, turns: int) -> View:
+    def _seen(
+        self, index: int, annotated: AnnotatedImage, crop: Box, size: tuple[int, int], flip: bool, turns: int
+    ) -> View:
         """Crops, turns and scales an image and its annotation."""
 
         def covered(ids: Iterable[int]) -> np.ndarray:
-            return transform_image(scene.union_mask(ids).astype(np.float32), crop, size, flip, turns)
+            return transform_image(annotated.union_mask(ids).astype(np.float32), crop, size, flip, turns)
 
         image = transform_image(self.dataset.image(index), crop, size, flip, turns)
-        return View(image, scene.transform(crop, size, flip, turns), covered)
+        return View(image, annotated.transform(crop, size, flip, turns), covered)
 
     def _with_pasted(self, view: View, crop: Box, rng: np.random.Generator) -> View:
         cutouts = []
         wanted = 1 + int(rng.integers(self.augment.most_pasted))
         for other in rng.integers(len(self.dataset), size=4 * DONORS):
-            donor = self.dataset.scene(int(other))
+            donor = self.dataset.annotated(int(other))
             usable = [item for item in donor.objects if can_be_pasted(item, donor)]
-            if donor.source != view.scene.source or not usable:
+            if donor.source != view.annotated.source or not usable:
                 continue
             picture = self.dataset.image(int(other))
             cutouts += [cut_out(picture, usable[int(k)]) for k in rng.integers(len(usable), size=-(-wanted // DONORS))]
             if len(cutouts) >= wanted:
                 break
-        image, scene = paste(view.image, view.scene, cutouts[:wanted], self.size / (crop[2] - crop[0]), rng)
-        before = {item.id for item in view.scene.objects}
-        pasted = scene.union_mask(item.id for item in scene.objects if item.id not in before)
+        image, annotated = paste(view.image, view.annotated, cutouts[:wanted], self.size / (crop[2] - crop[0]), rng)
+        before = {item.id for item in view.annotated.objects}
+        pasted = annotated.union_mask(item.id for item in annotated.objects if item.id not in before)
 
         def covered(ids: Iterable[int]) -> np.ndarray:
             wanted = set(ids)
             beneath = view.covered(wanted & before) * ~pasted
-            return np.maximum(beneath, scene.union_mask(wanted - before))
+            return np.maximum(beneath, annotated.union_mask(wanted - before))
 
-        return View(image, scene, covered)
+        return View(image, annotated, covered)
 
     def _mosaic(self, index: int, rng: np.random.Generator) -> View:
         boxes = mosaic_boxes(self.size, rng)
         chosen = [index, *(int(other) for other in rng.integers(len(self.dataset), size=len(boxes) - 1))]
         rng.shuffle(chosen)
         views = [self._part(other, box, rng) for other, box in zip(chosen, boxes, strict=True)]
-        parts = [Part(box, view.image, view.scene) for box, view in zip(boxes, views, strict=True)]
-        image, scene = mosaic(parts, self.size)
-        origin = [(number, item.id) for number, view in enumerate(views) for item in view.scene.objects]
+        parts = [Part(box, view.image, view.annotated) for box, view in zip(boxes, views, strict=True)]
+        image, annotated = mosaic(parts, self.size)
+        origin = [(number, item.id) for number, view in enumerate(views) for item in view.annotated.objects]
 
         def covered(ids: Iterable[int]) -> np.ndarray:
             whole = np.zeros((self.size, self.size), np.float32)
@@ -147,17 +153,17 @@ class SceneViews:
                 whole[y0:y1, x0:x1] = view.covered([own for part, own in wanted if part == number])
             return whole
 
-        return View(image, scene, covered)
+        return View(image, annotated, covered)
 
     def _part(self, index: int, box: Box, rng: np.random.Generator) -> View:
         """Crops an image to the aspect of a mosaic's part."""
-        scene, size = self.dataset.scene(index), (box[3] - box[1], box[2] - box[0])
+        annotated, size = self.dataset.annotated(index), (box[3] - box[1], box[2] - box[0])
         flip, turns = self._orientation(rng)
         high, wide = size if turns % 2 == 0 else size[::-1]  # before it is turned
-        fit = min(scene.height / high, scene.width / wide) * rng.uniform(self.augment.min_scale, 1.0)
+        fit = min(annotated.height / high, annotated.width / wide) * rng.uniform(self.augment.min_scale, 1.0)
         height, width = max(1, int(high * fit)), max(1, int(wide * fit))
-        y0, x0 = int(rng.integers(scene.height - height + 1)), int(rng.integers(scene.width - width + 1))
-        return self._seen(index, scene, (x0, y0, x0 + width, y0 + height), size, flip, turns)
+        y0, x0 = int(rng.integers(annotated.height - height + 1)), int(rng.integers(annotated.width - width + 1))
+        return self._seen(index, annotated, (x0, y0, x0 + width, y0 + height), size, flip, turns)
 
     def _orientation(self, rng: np.random.Generator) -> tuple[bool, int]:
         return (bool(rng.integers(2)), int(rng.integers(4))) if self.augment.flips_and_turns else (False, 0)
@@ -170,13 +176,13 @@ def random_crop(height: int, width: int, min_scale: float, rng: np.random.Genera
     return x0, y0, x0 + side, y0 + side
 
 
-def largest_crop(scene: Scene) -> Box:
+def largest_crop(annotated: AnnotatedImage) -> Box:
     """Returns the largest square crop, laid so that it shows the middle of the largest object."""
-    side = min(scene.height, scene.width)
-    largest = max(scene.objects, key=lambda item: item.area, default=None)
-    x, y = (scene.width / 2, scene.height / 2) if largest is None else largest.centroid
-    x0 = min(max(round(x - side / 2), 0), scene.width - side)
-    y0 = min(max(round(y - side / 2), 0), scene.height - side)
+    side = min(annotated.height, annotated.width)
+    largest = max(annotated.objects, key=lambda item: item.area, default=None)
+    x, y = (annotated.width / 2, annotated.height / 2) if largest is None else largest.centroid
+    x0 = min(max(round(x - side / 2), 0), annotated.width - side)
+    y0 = min(max(round(y - side / 2), 0), annotated.height - side)
     return x0, y0, x0 + side, y0 + side
 
 

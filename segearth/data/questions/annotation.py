@@ -26,11 +26,11 @@ SLIVER_AREA = 0.01
 
 
 @dataclass
-class SceneObject:
+class AnnotatedObject:
     """One annotated object, or one piece of a stuff class.
 
     Attributes:
-        id: Unique within the scene; kept by :meth:`Scene.transform`.
+        id: Unique within the image; kept by :meth:`AnnotatedImage.transform`.
         category: Class name as the source writes it.
         mask: Boolean bitmap of shape ``(y1 - y0, x1 - x0)``.
         box: ``(x0, y0, x1, y1)`` in pixels, the end exclusive; where ``mask`` lies in the frame.
@@ -74,7 +74,7 @@ class SceneObject:
 
 
 @dataclass
-class Scene:
+class AnnotatedImage:
     """What is known about one frame: its objects, and which classes would have been annotated had they been there.
 
     Attributes:
@@ -95,7 +95,7 @@ class Scene:
 
     width: int
     height: int
-    objects: Sequence[SceneObject]
+    objects: Sequence[AnnotatedObject]
     vocabulary: frozenset[str] = frozenset()
     known_absent: frozenset[str] = frozenset()
     incomplete: frozenset[str] = frozenset()
@@ -106,14 +106,14 @@ class Scene:
     known_where: tuple[tuple[Box, frozenset[str]], ...] = ()
 
     @cached_property
-    def by_category(self) -> dict[str, list[SceneObject]]:
+    def by_category(self) -> dict[str, list[AnnotatedObject]]:
         """Objects of each class in view, in their order."""
-        groups: dict[str, list[SceneObject]] = {}
+        groups: dict[str, list[AnnotatedObject]] = {}
         for item in self.objects:
             groups.setdefault(item.category, []).append(item)
         return groups
 
-    def of(self, categories: Iterable[str]) -> list[SceneObject]:
+    def of(self, categories: Iterable[str]) -> list[AnnotatedObject]:
         """Objects of any of the classes."""
         return [item for name in categories for item in self.by_category.get(name, ())]
 
@@ -136,7 +136,7 @@ class Scene:
         """Union of some objects.
 
         Args:
-            ids: Ids of objects of this scene; none gives an empty mask.
+            ids: Ids of objects of this image; none gives an empty mask.
             within: Optional pixel box ``(x0, y0, x1, y1)``; what lies outside of it is left out.
 
         Returns:
@@ -153,11 +153,13 @@ class Scene:
                 x0, y0, x1, y1 = item.box
                 out[y0:y1, x0:x1] |= item.mask
         if wanted:
-            raise DatasetError(f"scene of {self.source or 'unknown source'} has no object {sorted(wanted)}")
+            raise DatasetError(f"image of {self.source or 'unknown source'} has no object {sorted(wanted)}")
         return out if within is None else cut_to(out, within)
 
-    def transform(self, crop: Box, out_size: tuple[int, int], flip: bool = False, turns: int = 0) -> Scene:
-        """Returns the scene of a cropped, turned, mirrored and scaled frame; :func:`transform_image` does the image.
+    def transform(self, crop: Box, out_size: tuple[int, int], flip: bool = False, turns: int = 0) -> AnnotatedImage:
+        """Returns the annotation of a cropped, turned, mirrored and scaled frame.
+
+        :func:`transform_image` does the same to the image.
 
         The order is: crop, ``turns`` quarter turns counter-clockwise, mirroring left to right, scaling to ``out_size``.
         Masks are sampled at the centres of the new pixels.
@@ -197,7 +199,9 @@ class Scene:
             mask, box = _turned(mask, box, (height, width), turns, flip)
             sliver = seen < SLIVER_VISIBLE * item.area and seen * scale < SLIVER_AREA * height * width
             objects.append(
-                SceneObject(item.id, item.category, mask, box, item.is_thing, item.attributes, item.truncated or sliver)
+                AnnotatedObject(
+                    item.id, item.category, mask, box, item.is_thing, item.attributes, item.truncated or sliver
+                )
             )
         gsd = None if self.gsd_m is None else self.gsd_m * scale**-0.5
         return replace(
@@ -220,7 +224,7 @@ class Scene:
         known_absent: Iterable[str] = (),
         incomplete: Iterable[str] = (),
         possible: Iterable[str] = (),
-    ) -> Scene:
+    ) -> AnnotatedImage:
         """Reads one image of a COCO file.
 
         Args:
@@ -229,9 +233,9 @@ class Scene:
                 there; ``iscrowd`` makes stuff of a thing.
             categories: ``id`` to entry of ``categories``; ``isthing`` (default 1) tells things from stuff.
             vocabulary: Classes annotated in this image's source; default all categories.
-            known_absent: See :class:`Scene`.
-            incomplete: See :class:`Scene`.
-            possible: See :class:`Scene`.
+            known_absent: See :class:`AnnotatedImage`.
+            incomplete: See :class:`AnnotatedImage`.
+            possible: See :class:`AnnotatedImage`.
 
         Raises:
             DatasetError: A segmentation cannot be read or does not fit the image.
@@ -245,7 +249,7 @@ class Scene:
                 continue
             attributes = {k: str(v) for k, v in (annotation.get("attributes") or {}).items()}
             thing = bool(category.get("isthing", 1)) and not annotation.get("iscrowd", 0)
-            objects.append(SceneObject(int(annotation["id"]), category["name"], bitmap, box, thing, attributes))
+            objects.append(AnnotatedObject(int(annotation["id"]), category["name"], bitmap, box, thing, attributes))
         names = {c["name"] for c in categories.values()} if vocabulary is None else vocabulary
         return cls(
             width,
@@ -261,7 +265,7 @@ class Scene:
 
 
 @runtime_checkable
-class SceneDataset(Protocol):
+class AnnotatedDataset(Protocol):
     """A data set that also gives the annotation behind its questions, so that fresh questions can be asked of crops.
 
     Attributes:
@@ -276,7 +280,7 @@ class SceneDataset(Protocol):
     def image(self, index: int) -> np.ndarray:
         """Image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``."""
 
-    def scene(self, index: int) -> Scene:
+    def annotated(self, index: int) -> AnnotatedImage:
         """The annotation of image ``index``, at the image's own size."""
 
 
@@ -291,7 +295,7 @@ def cut_to(mask: np.ndarray, box: Box) -> np.ndarray:
 def transform_image(
     image: np.ndarray, crop: Box, out_size: tuple[int, int], flip: bool = False, turns: int = 0
 ) -> np.ndarray:
-    """Crops, turns, mirrors and scales an image or a mask as :meth:`Scene.transform` does its annotation.
+    """Crops, turns, mirrors and scales an image or a mask as :meth:`AnnotatedImage.transform` does its annotation.
 
     Args:
         image: ``uint8`` or float32 array of shape ``(H, W, 3)`` or ``(H, W)``.

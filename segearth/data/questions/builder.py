@@ -1,4 +1,4 @@
-"""Builds questions for a scene: proposes, verifies, words, and keeps the kinds in balance."""
+"""Builds questions for an image: proposes, verifies, words, and keeps the kinds in balance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.claims import Claim, Margins, Referents, Verifier, opposites
 from segearth.data.questions.held_out import is_held_out
 from segearth.data.questions.propose import PROPOSERS
@@ -19,9 +19,9 @@ from segearth.data.questions.wording import answer_text, question_text
 from segearth.errors import ConfigError, nearest_names
 from segearth.structures import Question, Task
 
-# Where other kinds run out, a kind may take its share this many times, so that a poor scene is not all one kind.
+# Where other kinds run out, a kind may take its share this many times, so that a poor image is not all one kind.
 MOST_OF_SHARE = 2.5
-ABSENT = "absent"  # the kind that is asked in proportion to the others, whatever a scene holds
+ABSENT = "absent"  # the kind that is asked in proportion to the others, whatever an image holds
 
 DEFAULT_MIX: dict[str, float] = {
     "class": 0.35,
@@ -40,12 +40,12 @@ class BuilderSettings:
     """What to ask, and how much.
 
     Attributes:
-        max_questions: Most questions of one scene.
-        mix: Kind to share of the questions; a kind left out is not asked. Kinds that a scene has nothing for leave
+        max_questions: Most questions of one image.
+        mix: Kind to share of the questions; a kind left out is not asked. Kinds that an image has nothing for leave
             their share to the others.
         twins: How often a question about a place, a side or a size is followed by the one that says the opposite:
             mostly the same words but one, and another target in the same image.
-        paraphrases: How often the same meaning may be asked of one scene in different words.
+        paraphrases: How often the same meaning may be asked of one image in different words.
         margins: How clear a case must be.
         held_out: Whether to ask, too, for attributes together with places and sizes that the table's ``never_with``
             holds out: right for questions that nothing is trained on.
@@ -73,15 +73,15 @@ class Expression(NamedTuple):
         """``"reasoning"`` if the need is named rather than the thing."""
         return "reasoning" if self.claim.need is not None else "referring"
 
-    def question(self, scene: Scene) -> Question:
+    def question(self, annotated: AnnotatedImage) -> Question:
         """Draws the mask."""
-        mask = scene.union_mask(self.referents.ids, self.referents.within)
-        valid = scene.known_area(self.claim.mentioned)
+        mask = annotated.union_mask(self.referents.ids, self.referents.within)
+        valid = annotated.known_area(self.claim.mentioned)
         return Question(self.text, mask, self.answer, self.task, self.kind, valid=valid)
 
 
 class ExpressionBuilder:
-    """Makes questions that are true of a scene; equal scenes, settings and generators give equal questions."""
+    """Makes questions that are true of an image; equal images, settings and generators give equal questions."""
 
     def __init__(self, table: Table | None = None, settings: BuilderSettings | None = None) -> None:
         """Prepares a builder.
@@ -99,35 +99,35 @@ class ExpressionBuilder:
             if kind not in PROPOSERS:
                 raise ConfigError(f"mix: unknown kind {kind!r}{nearest_names(kind, sorted(PROPOSERS))}")
 
-    def build(self, scene: Scene, rng: np.random.Generator) -> list[Question]:
-        """Returns up to ``max_questions`` questions with their masks at the scene's size."""
-        return [expression.question(scene) for expression in self.expressions(scene, rng)]
+    def build(self, annotated: AnnotatedImage, rng: np.random.Generator) -> list[Question]:
+        """Returns up to ``max_questions`` questions with their masks at the image's size."""
+        return [expression.question(annotated) for expression in self.expressions(annotated, rng)]
 
-    def expressions(self, scene: Scene, rng: np.random.Generator) -> list[Expression]:
+    def expressions(self, annotated: AnnotatedImage, rng: np.random.Generator) -> list[Expression]:
         """Returns up to ``max_questions`` verified questions without masks."""
-        verifier = Verifier(scene, self.table, self.settings.margins)
+        verifier = Verifier(annotated, self.table, self.settings.margins)
         most, absences = self.settings.max_questions, self._share_of_absences()
         if absences == 1:
             return self._of_what_is_not(verifier, [], most, rng)
         found = self._of_what_is_there(verifier, most, rng)
         if len(found) == most:
             wanted = int(rng.binomial(most, absences))
-        else:  # a poor scene gets as few absences as it has other questions; where nothing is in view, one
+        else:  # a poor image gets as few absences as it has other questions; where nothing is in view, one
             fair = len(found) * absences / (1 - absences) + rng.random()
             wanted = min(int(fair) if found else int(absences > 0), most)
         return found[: most - wanted] + self._of_what_is_not(verifier, found, wanted, rng)
 
-    def classes(self, scene: Scene, rng: np.random.Generator, most_absent: int) -> list[Expression]:
+    def classes(self, annotated: AnnotatedImage, rng: np.random.Generator, most_absent: int) -> list[Expression]:
         """Returns every class that is there, and some that are known not to be, each under one of its names.
 
         Args:
-            scene: What is annotated.
+            annotated: What is annotated.
             rng: Decides the names, and which absent classes.
             most_absent: Most of these.
         """
-        verifier = Verifier(scene, self.table, self.settings.margins)
-        missing = sorted((scene.vocabulary | scene.known_absent) - scene.by_category.keys())
-        claims = [Claim((name,)) for name in scene.by_category]
+        verifier = Verifier(annotated, self.table, self.settings.margins)
+        missing = sorted((annotated.vocabulary | annotated.known_absent) - annotated.by_category.keys())
+        claims = [Claim((name,)) for name in annotated.by_category]
         claims += [Claim((missing[k],), absent=True) for k in rng.permutation(len(missing))[:most_absent]]
         found = []
         for claim in claims:
@@ -179,7 +179,7 @@ class ExpressionBuilder:
     ) -> list[Expression]:
         """Asks for what is not there, as often by a need as is done for what is there.
 
-        Were most needs asked of a poor scene unmet, a model would learn that the answer to a need is nothing.
+        Were most needs asked of a poor image unmet, a model would learn that the answer to a need is nothing.
         """
         tasks = Counter(there[int(rng.integers(len(there)))].task if there else "referring" for _ in range(most))
         out: list[Expression] = []
@@ -196,7 +196,7 @@ class ExpressionBuilder:
         self, kind: str, claim: Claim, referents: Referents, verifier: Verifier, rng: np.random.Generator
     ) -> Expression:
         text = question_text(claim, referents, self.table, rng)
-        return Expression(text, kind, answer_text(claim, referents, verifier.scene, self.table), claim, referents)
+        return Expression(text, kind, answer_text(claim, referents, verifier.annotated, self.table), claim, referents)
 
     def _share_of_absences(self) -> float:
         whole = sum(self.settings.mix.values())
@@ -211,7 +211,7 @@ class ExpressionBuilder:
     def _stream(self, kind: str, verifier: Verifier, rng: np.random.Generator) -> Iterator[tuple[Claim, Referents]]:
         for _ in range(self.settings.paraphrases):
             seen: set[Claim] = set()
-            for claim in PROPOSERS[kind](verifier.scene, verifier.table, rng):
+            for claim in PROPOSERS[kind](verifier.annotated, verifier.table, rng):
                 if self._is_kept_back(claim):
                     continue
                 referents = verifier.referents(claim) if claim not in seen else None

@@ -1,4 +1,4 @@
-"""What a question claims, and the one function that decides from the geometry whether the claim holds in a scene.
+"""What a question claims, and the one function that decides from the geometry whether the claim holds in an image.
 
 Each object is in, out of, or not clearly either of what is claimed (three-valued logic). A claim with a single unclear
 object is dropped, so nothing is asked that two careful people could answer differently.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from segearth.data.questions.annotation import Box, Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject, Box
 from segearth.data.questions.regions import REGIONS, Fractions, Region
 from segearth.data.questions.table import Need, Table
 
@@ -126,10 +126,10 @@ class Margins:
 
 
 class Verifier:
-    """Decides claims about one scene; caches what several claims share."""
+    """Decides claims about one image; caches what several claims share."""
 
-    def __init__(self, scene: Scene, table: Table, margins: Margins) -> None:
-        self.scene, self.table, self.margins = scene, table, margins
+    def __init__(self, annotated: AnnotatedImage, table: Table, margins: Margins) -> None:
+        self.annotated, self.table, self.margins = annotated, table, margins
         self._anchors: dict[Claim, Anchor | None] = {}
         self._placed: dict[tuple[str, int], Truth] = {}
 
@@ -141,7 +141,7 @@ class Verifier:
             return self._absence(claim)
         if claim.need is None and self._ambiguous(claim.categories):
             return None
-        pool = self.scene.of(claim.categories)
+        pool = self.annotated.of(claim.categories)
         if not pool or not self._may_ask(claim, pool):
             return None
         if claim.region is not None and any(not item.is_thing for item in pool):
@@ -157,17 +157,17 @@ class Verifier:
             return None
         return Referents(tuple(item.id for item in members))
 
-    def _may_ask(self, claim: Claim, pool: list[SceneObject]) -> bool:
-        incomplete = not self.scene.incomplete.isdisjoint(claim.categories)
+    def _may_ask(self, claim: Claim, pool: list[AnnotatedObject]) -> bool:
+        incomplete = not self.annotated.incomplete.isdisjoint(claim.categories)
         if incomplete and not (claim.about_all and self.margins.ask_incomplete):
             return False
         return not (claim.about_individuals and any(not item.is_thing for item in pool))
 
     def _ambiguous(self, categories: Iterable[str]) -> bool:
         doubts = {other for name in categories for other in self.table.words(name).ambiguous}
-        return any(name in doubts for name in self.scene.by_category)
+        return any(name in doubts for name in self.annotated.by_category)
 
-    def _members(self, claim: Claim, pool: list[SceneObject]) -> list[SceneObject] | None:
+    def _members(self, claim: Claim, pool: list[AnnotatedObject]) -> list[AnnotatedObject] | None:
         members = []
         anchor = self._anchor(claim.anchor) if claim.anchor is not None else None
         if claim.anchor is not None and anchor is None:
@@ -186,12 +186,12 @@ class Verifier:
                 members.append(item)
         return members
 
-    def _as_many_as_claimed(self, claim: Claim, members: list[SceneObject]) -> bool:
+    def _as_many_as_claimed(self, claim: Claim, members: list[AnnotatedObject]) -> bool:
         if claim.count is not None:
             return len(members) == claim.count and not any(item.truncated for item in members)
         return not claim.one or claim.rank is not None or claim.relation == "closest" or len(members) == 1
 
-    def _has_attribute(self, claim: Claim, item: SceneObject) -> Truth:
+    def _has_attribute(self, claim: Claim, item: AnnotatedObject) -> Truth:
         if claim.attribute is None:
             return True
         key, value = claim.attribute
@@ -201,7 +201,7 @@ class Verifier:
             return None
         return actual == value
 
-    def _in_region(self, claim: Claim, item: SceneObject) -> Truth:
+    def _in_region(self, claim: Claim, item: AnnotatedObject) -> Truth:
         if claim.region is None:
             return True
         key = (claim.region, item.id)
@@ -209,7 +209,7 @@ class Verifier:
             self._placed[key] = self._placement(REGIONS[claim.region], item)
         return self._placed[key]
 
-    def _placement(self, region: Region, item: SceneObject) -> Truth:
+    def _placement(self, region: Region, item: AnnotatedObject) -> Truth:
         inside = item.area_within(self._pixels(region.box)) / item.area
         if inside >= self.margins.inside and _contains(self._pixels(region.core), item.centroid):
             return True
@@ -217,14 +217,14 @@ class Verifier:
             return False
         return None
 
-    def _related(self, relation: str | None, anchor: Anchor, item: SceneObject) -> Truth:
+    def _related(self, relation: str | None, anchor: Anchor, item: AnnotatedObject) -> Truth:
         if relation == "beside":
             near, far = (share * self._diagonal for share in self.margins.beside)
             distance = _distance(anchor, item)
             return True if distance <= near else False if distance >= far else None
         return True if relation == "closest" else _beyond(str(relation), item, anchor.box)
 
-    def _closest(self, claim: Claim, members: list[SceneObject]) -> list[SceneObject]:
+    def _closest(self, claim: Claim, members: list[AnnotatedObject]) -> list[AnnotatedObject]:
         anchor = self._anchor(claim.anchor) if claim.anchor is not None else None
         if len(members) < 2 or anchor is None:
             return []
@@ -234,7 +234,7 @@ class Verifier:
         clear = distances[second] - distances[first] >= self.margins.distance_gap * self._diagonal
         return [members[first]] if ahead and clear else []
 
-    def _ranked(self, rank: int, members: list[SceneObject]) -> list[SceneObject]:
+    def _ranked(self, rank: int, members: list[AnnotatedObject]) -> list[AnnotatedObject]:
         if len(members) < (2 if rank == 1 else 3):
             return []
         order = sorted(members, key=lambda item: item.area, reverse=rank > 0)
@@ -244,8 +244,8 @@ class Verifier:
         cut = rank < 0 and self._touches_edge(order[0])  # what is cut off may be larger
         return [order[place]] if clear and not cut else []
 
-    def _visible(self, claim: Claim, members: list[SceneObject]) -> bool:
-        frame = self.scene.width * self.scene.height
+    def _visible(self, claim: Claim, members: list[AnnotatedObject]) -> bool:
+        frame = self.annotated.width * self.annotated.height
         least = max(self.margins.object_fraction * frame, self.margins.object_pixels)
         if len(members) == 1 and not claim.about_all and (members[0].truncated or members[0].area < least):
             return False  # told apart by whatever means, it is "the building": one that a person must be able to see
@@ -253,13 +253,13 @@ class Verifier:
             return False
         return sum(item.area for item in members) >= self.margins.class_fraction * frame
 
-    def _stuff_in_region(self, claim: Claim, pool: list[SceneObject]) -> Referents | None:
+    def _stuff_in_region(self, claim: Claim, pool: list[AnnotatedObject]) -> Referents | None:
         if claim.one or claim.attribute is not None or claim.region is None:
             return None
         within = self._pixels(REGIONS[claim.region].box)
         parts = [(item, item.area_within(within)) for item in pool]
         inside, total = sum(part for _, part in parts), sum(item.area for item in pool)
-        least = self.margins.object_fraction * self.scene.width * self.scene.height
+        least = self.margins.object_fraction * self.annotated.width * self.annotated.height
         if inside < least or total - inside < least:
             return None
         return Referents(tuple(item.id for item, part in parts if part), within)
@@ -268,13 +268,13 @@ class Verifier:
         confusable = {other for name in claim.categories for other in self.table.words(name).confusable}
         confusable -= set(claim.categories)
         if claim.region is None:
-            doubtful = any(name in self.scene.by_category for name in confusable)
+            doubtful = any(name in self.annotated.by_category for name in confusable)
         else:
             halo = self._pixels(REGIONS[claim.region].halo)
-            doubtful = any(item.area_within(halo) for item in self.scene.of(confusable))
+            doubtful = any(item.area_within(halo) for item in self.annotated.of(confusable))
         if doubtful or not all(self._absence_known(name) for name in claim.categories):
             return None
-        pool = self.scene.of(claim.categories)
+        pool = self.annotated.of(claim.categories)
         if claim.region is None and claim.attribute is None:
             return None if pool else Referents(())
         if not pool:
@@ -290,16 +290,16 @@ class Verifier:
         return Referents(())
 
     def _absence_known(self, name: str) -> bool:
-        if name in self.scene.known_absent:
+        if name in self.annotated.known_absent:
             return True
-        return name in self.scene.vocabulary - self.scene.incomplete - self.scene.unresolved
+        return name in self.annotated.vocabulary - self.annotated.incomplete - self.annotated.unresolved
 
     def _need_applies(self, claim: Claim) -> bool:
-        need, scene = claim.need, self.scene
-        if need is None or any(name in scene.by_category or name in scene.possible for name in need.conflicts):
+        need, annotated = claim.need, self.annotated
+        if need is None or any(name in annotated.by_category or name in annotated.possible for name in need.conflicts):
             return False
-        known = scene.vocabulary | scene.known_absent
-        covered = {other for name in scene.vocabulary for other in self.table.words(name).covers}
+        known = annotated.vocabulary | annotated.known_absent
+        covered = {other for name in annotated.vocabulary for other in self.table.words(name).covers}
         asked = tuple(name for name in need.classes if name in known)
         return asked == claim.categories and all(name in known or name in covered for name in need.classes)
 
@@ -308,7 +308,7 @@ class Verifier:
             found = self.referents(claim)
             self._anchors[claim] = None
             if found is not None:
-                mask = self.scene.union_mask(found.ids)
+                mask = self.annotated.union_mask(found.ids)
                 xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
                 box = (int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
                 # A mask of 5 x 5 measures distances to 2 %, one of 3 x 3 falls short by 5 % along rows and columns.
@@ -317,25 +317,25 @@ class Verifier:
         return self._anchors[claim]
 
     def _pixels(self, part: Fractions) -> Box:
-        width, height = self.scene.width, self.scene.height
+        width, height = self.annotated.width, self.annotated.height
         return round(part[0] * width), round(part[1] * height), round(part[2] * width), round(part[3] * height)
 
-    def _touches_edge(self, item: SceneObject) -> bool:
+    def _touches_edge(self, item: AnnotatedObject) -> bool:
         x0, y0, x1, y1 = item.box
-        return x0 == 0 or y0 == 0 or x1 == self.scene.width or y1 == self.scene.height
+        return x0 == 0 or y0 == 0 or x1 == self.annotated.width or y1 == self.annotated.height
 
     @property
     def _diagonal(self) -> float:
-        return float(np.hypot(self.scene.width, self.scene.height))
+        return float(np.hypot(self.annotated.width, self.annotated.height))
 
 
-def verify(scene: Scene, claim: Claim, table: Table, margins: Margins | None = None) -> Referents | None:
-    """Decides one claim from the scene's geometry alone.
+def verify(annotated: AnnotatedImage, claim: Claim, table: Table, margins: Margins | None = None) -> Referents | None:
+    """Decides one claim from the image's geometry alone.
 
     Returns:
         The objects it is true of (none for a true absence), or ``None`` if it is false, unclear or too small to ask.
     """
-    return Verifier(scene, table, margins or Margins()).referents(claim)
+    return Verifier(annotated, table, margins or Margins()).referents(claim)
 
 
 def _both(a: Truth, b: Truth) -> Truth:
@@ -348,12 +348,12 @@ def _contains(box: Box, point: tuple[float, float]) -> bool:
     return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
 
-def _distance(anchor: Anchor, item: SceneObject) -> float:
+def _distance(anchor: Anchor, item: AnnotatedObject) -> float:
     x0, y0, x1, y1 = item.box
     return float(anchor.distance[y0:y1, x0:x1][item.mask].min())
 
 
-def _beyond(side: str, item: SceneObject, anchor: Box) -> Truth:
+def _beyond(side: str, item: AnnotatedObject, anchor: Box) -> Truth:
     axis = 0 if side in ("left", "right") else 1
     start, end = anchor[axis], anchor[axis + 2]
     last, centre = item.box[axis + 2], item.centroid[axis]

@@ -1,4 +1,4 @@
-"""Every question that can be asked of a scene, and those that differ from one another in a single word.
+"""Every question that can be asked of an image, and those that differ from one another in a single word.
 
 A few questions an image, drawn by kind, give too few of the rare kinds to tell two models apart. And a score says
 little about whether a word was heard: of two questions that differ in one word and ask for different objects, a model
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.builder import Expression
 from segearth.data.questions.claims import Claim, Margins, Verifier, opposites
 from segearth.data.questions.propose import PROPOSERS
@@ -22,7 +22,7 @@ DENSE_KINDS = ("class", "position", "size", "neighbour", "count", "attribute")
 
 
 def every_expression(
-    scene: Scene,
+    annotated: AnnotatedImage,
     table: Table,
     rng: np.random.Generator,
     kinds: Sequence[str] = DENSE_KINDS,
@@ -31,20 +31,20 @@ def every_expression(
     """Returns every verified claim of some kinds, each once and in one wording.
 
     Args:
-        scene: What is annotated.
+        annotated: What is annotated.
         table: Words and needs.
         rng: Decides the wordings, and which counts are tried.
         kinds: Keys of :data:`~segearth.data.questions.propose.PROPOSERS`.
         margins: How clear a case must be.
     """
-    verifier = Verifier(scene, table, margins or Margins())
+    verifier = Verifier(annotated, table, margins or Margins())
     found: dict[tuple[Claim, str], Expression] = {}
     for kind in kinds:
-        for claim in PROPOSERS[kind](scene, table, rng):
+        for claim in PROPOSERS[kind](annotated, table, rng):
             referents = None if (claim, kind) in found else verifier.referents(claim)
             if referents is not None:
                 text = question_text(claim, referents, table, rng)
-                answer = answer_text(claim, referents, scene, table)
+                answer = answer_text(claim, referents, annotated, table)
                 found[claim, kind] = Expression(text, kind, answer, claim, referents)
     return sorted(found.values(), key=lambda each: (kinds.index(each.kind), each.claim.categories))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.claims import Claim, Referents
 from segearth.data.questions.table import ClassWords, Table
 
@@ -40,7 +40,7 @@ def question_text(claim: Claim, referents: Referents, table: Table, rng: np.rand
     return _pick(COMMANDS, rng).format(x=phrase)
 
 
-def answer_text(claim: Claim, referents: Referents, scene: Scene, table: Table) -> str:
+def answer_text(claim: Claim, referents: Referents, annotated: AnnotatedImage, table: Table) -> str:
     """Words the answer: "The 5 buildings.", "The road.", "There is no ship in this image."."""
     if claim.absent:
         return _absence_answer(claim, table)
@@ -49,9 +49,9 @@ def answer_text(claim: Claim, referents: Referents, scene: Scene, table: Table) 
     chosen = set(referents.ids)
     parts = []
     for name in claim.categories:
-        items = [item for item in scene.by_category.get(name, ()) if item.id in chosen]
+        items = [item for item in annotated.by_category.get(name, ()) if item.id in chosen]
         if items:
-            exact = items[0].is_thing and name not in scene.incomplete and not any(item.truncated for item in items)
+            exact = items[0].is_thing and name not in annotated.incomplete and not any(item.truncated for item in items)
             parts.append(_amount(table.words(name), len(items), exact, items[0].is_thing))
     return _sentence(" and ".join(parts) if len(parts) < 3 else ", ".join(parts[:-1]) + " and " + parts[-1])
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from segearth.data.base import SegmentationDataset
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.table import load_table
 from segearth.data.readers.layout import parse_json, read_json, read_text
 from segearth.errors import DatasetError, UnknownNameError
@@ -21,7 +21,7 @@ SPLITS = ("train", "val", "test")
 PARTS_OF_TRAIN = ("fit", "dev")  # in two by group: settings are chosen on dev, which fit has not seen
 DEV_SHARE = 0.2
 UNSEEN_SPLITS = ("dev", "val", "test")  # in held-out words nothing is trained, so train and fit have no such questions
-KEPT_SCENES = 512  # some 100 MB
+KEPT_ANNOTATED = 512  # some 100 MB
 QUESTION_SETS = ("fixed", "dense", "unseen", "seen", "none")
 PACKAGED = Path(__file__).parents[1] / "aerial_mini"
 
@@ -46,7 +46,7 @@ LAYOUT = _Layout(
 class AerialMini(SegmentationDataset):
     """Real aerial images with object masks, and up to eight fixed questions each.
 
-    Beside samples it gives :meth:`image` and :meth:`scene`, from which fresh questions about any crop can be built.
+    Beside samples it gives :meth:`image` and :meth:`image`, from which fresh questions about any crop can be built.
 
     Attributes:
         records: The split's entries of ``images`` in ``annotations.json``.
@@ -104,7 +104,7 @@ class AerialMini(SegmentationDataset):
             held_out = development_groups(self.records)
             kept = split == "dev"
             self.records = [r for r in self.records if ((r["source"], r["group"]) in held_out) == kept]
-        self._scenes: dict[int, Scene] = {}
+        self._annotated_images: dict[int, AnnotatedImage] = {}
         self._categories = {category["id"]: category for category in tree["categories"]}
         self._annotations: dict[int, list[dict[str, Any]]] = {record["id"]: [] for record in self.records}
         for annotation in tree["annotations"]:
@@ -128,11 +128,11 @@ class AerialMini(SegmentationDataset):
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        record, scene = self.records[index], self.scene(index)
+        record, annotated = self.records[index], self.annotated(index)
         asked = [
             Question(
                 entry[self._wording],
-                scene.union_mask(entry["object_ids"], tuple(entry["within"]) if "within" in entry else None),
+                annotated.union_mask(entry["object_ids"], tuple(entry["within"]) if "within" in entry else None),
                 entry["answer"],
                 entry["task"],
                 entry["kind"],
@@ -155,19 +155,19 @@ class AerialMini(SegmentationDataset):
         """Image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``."""
         return read_image(self._image_path(index))
 
-    def scene(self, index: int) -> Scene:
+    def annotated(self, index: int) -> AnnotatedImage:
         """The annotation of image ``index``, which is kept: decoding it takes half of the time of a fresh view."""
-        if index not in self._scenes:
+        if index not in self._annotated_images:
             record = self.records[index]
-            scene = Scene.from_coco(
+            annotated = AnnotatedImage.from_coco(
                 record, self._annotations[record["id"]], self._categories, **self.sources[record["source"]]
             )
-            for item in scene.objects:
+            for item in annotated.objects:
                 item.mask.flags.writeable = False  # all who ask get the same one
-            if len(self._scenes) == KEPT_SCENES:
-                self._scenes.pop(next(iter(self._scenes)))  # the one that was read first
-            self._scenes[index] = scene
-        return self._scenes[index]
+            if len(self._annotated_images) == KEPT_ANNOTATED:
+                self._annotated_images.pop(next(iter(self._annotated_images)))  # the one that was read first
+            self._annotated_images[index] = annotated
+        return self._annotated_images[index]
 
 
 def _question_file(questions: str, split: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from segearth.data.base import SegmentationDataset
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.builder import ExpressionBuilder
 from segearth.data.questions.table import load_table
 from segearth.data.readers.layout import read_json
@@ -106,8 +106,8 @@ ROOT/
             DatasetError: Its size is not the stated one, or an annotation cannot be read.
         """
         image_id = str(self._records[index]["file_name"])
-        image, scene = self.image(index), self.scene(index)
-        drawn = self.builder.build(scene, rng_for(self.seed, zlib.crc32(image_id.encode())))
+        image, annotated = self.image(index), self.annotated(index)
+        drawn = self.builder.build(annotated, rng_for(self.seed, zlib.crc32(image_id.encode())))
         questions = [replace(question, id=f"{image_id}_{k}") for k, question in enumerate(drawn)]
         return Sample(image_id, image, questions, self._image_path(index))
 
@@ -125,7 +125,7 @@ ROOT/
             raise DatasetError(f"image {self._image_path(index)} is {width}x{height} but {self.file} says {stated}")
         return image
 
-    def scene(self, index: int) -> Scene:
+    def annotated(self, index: int) -> AnnotatedImage:
         """Returns the annotation of image ``index`` at the image's own size.
 
         Raises:
@@ -134,7 +134,7 @@ ROOT/
         record = self._records[index]
         try:
             own = self._annotations.get(record["id"], [])
-            return Scene.from_coco(record, own, self._categories, **self._facts)
+            return AnnotatedImage.from_coco(record, own, self._categories, **self._facts)
         except DatasetError as error:
             raise DatasetError(f"{self.file}: image {record['file_name']}: {error}") from error
 

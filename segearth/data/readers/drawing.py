@@ -1,11 +1,11 @@
-"""Draws overhead scenes with exact annotation: every pixel knows which object is on top of it."""
+"""Draws overhead images with exact annotation: every pixel knows which object is on top of it."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.readers.textures import GROUND, TextureBank
 
 VOCABULARY = (
@@ -25,10 +25,10 @@ TEXTURED = ("building", "field", "forest", "road", "tree", "water body")  # larg
 PLAIN_SHARE = 0.25  # of surfaces that stay of one colour although a patch is at hand: shape alone must do
 
 
-def draw_scene(
+def draw_image(
     rng: np.random.Generator, size: int = 256, textures: TextureBank | None = None
-) -> tuple[np.ndarray, Scene]:
-    """Draws one scene.
+) -> tuple[np.ndarray, AnnotatedImage]:
+    """Draws one image.
 
     Args:
         rng: Source of every choice.
@@ -59,7 +59,7 @@ class Canvas:
     """A picture and, pixel for pixel, the object on top."""
 
     def __init__(self, rng: np.random.Generator, size: int, textures: TextureBank | None = None) -> None:
-        """Starts with bare ground; see :func:`draw_scene`."""
+        """Starts with bare ground; see :func:`draw_image`."""
         self.rng, self.size, self.textures = rng, size, textures
         self.image = self._surface(GROUND, GROUNDS[int(rng.integers(len(GROUNDS)))], size, size)
         self.owner = np.zeros((size, size), np.int32)
@@ -178,7 +178,7 @@ class Canvas:
                 mask = self._add("tree", points)
                 self.image[mask] += self.rng.normal(0, 14, (int(mask.sum()), 1))
 
-    def finished(self) -> tuple[np.ndarray, Scene]:
+    def finished(self) -> tuple[np.ndarray, AnnotatedImage]:
         """Adds noise and reads the objects off the owner map."""
         grain = cv2.resize(self.rng.normal(0, 9, (self.size // 8, self.size // 8)), (self.size, self.size))
         noise = grain[..., None] * self.rng.uniform(0, 1) + self.rng.normal(0, 4, self.image.shape)
@@ -190,11 +190,11 @@ class Canvas:
                 ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
                 x0, y0, x1, y1 = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
                 bitmap = np.ascontiguousarray(mask[y0:y1, x0:x1])
-                objects.append(SceneObject(number, kind, bitmap, (x0, y0, x1, y1), kind not in STUFF, attributes))
+                objects.append(AnnotatedObject(number, kind, bitmap, (x0, y0, x1, y1), kind not in STUFF, attributes))
         # Real ground may hold a tree or a car that nobody has drawn: neither their number nor their absence is known.
         incomplete = frozenset(("tree", "vehicle") if self.textures is not None else ())
         vocabulary, absent = frozenset(VOCABULARY), frozenset(UNSEEN)
-        return image, Scene(self.size, self.size, objects, vocabulary, absent, incomplete, source="synthetic")
+        return image, AnnotatedImage(self.size, self.size, objects, vocabulary, absent, incomplete, source="synthetic")
 
     def _add(
         self,

@@ -1,4 +1,4 @@
-"""Endless synthetic overhead scenes with exact annotation, as a data set.
+"""Endless synthetic overhead images with exact annotation, as a data set.
 
 :mod:`segearth.data.readers.drawing` draws them.
 """
@@ -12,21 +12,21 @@ from typing import ClassVar
 import numpy as np
 
 from segearth.data.base import SegmentationDataset
-from segearth.data.questions.annotation import Scene, SceneDataset
+from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage
 from segearth.data.questions.builder import BuilderSettings, ExpressionBuilder
 from segearth.data.questions.table import load_table
-from segearth.data.readers.drawing import draw_scene
+from segearth.data.readers.drawing import draw_image
 from segearth.data.readers.textures import TextureBank
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.structures import Sample
 
 
 class SyntheticDataset(SegmentationDataset):
-    """Scenes drawn from a seed; the same index always gives the same image and questions."""
+    """Images drawn from a seed; the same index always gives the same image and questions."""
 
     name = "synthetic"
     licence = "Apache-2.0 (drawn by this library)"
-    tree: ClassVar[str] = "(no files: scenes are drawn)"
+    tree: ClassVar[str] = "(no files: images are drawn)"
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class SyntheticDataset(SegmentationDataset):
         table: str | Path | Sequence[str | Path] = (),
         textures: str | None = None,
     ) -> None:
-        """Prepares scenes; no file is read.
+        """Prepares images; no file is read.
 
         Args:
             root: Ignored; there so that every data set is opened alike.
-            split: ``"train"``, ``"val"`` or ``"test"``; the scenes of two splits differ.
-            length: Number of scenes.
+            split: ``"train"``, ``"val"`` or ``"test"``; the images of two splits differ.
+            length: Number of images.
             size: Side of the square images in pixels, at least 64.
-            seed: Another seed gives other scenes.
-            max_questions: Most questions of a scene.
+            seed: Another seed gives other images.
+            max_questions: Most questions of an image.
             table: Files with words and needs of your own, added to the built-in ones; see ``docs/expressions.md``.
             textures: Name of an annotated data set with a default place, such as ``"aerial_mini"``: surfaces are filled
                 with patches cut out of its training split. Left out, every surface has one colour.
@@ -65,14 +65,14 @@ class SyntheticDataset(SegmentationDataset):
         self.table = load_table(table)
         self._builder = ExpressionBuilder(self.table, BuilderSettings(max_questions=max_questions))
         self._textures = _textures_of(textures) if textures else None
-        self._last: tuple[int, tuple[np.ndarray, Scene]] | None = None
+        self._last: tuple[int, tuple[np.ndarray, AnnotatedImage]] | None = None
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        image, scene = self.image(index), self.scene(index)
-        questions = self._builder.build(scene, self._rng(index, 1))
+        image, annotated = self.image(index), self.annotated(index)
+        questions = self._builder.build(annotated, self._rng(index, 1))
         for number, question in enumerate(questions):
             question.id = f"{index}-{number}"
         return Sample(str(index), image, questions, meta={"source": self.name})
@@ -86,18 +86,18 @@ class SyntheticDataset(SegmentationDataset):
         """Image ``index`` as ``uint8`` RGB of shape ``(size, size, 3)``."""
         return self._drawn(index)[0].copy()  # whoever paints on it shall not change the next one's
 
-    def scene(self, index: int) -> Scene:
+    def annotated(self, index: int) -> AnnotatedImage:
         """The annotation of image ``index``."""
         return self._drawn(index)[1]
 
-    def _drawn(self, index: int) -> tuple[np.ndarray, Scene]:
+    def _drawn(self, index: int) -> tuple[np.ndarray, AnnotatedImage]:
         if self._last is None or self._last[0] != index:  # image and annotation are asked for one after the other
-            self._last = (index, draw_scene(self._rng(index, 0), self.size, self._textures))
+            self._last = (index, draw_image(self._rng(index, 0), self.size, self._textures))
         return self._last[1]
 
     def _rng(self, index: int, stream: int) -> np.random.Generator:
         if not 0 <= index < self.length:
-            raise IndexError(f"index {index} of {self.length} scenes")
+            raise IndexError(f"index {index} of {self.length} images")
         return np.random.default_rng([self.seed, self.splits.index(self.split), index, stream])
 
 
@@ -105,6 +105,6 @@ def _textures_of(name: str) -> TextureBank:
     from segearth.data.registry import build_dataset
 
     dataset = build_dataset(name, None, "train")
-    if not isinstance(dataset, SceneDataset):
+    if not isinstance(dataset, AnnotatedDataset):
         raise DatasetError(f"synthetic: textures cannot be cut from {name}, which has no annotated objects")
     return TextureBank.cut(dataset)

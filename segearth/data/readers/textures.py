@@ -1,6 +1,6 @@
-"""Patches of real surfaces, cut out of annotated images, with which drawn scenes are filled.
+"""Patches of real surfaces, cut out of annotated images, with which drawn images are filled.
 
-What is learned of flat colours does not carry over to photographs: with real surfaces a drawn scene looks like one, and
+What is learned of flat colours does not carry over to photographs: with real surfaces a drawn image looks like one, and
 what it teaches about place, size and number can be used there.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from segearth.data.questions.annotation import Scene, SceneDataset
+from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage
 from segearth.utils.seeds import rng_for
 
 GROUND = "ground"  # what lies outside every annotated object
@@ -39,7 +39,9 @@ class TextureBank:
         self.patches = {name: list(found) for name, found in patches.items() if found}
 
     @classmethod
-    def cut(cls, dataset: SceneDataset, seed: int = 0, ground_classes: Sequence[str] = ("building",)) -> TextureBank:
+    def cut(
+        cls, dataset: AnnotatedDataset, seed: int = 0, ground_classes: Sequence[str] = ("building",)
+    ) -> TextureBank:
         """Cuts patches out of every image of a data set.
 
         Args:
@@ -51,9 +53,9 @@ class TextureBank:
         wanted = {other for name in ground_classes for other in (name, *ALIKE.get(name, ()))}
         found: dict[str, list[np.ndarray]] = defaultdict(list)
         for index in range(len(dataset)):
-            image, scene = dataset.image(index), dataset.scene(index)
+            image, annotated = dataset.image(index), dataset.annotated(index)
             rng = rng_for(seed, index)
-            for name, mask in _surfaces(scene, bool(wanted & scene.vocabulary)):
+            for name, mask in _surfaces(annotated, bool(wanted & annotated.vocabulary)):
                 patch = _patch_inside(image, mask, rng)
                 if patch is not None:
                     found[name].append(patch)
@@ -85,10 +87,10 @@ class TextureBank:
         return patch[rows[:, None], columns].astype(np.float32)
 
 
-def _surfaces(scene: Scene, with_ground: bool) -> list[tuple[str, np.ndarray]]:
-    surfaces, free = [], np.ones((scene.height, scene.width), bool)
-    for name, items in scene.by_category.items():
-        mask = scene.union_mask(item.id for item in items)
+def _surfaces(annotated: AnnotatedImage, with_ground: bool) -> list[tuple[str, np.ndarray]]:
+    surfaces, free = [], np.ones((annotated.height, annotated.width), bool)
+    for name, items in annotated.by_category.items():
+        mask = annotated.union_mask(item.id for item in items)
         surfaces.append((name, mask))
         free &= ~mask
     return [*surfaces, (GROUND, free)] if with_ground else surfaces

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segearth.data.feed.collage import Cutout, Part, can_be_pasted, cut_out, mosaic, mosaic_boxes, paste
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.builder import ExpressionBuilder
 from segearth.data.questions.claims import Claim
 from segearth.data.questions.table import load_table
@@ -15,7 +15,7 @@ from segearth.errors import DatasetError
 
 def an_object(number, category, box, is_thing=True, **facts):
     x0, y0, x1, y1 = box
-    return SceneObject(number, category, np.ones((y1 - y0, x1 - x0), bool), box, is_thing, facts)
+    return AnnotatedObject(number, category, np.ones((y1 - y0, x1 - x0), bool), box, is_thing, facts)
 
 
 def a_picture(level, height, width):
@@ -24,39 +24,41 @@ def a_picture(level, height, width):
 
 def two_parts():
     """Left, a source that knows buildings and ships; right, one that knows roads and that there are no ships."""
-    left = Scene(
+    left = AnnotatedImage(
         40, 80, [an_object(7, "building", (5, 10, 25, 30))], frozenset({"building", "ship"}), frozenset({"airplane"}),
         unresolved=frozenset({"ship"}), source="a",
     )  # fmt: skip
-    right = Scene(40, 80, [an_object(7, "road", (0, 40, 40, 50), False)], frozenset({"road"}), frozenset({"ship"}))
+    right = AnnotatedImage(
+        40, 80, [an_object(7, "road", (0, 40, 40, 50), False)], frozenset({"road"}), frozenset({"ship"})
+    )
     return [Part((0, 0, 40, 80), a_picture(50, 80, 40), left), Part((40, 0, 80, 80), a_picture(200, 80, 40), right)]
 
 
 def test_parts_lie_where_they_are_put_with_their_objects():
-    image, scene = mosaic(two_parts(), 80)
+    image, annotated = mosaic(two_parts(), 80)
     assert image.shape == (80, 80, 3) and (image[:, :40] == 50).all() and (image[:, 40:] == 200).all()
-    assert [(o.id, o.category, o.box) for o in scene.objects] == [
+    assert [(o.id, o.category, o.box) for o in annotated.objects] == [
         (1, "building", (5, 10, 25, 30)), (2, "road", (40, 40, 80, 50)),
     ]  # fmt: skip
-    assert (scene.width, scene.height) == (80, 80)
+    assert (annotated.width, annotated.height) == (80, 80)
 
 
 def test_a_class_of_one_source_is_known_in_its_part_alone():
-    scene = mosaic(two_parts(), 80)[1]
-    area = scene.known_area(["building"])
+    annotated = mosaic(two_parts(), 80)[1]
+    area = annotated.known_area(["building"])
     assert area[:, :40].all() and not area[:, 40:].any()
-    assert not scene.known_area(["building", "road"]).any()
-    assert scene.known_area(["ship"]) is None  # known on the left, absent on the right: known everywhere
-    assert scene.vocabulary == {"building", "ship", "road"}
-    assert scene.incomplete == {"building", "road"}  # numbers and absences of these cannot be told
-    assert scene.known_absent == frozenset()  # airplanes: nobody looked for them on the right
-    assert scene.unresolved == {"ship"}
+    assert not annotated.known_area(["building", "road"]).any()
+    assert annotated.known_area(["ship"]) is None  # known on the left, absent on the right: known everywhere
+    assert annotated.vocabulary == {"building", "ship", "road"}
+    assert annotated.incomplete == {"building", "road"}  # numbers and absences of these cannot be told
+    assert annotated.known_absent == frozenset()  # airplanes: nobody looked for them on the right
+    assert annotated.unresolved == {"ship"}
 
 
 def test_questions_of_a_mosaic_say_where_they_count():
-    scene = mosaic(two_parts(), 80)[1]
+    annotated = mosaic(two_parts(), 80)[1]
     builder = ExpressionBuilder(load_table())
-    asked = [q for seed in range(12) for q in builder.build(scene, np.random.default_rng(seed))]
+    asked = [q for seed in range(12) for q in builder.build(annotated, np.random.default_rng(seed))]
     about_buildings = [q for q in asked if q.kind in ("class", "position") and q.mask[:, :40].any()]
     assert about_buildings
     for question in about_buildings:
@@ -71,14 +73,14 @@ def test_a_claim_mentions_its_anchor():
 
 
 def test_a_mosaic_is_made_last():
-    scene = mosaic(two_parts(), 80)[1]
+    annotated = mosaic(two_parts(), 80)[1]
     with pytest.raises(DatasetError, match="before they are joined"):
-        scene.transform((0, 0, 40, 40), (40, 40))
+        annotated.transform((0, 0, 40, 40), (40, 40))
 
 
 def test_a_part_of_another_size_is_refused():
     parts = two_parts()
-    wrong = Part((40, 0, 79, 80), parts[1].image, parts[1].scene)
+    wrong = Part((40, 0, 79, 80), parts[1].image, parts[1].annotated)
     with pytest.raises(DatasetError, match=r"has \(80, 40\) pixels, its place is \(40, 0, 79, 80\)"):
         mosaic([parts[0], wrong], 80)
 
@@ -102,22 +104,22 @@ def a_cutout(side=12, level=250):
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.2, 2.0))
 @settings(max_examples=40, deadline=None)
 def test_pasted_objects_are_where_their_masks_say_and_nothing_overlaps(seed, scale):
-    before = Scene(
+    before = AnnotatedImage(
         96, 96, [an_object(3, "building", (10, 10, 40, 40)), an_object(5, "grass", (0, 40, 96, 96), False)],
         frozenset({"building", "grass"}),
     )  # fmt: skip
     picture = a_picture(40, 96, 96)
-    image, scene = paste(picture, before, [a_cutout()] * 4, scale, np.random.default_rng(seed))
+    image, annotated = paste(picture, before, [a_cutout()] * 4, scale, np.random.default_rng(seed))
     assert (picture == 40).all()  # the original is not drawn on
-    assert scene.objects[0].box == (10, 10, 40, 40) and scene.objects[0].area == 900
-    new = [item for item in scene.objects if item.id > 5]
+    assert annotated.objects[0].box == (10, 10, 40, 40) and annotated.objects[0].area == 900
+    new = [item for item in annotated.objects if item.id > 5]
     assert [item.id for item in new] == list(range(6, 6 + len(new)))
     cover = np.zeros((96, 96), int)
-    for item in scene.objects:
-        cover += scene.union_mask([item.id])
+    for item in annotated.objects:
+        cover += annotated.union_mask([item.id])
     assert cover.max() == 1  # grass under a building is no longer grass
     changed = (image != 40).any(axis=2)
-    covered = scene.union_mask([item.id for item in new])
+    covered = annotated.union_mask([item.id for item in new])
     assert (changed & ~covered).sum() <= 0.5 * covered.sum() + 8 * len(new)  # no more than a soft edge outside
     for item in new:
         x0, y0, x1, y1 = item.box
@@ -126,13 +128,13 @@ def test_pasted_objects_are_where_their_masks_say_and_nothing_overlaps(seed, sca
 
 
 def test_sizes_follow_the_scale():
-    empty = Scene(200, 200, [], frozenset({"building"}))
+    empty = AnnotatedImage(200, 200, [], frozenset({"building"}))
 
     def mean_area(scale):
         areas = []
         for seed in range(30):
-            scene = paste(a_picture(0, 200, 200), empty, [a_cutout(20)], scale, np.random.default_rng(seed))[1]
-            areas += [item.area for item in scene.objects]
+            annotated = paste(a_picture(0, 200, 200), empty, [a_cutout(20)], scale, np.random.default_rng(seed))[1]
+            areas += [item.area for item in annotated.objects]
         return np.mean(areas)
 
     small, large = mean_area(1.0), mean_area(2.0)
@@ -141,16 +143,16 @@ def test_sizes_follow_the_scale():
 
 
 def test_what_finds_no_place_is_left_out():
-    full = Scene(64, 64, [an_object(1, "building", (0, 0, 64, 64))], frozenset({"building"}))
-    image, scene = paste(a_picture(9, 64, 64), full, [a_cutout()], 1.0, np.random.default_rng(0))
-    assert len(scene.objects) == 1 and (image == 9).all()
-    huge = paste(a_picture(9, 64, 64), Scene(64, 64, []), [a_cutout(50)], 2.0, np.random.default_rng(0))[1]
+    full = AnnotatedImage(64, 64, [an_object(1, "building", (0, 0, 64, 64))], frozenset({"building"}))
+    image, annotated = paste(a_picture(9, 64, 64), full, [a_cutout()], 1.0, np.random.default_rng(0))
+    assert len(annotated.objects) == 1 and (image == 9).all()
+    huge = paste(a_picture(9, 64, 64), AnnotatedImage(64, 64, []), [a_cutout(50)], 2.0, np.random.default_rng(0))[1]
     assert not huge.objects
 
 
 def test_cutting_out_keeps_a_margin_inside_the_image():
     image = np.arange(20 * 20 * 3, dtype=np.uint8).reshape(20, 20, 3)
-    item = SceneObject(1, "ship", np.array([[True, False], [True, True]]), (2, 10, 4, 12), True, {"a": "b"})
+    item = AnnotatedObject(1, "ship", np.array([[True, False], [True, True]]), (2, 10, 4, 12), True, {"a": "b"})
     cutout = cut_out(image, item)
     assert np.array_equal(cutout.image, image[6:16, 0:8])
     assert np.argwhere(cutout.mask).tolist() == [[4, 2], [5, 2], [5, 3]]
@@ -158,10 +160,10 @@ def test_cutting_out_keeps_a_margin_inside_the_image():
 
 
 def test_only_whole_countable_objects_of_a_fair_size_are_pasted():
-    scene = Scene(100, 100, [])
-    assert can_be_pasted(an_object(1, "ship", (10, 10, 20, 20)), scene)
-    assert not can_be_pasted(an_object(1, "ship", (0, 10, 20, 20)), scene)  # cut by the edge
-    assert not can_be_pasted(an_object(1, "ship", (10, 10, 20, 100)), scene)
-    assert not can_be_pasted(an_object(1, "ship", (10, 10, 13, 13)), scene)  # nine pixels
-    assert not can_be_pasted(an_object(1, "ship", (10, 10, 80, 20)), scene)  # most of the image
-    assert not can_be_pasted(an_object(1, "road", (10, 10, 20, 20), False), scene)
+    annotated = AnnotatedImage(100, 100, [])
+    assert can_be_pasted(an_object(1, "ship", (10, 10, 20, 20)), annotated)
+    assert not can_be_pasted(an_object(1, "ship", (0, 10, 20, 20)), annotated)  # cut by the edge
+    assert not can_be_pasted(an_object(1, "ship", (10, 10, 20, 100)), annotated)
+    assert not can_be_pasted(an_object(1, "ship", (10, 10, 13, 13)), annotated)  # nine pixels
+    assert not can_be_pasted(an_object(1, "ship", (10, 10, 80, 20)), annotated)  # most of the image
+    assert not can_be_pasted(an_object(1, "road", (10, 10, 20, 20), False), annotated)

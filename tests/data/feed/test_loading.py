@@ -26,7 +26,7 @@ from segearth.data.feed.loading import (
     group_by_frame,
 )
 from segearth.data.feed.sampling import StepSampler
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.builder import DEFAULT_MIX, BuilderSettings
 from segearth.data.questions.table import load_table
 from segearth.data.readers.synthetic import SyntheticDataset
@@ -59,14 +59,14 @@ class Given(SegmentationDataset):
 class Annotated(Given):
     """One annotated image."""
 
-    def __init__(self, image: np.ndarray, scene: Scene) -> None:
+    def __init__(self, image: np.ndarray, annotated: AnnotatedImage) -> None:
         super().__init__([Sample("a", image)])
-        self.annotation, self.table = scene, load_table()
+        self.annotation, self.table = annotated, load_table()
 
     def image(self, index: int) -> np.ndarray:
         return self.samples[index].image
 
-    def scene(self, index: int) -> Scene:
+    def annotated(self, index: int) -> AnnotatedImage:
         return self.annotation
 
 
@@ -197,8 +197,8 @@ class TestFreshViews:
         image, mask = corner(256, 320)
         image, mask = image.copy(), mask.copy()
         mask[100:200:3], image[100:200:3] = True, 255  # thin, so that sampling would leave gaps
-        item = SceneObject(1, "ship", mask, (0, 0, 320, 256))
-        view = view_of(Annotated(image, Scene(320, 256, [item], frozenset(("ship",)))), augment=GEOMETRY)
+        item = AnnotatedObject(1, "ship", mask, (0, 0, 320, 256))
+        view = view_of(Annotated(image, AnnotatedImage(320, 256, [item], frozenset(("ship",)))), augment=GEOMETRY)
         assert view.frames == [(64, 64)]
         found = set()
         for epoch in range(40):
@@ -216,11 +216,11 @@ class TestFreshViews:
         mask[300] = True
         mask[104:112] = True
         rows = ((1, 300, 301), (2, 104, 112))
-        road = [SceneObject(n, "road", mask[y0:y1], (0, y0, 512, y1), False) for n, y0, y1 in rows]
+        road = [AnnotatedObject(n, "road", mask[y0:y1], (0, y0, 512, y1), False) for n, y0, y1 in rows]
         image = np.repeat(mask[..., None], 3, 2).astype(np.uint8) * 255
         still = replace(GEOMETRY, min_scale=1.0, flips_and_turns=False)
         for objects, level in ((road[:1], 1.0), (road, 0.125)):  # alone it is raised; beside a whole road it is not
-            view = view_of(Annotated(image, Scene(512, 512, objects, frozenset(("road",)))), augment=still)
+            view = view_of(Annotated(image, AnnotatedImage(512, 512, objects, frozenset(("road",)))), augment=still)
             asked = [q for epoch in range(30) for q in view[epoch, 0].questions]
             whole = [q.mask for q in asked if q.kind == "class"]
             halves = [q.mask for q in asked if "left half" in q.text]
@@ -233,9 +233,9 @@ class TestFreshViews:
         """Nothing can be asked of a crop beside the ship, and an image is never squeezed to show all of it."""
         image = np.zeros((64, 640, 3), np.uint8)
         image[20:40, 600:630] = 255
-        ship = SceneObject(1, "ship", np.ones((20, 30), bool), (600, 20, 630, 40))
-        scene = Scene(640, 64, [ship], frozenset(("ship",)), unresolved=frozenset(("ship",)))
-        view = view_of(Annotated(image, scene), augment=replace(GEOMETRY, min_scale=1.0, flips_and_turns=False))
+        ship = AnnotatedObject(1, "ship", np.ones((20, 30), bool), (600, 20, 630, 40))
+        annotated = AnnotatedImage(640, 64, [ship], frozenset(("ship",)), unresolved=frozenset(("ship",)))
+        view = view_of(Annotated(image, annotated), augment=replace(GEOMETRY, min_scale=1.0, flips_and_turns=False))
         examples = [view[epoch, 0] for epoch in range(6)]
         assert all(example.questions for example in examples)
         for bright in (example.image[0] > 0.5 for example in examples):
@@ -252,8 +252,8 @@ class TestFreshViews:
         absent = [sum(c.kind == "absent" for c in with_classes[epoch, 0].classes) for epoch in range(5)]
         assert 0 < max(absent) <= ABSENT_CLASSES
 
-    def test_a_scene_of_which_nothing_can_be_asked(self) -> None:
-        view = view_of(Annotated(corner(64, 64)[0], Scene(64, 64, [])), augment=GEOMETRY)
+    def test_an_image_of_which_nothing_can_be_asked(self) -> None:
+        view = view_of(Annotated(corner(64, 64)[0], AnnotatedImage(64, 64, [])), augment=GEOMETRY)
         assert view[0, 0].questions == []
 
     def test_the_mix_of_kinds_and_the_cap_on_each(self) -> None:

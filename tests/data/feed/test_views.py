@@ -10,8 +10,8 @@ import pytest
 
 from segearth.config import AugmentConfig
 from segearth.data.feed import views as module
-from segearth.data.feed.views import SceneViews, jitter, largest_crop, random_crop
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.feed.views import AnnotatedViews, jitter, largest_crop, random_crop
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.builder import BuilderSettings
 from segearth.data.questions.table import load_table
 
@@ -32,11 +32,11 @@ class Sources:
         image[y0:y1, x0:x1] = 90 if index % 2 else 250
         return image
 
-    def scene(self, index):
+    def annotated(self, index):
         x0, y0, x1, y1 = box = self._box(index)
         name, source = ("road", "roads") if index % 2 else ("building", "houses")
-        item = SceneObject(1, name, np.ones((y1 - y0, x1 - x0), bool), box, name == "building")
-        return Scene(80, 100, [item], frozenset({name}), source=source)
+        item = AnnotatedObject(1, name, np.ones((y1 - y0, x1 - x0), bool), box, name == "building")
+        return AnnotatedImage(80, 100, [item], frozenset({name}), source=source)
 
     @staticmethod
     def _box(index):
@@ -44,7 +44,9 @@ class Sources:
 
 
 def views(**augment):
-    return SceneViews(Sources(), SIZE, AugmentConfig(colour_jitter=0.0, min_scale=0.6, **augment), BuilderSettings())
+    return AnnotatedViews(
+        Sources(), SIZE, AugmentConfig(colour_jitter=0.0, min_scale=0.6, **augment), BuilderSettings()
+    )
 
 
 def drawn(place, number=40, **augment):
@@ -89,15 +91,15 @@ class Corner(Sources):
         image[4:24, 4:44] = 250
         return image
 
-    def scene(self, index):
-        house = SceneObject(1, "building", np.ones((20, 40), bool), (4, 4, 44, 24))
-        return Scene(80, 80, [house], frozenset({"building"}))
+    def annotated(self, index):
+        house = AnnotatedObject(1, "building", np.ones((20, 40), bool), (4, 4, 44, 24))
+        return AnnotatedImage(80, 80, [house], frozenset({"building"}))
 
 
 @pytest.mark.parametrize(("turned", "number"), [(True, 8), (False, 1)])
 def test_views_are_turned_and_mirrored_in_every_way_or_not_at_all(turned, number):
     augment = AugmentConfig(colour_jitter=0.0, min_scale=1.0, flips_and_turns=turned)
-    source = SceneViews(Corner(), SIZE, augment, BuilderSettings(mix={"class": 1.0}))
+    source = AnnotatedViews(Corner(), SIZE, augment, BuilderSettings(mix={"class": 1.0}))
     seen = {}
     for seed in range(80):
         image, (question, *_), _ = source.draw(0, np.random.default_rng(seed))
@@ -151,13 +153,13 @@ def test_a_part_of_a_mosaic_keeps_the_proportions_of_its_image(box):
     class Middle(Sources):
         _box = staticmethod(lambda index: (32, 42, 46, 56))
 
-    source, sides = SceneViews(Middle(), SIZE, AugmentConfig(min_scale=0.6), BuilderSettings()), []
+    source, sides = AnnotatedViews(Middle(), SIZE, AugmentConfig(min_scale=0.6), BuilderSettings()), []
     for seed in range(150):
         view = source._part(0, box, np.random.default_rng(seed))
         assert view.image.shape == (box[3] - box[1], box[2] - box[0], 3)
-        for item in view.scene.objects:
+        for item in view.annotated.objects:
             x0, y0, x1, y1 = item.box
-            if x0 > 0 and y0 > 0 and x1 < view.scene.width and y1 < view.scene.height:  # whole
+            if x0 > 0 and y0 > 0 and x1 < view.annotated.width and y1 < view.annotated.height:  # whole
                 sides.append((x1 - x0, y1 - y0))
     assert len(sides) > 20
     assert all(abs(width - height) <= 2 for width, height in sides)
@@ -167,14 +169,14 @@ def test_a_part_of_a_mosaic_keeps_the_proportions_of_its_image(box):
 
 def test_a_view_that_nothing_can_be_asked_of_is_drawn_anew_and_the_last_is_the_largest(monkeypatch):
     class Bare(Sources):
-        def scene(self, index):
-            return Scene(80, 100, [])
+        def annotated(self, index):
+            return AnnotatedImage(80, 100, [])
 
     crops = []
     for name in ("random_crop", "largest_crop"):
         draw = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, name=name, draw=draw: crops.append(name) or draw(*given))
-    SceneViews(Bare(), SIZE, AugmentConfig(), BuilderSettings()).draw(0, np.random.default_rng(0))
+    AnnotatedViews(Bare(), SIZE, AugmentConfig(), BuilderSettings()).draw(0, np.random.default_rng(0))
     assert crops == ["random_crop"] * 4 + ["largest_crop"]
     views().draw(0, np.random.default_rng(0))
     assert crops[5:] == ["random_crop"]  # one is enough where something can be asked
@@ -184,7 +186,7 @@ def test_questions_are_worded_by_the_data_sets_table():
     class Renamed(Sources):
         table = replace(Sources.table, classes={**Sources.table.classes, "building": Sources.table.classes["stadium"]})
 
-    source = SceneViews(Renamed(), SIZE, AugmentConfig(), BuilderSettings(mix={"class": 1.0}))
+    source = AnnotatedViews(Renamed(), SIZE, AugmentConfig(), BuilderSettings(mix={"class": 1.0}))
     asked = {q.text for seed in range(5) for q in source.draw(0, np.random.default_rng(seed)).questions}
     assert asked and all("stadium" in text or "arena" in text for text in asked), asked
 
@@ -252,15 +254,15 @@ def test_no_more_are_pasted_than_asked_for(most):
 class Annotating(Sources):
     """The source of the houses also looks for ships and pools; there are none."""
 
-    def scene(self, index):
-        return replace(super().scene(index), vocabulary=frozenset({"building", "ship", "swimming pool"}))
+    def annotated(self, index):
+        return replace(super().annotated(index), vocabulary=frozenset({"building", "ship", "swimming pool"}))
 
 
 @pytest.mark.parametrize("most_absent", [0, 1, 5])
 def test_whole_classes_are_shown_of_the_same_view(most_absent):
     """Without a question about them: each class that is there, with its own target, and some that are not."""
     augment = AugmentConfig(colour_jitter=0.0, min_scale=0.9)
-    source = SceneViews(Annotating(), SIZE, augment, BuilderSettings(mix={"position": 1.0}), most_absent)
+    source = AnnotatedViews(Annotating(), SIZE, augment, BuilderSettings(mix={"position": 1.0}), most_absent)
     for seed in range(20):
         image, questions, classes = source.draw(0, np.random.default_rng(seed))
         there, *absent = classes
@@ -284,9 +286,9 @@ def test_as_many_are_pasted_as_are_drawn_at_the_scale_of_the_crop(monkeypatch):
         crops.append(draw(*given))
         return crops[-1]
 
-    def noting_paste(image, scene, cutouts, scale, rng):
+    def noting_paste(image, annotated, cutouts, scale, rng):
         pasted.append((len(cutouts), scale))
-        return paste(image, scene, cutouts, scale, rng)
+        return paste(image, annotated, cutouts, scale, rng)
 
     monkeypatch.setattr(module, "random_crop", noting_crop)
     monkeypatch.setattr(module, "paste", noting_paste)
@@ -297,10 +299,10 @@ def test_as_many_are_pasted_as_are_drawn_at_the_scale_of_the_crop(monkeypatch):
 
 def test_an_image_nothing_can_be_asked_about_is_seen_all_the_same():
     class Bare(Sources):
-        def scene(self, index):
-            return Scene(80, 100, [])
+        def annotated(self, index):
+            return AnnotatedImage(80, 100, [])
 
-    source = SceneViews(Bare(), SIZE, AugmentConfig(), BuilderSettings())
+    source = AnnotatedViews(Bare(), SIZE, AugmentConfig(), BuilderSettings())
     image, questions, _ = source.draw(0, np.random.default_rng(0))
     assert image.shape == (SIZE, SIZE, 3) and questions == []
 
@@ -308,13 +310,13 @@ def test_an_image_nothing_can_be_asked_about_is_seen_all_the_same():
 @pytest.mark.parametrize(("place", "start"), [(0, 0), (26, 0), (29, 1), (300, 272), (610, 576), (632, 576)])
 def test_the_largest_crop_by_hand(place, start):
     """Around the middle of the larger object, as far as the frame reaches; without one, in the middle."""
-    small = SceneObject(1, "ship", np.ones((4, 4), bool), (30, 30, 34, 34))
-    large = SceneObject(2, "ship", np.ones((8, 8), bool), (place, 20, place + 8, 28))
-    upright = SceneObject(2, "ship", np.ones((8, 8), bool), (20, place, 28, place + 8))
-    assert largest_crop(Scene(640, 64, [small, large])) == (start, 0, start + 64, 64)
-    assert largest_crop(Scene(64, 640, [upright, small])) == (0, start, 64, start + 64)
-    assert largest_crop(Scene(640, 64, [])) == (288, 0, 352, 64)
-    assert largest_crop(Scene(64, 640, [])) == (0, 288, 64, 352)
+    small = AnnotatedObject(1, "ship", np.ones((4, 4), bool), (30, 30, 34, 34))
+    large = AnnotatedObject(2, "ship", np.ones((8, 8), bool), (place, 20, place + 8, 28))
+    upright = AnnotatedObject(2, "ship", np.ones((8, 8), bool), (20, place, 28, place + 8))
+    assert largest_crop(AnnotatedImage(640, 64, [small, large])) == (start, 0, start + 64, 64)
+    assert largest_crop(AnnotatedImage(64, 640, [upright, small])) == (0, start, 64, start + 64)
+    assert largest_crop(AnnotatedImage(640, 64, [])) == (288, 0, 352, 64)
+    assert largest_crop(AnnotatedImage(64, 640, [])) == (0, 288, 64, 352)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 90), (90, 40), (34, 34)])

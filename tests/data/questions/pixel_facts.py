@@ -1,6 +1,6 @@
 """Reads what a question says from its words alone, and checks it on the masks with NumPy alone.
 
-Shares nothing with the code under test but the scene's data and the table of words. Distances are measured between all
+Shares nothing with the code under test but the image's data and the table of words. Distances are measured between all
 pairs of pixels, places as shares of pixels: slow, and so plain that it can be believed.
 """
 
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.table import Table, load_table
 from segearth.structures import Question
 
@@ -100,18 +100,18 @@ def read_phrase(phrase: str) -> Said:
     return Said(category, numbers, attribute, opening.strip(), place, rank, count, meant, anchor)
 
 
-def full(scene: Scene, item: SceneObject) -> np.ndarray:
+def full(annotated: AnnotatedImage, item: AnnotatedObject) -> np.ndarray:
     """An object's mask at the frame's size."""
-    out = np.zeros((scene.height, scene.width), bool)
+    out = np.zeros((annotated.height, annotated.width), bool)
     x0, y0, x1, y1 = item.box
     out[y0:y1, x0:x1] = item.mask
     return out
 
 
-def place_of(scene: Scene, item: SceneObject, place: str) -> bool | None:
+def place_of(annotated: AnnotatedImage, item: AnnotatedObject, place: str) -> bool | None:
     """Whether an object lies in a named part of the frame; ``None`` if people could differ."""
-    ys, xs = np.nonzero(full(scene, item))
-    x, y = (xs + 0.5) / scene.width, (ys + 0.5) / scene.height
+    ys, xs = np.nonzero(full(annotated, item))
+    x, y = (xs + 0.5) / annotated.width, (ys + 0.5) / annotated.height
 
     def share_and_centre(reach: float) -> tuple[float, bool]:
         low, high = (0.5 - reach, 0.5 + reach) if place == "middle" else (-np.inf, np.inf)
@@ -121,7 +121,7 @@ def place_of(scene: Scene, item: SceneObject, place: str) -> bool | None:
         centre = columns[0] <= x.mean() <= columns[1] and rows[0] <= y.mean() <= rows[1]
         return float(inside.mean()), bool(centre)
 
-    pixel = 1 / min(scene.width, scene.height)
+    pixel = 1 / min(annotated.width, annotated.height)
     half, inner, outer = {"middle": (0.25, 0.14, 0.3)}.get(place, (0.5, 0.36 if "corner" in place else 0.47, 0.53))
     share, _ = share_and_centre(half)
     if share >= 0.8 - 1e-9 and share_and_centre(inner + pixel)[1]:
@@ -131,7 +131,7 @@ def place_of(scene: Scene, item: SceneObject, place: str) -> bool | None:
     return None
 
 
-def has_attribute(item: SceneObject, fact: tuple[str, str]) -> bool | None:
+def has_attribute(item: AnnotatedObject, fact: tuple[str, str]) -> bool | None:
     """Whether an object has an attribute's value; ``None`` where it is not known or a mixture."""
     actual = item.attributes.get(fact[0])
     return None if actual is None or actual == "mixed" else actual == fact[1]
@@ -154,12 +154,12 @@ def side_of(item: np.ndarray, anchor: np.ndarray, side: str) -> bool | None:
     return False if p.mean() >= (q.min() + q.max()) / 2 else None
 
 
-def meant(scene: Scene, said: Said) -> list[SceneObject]:
+def meant(annotated: AnnotatedImage, said: Said) -> list[AnnotatedObject]:
     """The objects a phrase is true of; raises ``AssertionError`` where that is not clear."""
-    pool = [item for item in scene.objects if item.category == said.category]
-    anchor = [] if said.anchor is None else meant(scene, said.anchor)
-    around = np.any([full(scene, item) for item in anchor], axis=0) if anchor else None
-    diagonal = np.hypot(scene.width, scene.height)
+    pool = [item for item in annotated.objects if item.category == said.category]
+    anchor = [] if said.anchor is None else meant(annotated, said.anchor)
+    around = np.any([full(annotated, item) for item in anchor], axis=0) if anchor else None
+    diagonal = np.hypot(annotated.width, annotated.height)
     sure = []
     for item in pool:
         if any(item is other for other in anchor):
@@ -168,69 +168,69 @@ def meant(scene: Scene, said: Said) -> list[SceneObject]:
         if said.attribute:
             verdicts.append(has_attribute(item, said.attribute))
         if said.place:
-            verdicts.append(place_of(scene, item, said.place))
+            verdicts.append(place_of(annotated, item, said.place))
         if said.relation == "beside" and around is not None:
-            gap = distance(full(scene, item), around) / diagonal
+            gap = distance(full(annotated, item), around) / diagonal
             # The code's own distances are up to 2 % short.
             verdicts.append(True if gap <= 0.015 * 1.02 else False if gap >= 0.06 else None)
         elif said.relation in ("left", "right", "above", "below") and around is not None:
-            verdicts.append(side_of(full(scene, item), around, said.relation))
+            verdicts.append(side_of(full(annotated, item), around, said.relation))
         if False in verdicts:
             continue
         assert None not in verdicts, f"object {item.id} ({item.category}) is neither clearly meant nor clearly not"
         sure.append(item)
     if said.relation == "closest" and around is not None:
         assert len(sure) > 1, "the closest of one"
-        gaps = sorted((distance(full(scene, item), around), item.id) for item in sure)
+        gaps = sorted((distance(full(annotated, item), around), item.id) for item in sure)
         first, second = gaps[0][0], gaps[1][0]
         clear = second >= 1.4 * 0.98 * first and second - first >= 0.03 * diagonal - 0.02 * second
         assert clear, "two are about as close"
         sure = [item for item in sure if item.id == gaps[0][1]]
     if said.rank is not None:
-        sure = ranked(scene, sure, said.rank)
+        sure = ranked(annotated, sure, said.rank)
     return sure
 
 
-def ranked(scene: Scene, pool: list[SceneObject], rank: int) -> list[SceneObject]:
+def ranked(annotated: AnnotatedImage, pool: list[AnnotatedObject], rank: int) -> list[AnnotatedObject]:
     """The largest, second largest or smallest of some objects, if nobody can doubt which it is."""
-    sizes = sorted((int(full(scene, item).sum()), item.id) for item in pool)
+    sizes = sorted((int(full(annotated, item).sum()), item.id) for item in pool)
     sizes = sizes[::-1] if rank > 0 else sizes
     assert len(sizes) >= (2 if rank == 1 else 3), "a superlative of too few"
     for (a, _), (b, _) in list(pairwise(sizes))[: abs(rank)]:
         assert max(a, b) >= 1.3 * min(a, b), "two are about as large"
     (found,) = (item for item in pool if item.id == sizes[abs(rank) - 1][1])
-    edge = full(scene, found)
+    edge = full(annotated, found)
     if rank < 0:
         assert not (edge[0].any() or edge[-1].any() or edge[:, 0].any() or edge[:, -1].any()), "it may be cut off"
     return [found]
 
 
-def check(scene: Scene, question: Question) -> None:
-    """Raises ``AssertionError`` unless a question is English, true of the scene, clear, and has the right mask."""
+def check(annotated: AnnotatedImage, question: Question) -> None:
+    """Raises ``AssertionError`` unless a question is English, true of the image, clear, and has the right mask."""
     assert question.mask is not None and question.answer
     need = next((n for n in TABLE.needs if question.text in n.questions), None)
     assert question.task == ("referring" if need is None else "reasoning")
     if need is not None:
-        return check_need(scene, question, need.classes, need.conflicts)
+        return check_need(annotated, question, need.classes, need.conflicts)
     said, verb = read(question.text)
     if question.kind == "absent":
-        return check_absence(scene, question, said)
-    pool = [item for item in scene.objects if item.category == said.category]
+        return check_absence(annotated, question, said)
+    pool = [item for item in annotated.objects if item.category == said.category]
     assert pool, "asked for what is not there"
-    others = {item.category for item in scene.objects}
+    others = {item.category for item in annotated.objects}
     assert not others & set(TABLE.classes[said.category].ambiguous), "the name might mean another class in view"
     plain = said == Said(said.category, said.numbers, opening=said.opening)
-    assert plain or said.category not in scene.incomplete, "a place, number or fact of a class that misses objects"
+    assert plain or said.category not in annotated.incomplete, "a place, number or fact of a class that misses objects"
     assert plain == (question.kind == "class")
     if all(item.is_thing for item in pool):
-        expected, number = check_things(scene, said, plain)
+        expected, number = check_things(annotated, said, plain)
     else:
-        expected, number = check_stuff(scene, said, pool)
+        expected, number = check_stuff(annotated, said, pool)
     number_agrees(said, verb, number)
     assert np.array_equal(question.mask, expected)
     assert expected.sum() >= 0.0005 * expected.size, "too small to be found"
     if plain:
-        answer = amount(scene, said.category, pool)
+        answer = amount(annotated, said.category, pool)
         assert question.answer == answer[0].upper() + answer[1:] + "."
     else:
         told = read_phrase(question.answer[0].lower() + question.answer[1:].removesuffix("."))
@@ -238,41 +238,41 @@ def check(scene: Scene, question: Question) -> None:
         number_agrees(told, "", number)
 
 
-def check_things(scene: Scene, said: Said, plain: bool) -> tuple[np.ndarray, int]:
+def check_things(annotated: AnnotatedImage, said: Said, plain: bool) -> tuple[np.ndarray, int]:
     """The union of the objects a phrase is true of, and their number."""
-    found = meant(scene, said)
+    found = meant(annotated, said)
     assert found, "true of nothing, and not asked as an absence"
     assert said.count in (None, len(found))
-    sizes = [int(full(scene, item).sum()) for item in found]
-    least = max(24, 0.001 * scene.width * scene.height)
+    sizes = [int(full(annotated, item).sum()) for item in found]
+    least = max(24, 0.001 * annotated.width * annotated.height)
     if said.count is not None:
         assert min(sizes) >= least / 2 and not any(item.truncated for item in found), "a number of slivers"
     elif len(found) == 1 and not plain:
         assert sizes[0] >= least and not found[0].truncated, "only a sliver of it is in view"
-    return np.any([full(scene, item) for item in found], axis=0), len(found)
+    return np.any([full(annotated, item) for item in found], axis=0), len(found)
 
 
-def check_stuff(scene: Scene, said: Said, pool: list[SceneObject]) -> tuple[np.ndarray, int]:
+def check_stuff(annotated: AnnotatedImage, said: Said, pool: list[AnnotatedObject]) -> tuple[np.ndarray, int]:
     """The union of stuff, cut at the place's line, and the number of its pieces."""
     assert not (said.rank or said.count or said.relation or said.attribute)
-    whole = np.any([full(scene, item) for item in pool], axis=0)
+    whole = np.any([full(annotated, item) for item in pool], axis=0)
     if not said.place:
         return whole, len(pool)
     rows, columns = np.indices(whole.shape)
-    rows, columns = (rows + 0.5) / scene.height, (columns + 0.5) / scene.width
+    rows, columns = (rows + 0.5) / annotated.height, (columns + 0.5) / annotated.width
     inside = columns > 0.5 if "right" in said.place else columns < 0.5 if "left" in said.place else columns > 0
     inside &= rows > 0.5 if "lower" in said.place else rows < 0.5 if "upper" in said.place else rows > 0
-    parts = [int((full(scene, item) & inside).sum()) for item in pool]
-    rest = sum(int((full(scene, item) & ~inside).sum()) for item in pool)
+    parts = [int((full(annotated, item) & inside).sum()) for item in pool]
+    rest = sum(int((full(annotated, item) & ~inside).sum()) for item in pool)
     assert sum(parts) >= 0.001 * whole.size <= rest, "hardly any of it, or nearly all"
     assert said.opening != "every", "what is cut at a line is not every one"
     return whole & inside, sum(part > 0 for part in parts)
 
 
-def amount(scene: Scene, category: str, items: list[SceneObject]) -> str:
+def amount(annotated: AnnotatedImage, category: str, items: list[AnnotatedObject]) -> str:
     """How an answer names all objects of a class: with their number where that is known, as it is for few of them."""
     words = TABLE.classes[category]
-    counted = items[0].is_thing and category not in scene.incomplete and not any(item.truncated for item in items)
+    counted = items[0].is_thing and category not in annotated.incomplete and not any(item.truncated for item in items)
     if words.mass:
         return f"the {words.singular}"
     if not items[0].is_thing:
@@ -293,7 +293,7 @@ def number_agrees(said: Said, verb: str, number: int) -> None:
         assert verb == ("are" if plural else "is")
 
 
-def check_absence(scene: Scene, question: Question, said: Said) -> None:
+def check_absence(annotated: AnnotatedImage, question: Question, said: Said) -> None:
     """Nothing of the kind is in view, or in the place, and nothing that could be taken for it."""
     assert not question.mask.any()
     noun = TABLE.classes[said.category].singular
@@ -303,54 +303,56 @@ def check_absence(scene: Scene, question: Question, said: Said) -> None:
     assert question.answer == f"There is no {noun} {place}."
     assert said.rank is said.count is said.relation is None
     assert "plural" in said.numbers or said.opening == "every"
-    pool = [item for item in scene.objects if item.category == said.category]
+    pool = [item for item in annotated.objects if item.category == said.category]
     for item in pool:
         if item.is_thing:
-            verdicts = [place_of(scene, item, said.place)] if said.place else []
+            verdicts = [place_of(annotated, item, said.place)] if said.place else []
             verdicts += [has_attribute(item, said.attribute)] if said.attribute else []
             assert False in verdicts
         else:
-            assert said.place and place_is_free(scene, item, said.place)
+            assert said.place and place_is_free(annotated, item, said.place)
     lookalikes = set(TABLE.classes[said.category].confusable)
-    for item in scene.objects:
+    for item in annotated.objects:
         if item.category in lookalikes:
-            assert said.place and place_is_free(scene, item, said.place)
-    known = said.category in scene.vocabulary - scene.incomplete - scene.unresolved
-    assert known or said.category in scene.known_absent
+            assert said.place and place_is_free(annotated, item, said.place)
+    known = said.category in annotated.vocabulary - annotated.incomplete - annotated.unresolved
+    assert known or said.category in annotated.known_absent
 
 
-def place_is_free(scene: Scene, item: SceneObject, place: str) -> bool:
+def place_is_free(annotated: AnnotatedImage, item: AnnotatedObject, place: str) -> bool:
     """Whether no pixel of an object is in a part of the frame, nor within a pixel's rounding of 3 % around it."""
     assert place != "middle" or not item.is_thing
-    ys, xs = np.nonzero(full(scene, item))
+    ys, xs = np.nonzero(full(annotated, item))
     x, y = xs + 0.5, ys + 0.5
-    reach_x, reach_y = 0.53 * scene.width - 1, 0.53 * scene.height - 1
-    inside = x > scene.width - reach_x if "right" in place else x < reach_x if "left" in place else x >= 0
-    inside &= y > scene.height - reach_y if "lower" in place else y < reach_y if "upper" in place else y >= 0
+    reach_x, reach_y = 0.53 * annotated.width - 1, 0.53 * annotated.height - 1
+    inside = x > annotated.width - reach_x if "right" in place else x < reach_x if "left" in place else x >= 0
+    inside &= y > annotated.height - reach_y if "lower" in place else y < reach_y if "upper" in place else y >= 0
     return not inside.any()
 
 
-def check_need(scene: Scene, question: Question, classes: tuple[str, ...], conflicts: tuple[str, ...]) -> None:
+def check_need(
+    annotated: AnnotatedImage, question: Question, classes: tuple[str, ...], conflicts: tuple[str, ...]
+) -> None:
     """A need is met by all of its classes, each of which is annotated, and by nothing that makes it doubtful."""
-    in_view = {item.category for item in scene.objects}
-    assert not set(conflicts) & (in_view | scene.possible)
-    found = [item for item in scene.objects if item.category in classes]
+    in_view = {item.category for item in annotated.objects}
+    assert not set(conflicts) & (in_view | annotated.possible)
+    found = [item for item in annotated.objects if item.category in classes]
     assert bool(found) == (question.kind == "reasoning")
-    expected = np.zeros((scene.height, scene.width), bool)
+    expected = np.zeros((annotated.height, annotated.width), bool)
     for item in found:
-        expected |= full(scene, item)
+        expected |= full(annotated, item)
     assert np.array_equal(question.mask, expected)
-    annotated = scene.vocabulary | scene.known_absent
-    covered = {other for name in scene.vocabulary if name in TABLE.classes for other in TABLE.classes[name].covers}
-    assert all(name in annotated or name in covered for name in classes)
+    looked_for = annotated.vocabulary | annotated.known_absent
+    covered = {other for name in annotated.vocabulary if name in TABLE.classes for other in TABLE.classes[name].covers}
+    assert all(name in looked_for or name in covered for name in classes)
     if found:
         by_class = [[item for item in found if item.category == name] for name in classes]
-        parts = [amount(scene, items[0].category, items) for items in by_class if items]
+        parts = [amount(annotated, items[0].category, items) for items in by_class if items]
         text = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
         assert question.answer == text[0].upper() + text[1:] + "."
         return
-    for name in set(classes) & annotated:
-        assert name in scene.known_absent or name not in scene.incomplete | scene.unresolved
+    for name in set(classes) & looked_for:
+        assert name in annotated.known_absent or name not in annotated.incomplete | annotated.unresolved
         assert not in_view & (set(TABLE.classes[name].confusable) - set(classes))
-    names = " or ".join(TABLE.classes[name].singular for name in classes if name in annotated)
+    names = " or ".join(TABLE.classes[name].singular for name in classes if name in looked_for)
     assert question.answer == f"There is no {names} in this image."

@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 from village import block, village
 
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.builder import DEFAULT_MIX, BuilderSettings, ExpressionBuilder
 from segearth.data.questions.claims import Claim, Margins, Referents, Verifier, opposites
 from segearth.data.questions.held_out import is_held_out
 from segearth.data.questions.propose import PROPOSERS
 from segearth.data.questions.table import load_table
 from segearth.data.questions.wording import answer_text
-from segearth.data.readers.drawing import draw_scene
+from segearth.data.readers.drawing import draw_image
 from segearth.errors import ConfigError
 
 TABLE = load_table()
-RICH = draw_scene(np.random.default_rng(1), 192)[1]
+RICH = draw_image(np.random.default_rng(1), 192)[1]
 
 
-def asked(scene: Scene, seed: int = 0, **settings: object) -> list:
-    return ExpressionBuilder(TABLE, BuilderSettings(**settings)).expressions(scene, np.random.default_rng(seed))
+def asked(annotated: AnnotatedImage, seed: int = 0, **settings: object) -> list:
+    return ExpressionBuilder(TABLE, BuilderSettings(**settings)).expressions(annotated, np.random.default_rng(seed))
 
 
-def test_the_first_question_of_a_scene_follows_the_mix() -> None:
+def test_the_first_question_of_an_image_follows_the_mix() -> None:
     """Kinds are drawn by their shares: 3 to 1 gives three quarters, not a half and not all."""
     mix = {"position": 3.0, "absent": 1.0}
     first = Counter(asked(village(), seed, max_questions=1, mix=mix)[0].kind for seed in range(400))
@@ -34,7 +34,7 @@ def test_the_first_question_of_a_scene_follows_the_mix() -> None:
     assert sum(first.values()) == 400
 
 
-def test_over_many_scenes_each_kind_has_its_share() -> None:
+def test_over_many_images_each_kind_has_its_share() -> None:
     mix = {"class": 0.2, "position": 0.5, "absent": 0.3}
     kinds: Counter[str] = Counter()
     for seed in range(150):
@@ -45,14 +45,14 @@ def test_over_many_scenes_each_kind_has_its_share() -> None:
 
 
 def test_where_nothing_is_there_one_absence_is_asked() -> None:
-    empty = Scene(100, 100, [], frozenset(TABLE.classes))
+    empty = AnnotatedImage(100, 100, [], frozenset(TABLE.classes))
     for seed in range(20):
         assert [e.kind for e in asked(empty, seed, max_questions=8)] == ["absent"]
     assert asked(empty, max_questions=0) == []
     assert asked(empty, mix={"class": 1.0}) == asked(empty, mix={"class": 1.0, "absent": 0.0}) == []
 
 
-def test_absences_keep_their_share_in_a_poor_scene() -> None:
+def test_absences_keep_their_share_in_a_poor_image() -> None:
     """A class and its wordings are soon asked; the places left over are not filled up with what is not there."""
     poor = replace(village(), objects=[item for item in village().objects if item.category == "road"])
     kinds: Counter[str] = Counter()
@@ -63,18 +63,20 @@ def test_absences_keep_their_share_in_a_poor_scene() -> None:
 
 
 @pytest.mark.parametrize("most", [4, 6, 8])
-def test_absences_keep_their_share_whether_a_scene_is_nearly_rich_enough_or_not(most: int) -> None:
-    """A scene with six other questions, asked for fewer, as many, and a few more."""
-    scene = replace(village(), objects=[item for item in village().objects if item.category in ("road", "building")])
+def test_absences_keep_their_share_whether_an_image_is_nearly_rich_enough_or_not(most: int) -> None:
+    """An image with six other questions, asked for fewer, as many, and a few more."""
+    annotated = replace(
+        village(), objects=[item for item in village().objects if item.category in ("road", "building")]
+    )
     mix = {"class": 0.7, "absent": 0.3}
     kinds: Counter[str] = Counter()
     for seed in range(400):
-        kinds.update(e.kind for e in asked(scene, seed, max_questions=most, mix=mix, paraphrases=3))
+        kinds.update(e.kind for e in asked(annotated, seed, max_questions=most, mix=mix, paraphrases=3))
     assert kinds["absent"] / kinds.total() == pytest.approx(0.3, abs=0.03)
 
 
 def test_needs_are_unmet_as_often_as_classes_are_missing() -> None:
-    """Were most needs asked of a scene unmet, "which …?" alone would tell that there is nothing."""
+    """Were most needs asked of an image unmet, "which …?" alone would tell that there is nothing."""
     poor = replace(village(), objects=[item for item in village().objects if item.category == "road"])
     there: Counter[str] = Counter()
     missing: Counter[str] = Counter()
@@ -141,12 +143,14 @@ def test_opposites_that_are_held_out_are_not_asked_unless_they_are_wanted() -> N
     """The table keeps concrete roofs from the left half: a question about those in the right half gets no opposite."""
     concrete = {"roof:material": "concrete"}
     boxes = ((5, 5, 35, 25), (70, 5, 95, 25))
-    scene = replace(village(), objects=[block(k, "building", *box, attributes=concrete) for k, box in enumerate(boxes)])
+    annotated = replace(
+        village(), objects=[block(k, "building", *box, attributes=concrete) for k, box in enumerate(boxes)]
+    )
     settings = {"max_questions": 20, "mix": {"attribute": 1.0}, "twins": 1.0}
-    kept = {e.claim for seed in range(30) for e in asked(scene, seed, **settings)}
+    kept = {e.claim for seed in range(30) for e in asked(annotated, seed, **settings)}
     right = Claim(("building",), region="right half", attribute=("roof:material", "concrete"))
     assert right in kept and not any(is_held_out(claim, TABLE) for claim in kept)
-    assert replace(right, region="left half") in {e.claim for e in asked(scene, **settings, held_out=True)}
+    assert replace(right, region="left half") in {e.claim for e in asked(annotated, **settings, held_out=True)}
 
 
 def test_a_claim_that_is_held_out_does_not_end_its_kind() -> None:
@@ -159,7 +163,7 @@ def test_a_claim_that_is_held_out_does_not_end_its_kind() -> None:
 
 @pytest.mark.parametrize("kind", ["class", "position", "size", "attribute", "absent"])
 def test_a_meaning_comes_once_a_round(kind: str) -> None:
-    """Some are proposed twice, to come earlier; were each of these asked, few would fill a scene."""
+    """Some are proposed twice, to come earlier; were each of these asked, few would fill an image."""
     builder, verifier = ExpressionBuilder(TABLE, BuilderSettings(paraphrases=3)), Verifier(village(), TABLE, Margins())
     claims = [claim for claim, _ in builder._stream(kind, verifier, np.random.default_rng(0))]
     third = len(claims) // 3
@@ -168,7 +172,7 @@ def test_a_meaning_comes_once_a_round(kind: str) -> None:
 
 
 def test_absences_are_needs_as_often_as_what_is_there() -> None:
-    empty, builder = Scene(100, 100, [], frozenset(TABLE.classes)), ExpressionBuilder(TABLE)
+    empty, builder = AnnotatedImage(100, 100, [], frozenset(TABLE.classes)), ExpressionBuilder(TABLE)
     (need,) = asked(RICH, max_questions=1, mix={"reasoning": 1.0})
     (named,) = asked(RICH, max_questions=1, mix={"class": 1.0})
     for there, share in (([need] * 4 + [named], 0.8), ([named], 0.0), ([], 0.0)):
@@ -185,7 +189,7 @@ def test_only_absences_are_asked_where_only_they_have_a_share() -> None:
 
 
 def test_a_kind_is_capped_where_others_run_out() -> None:
-    """Two and a half times its share: of twenty questions of a scene with one road, 20 x 0.1 x 2.5 about places."""
+    """Two and a half times its share: of twenty questions of an image with one road, 20 x 0.1 x 2.5 about places."""
     road = replace(village(), objects=[item for item in village().objects if item.category == "road"])
     kinds = Counter(e.kind for e in asked(road, max_questions=20, mix={"class": 0.9, "position": 0.1}, paraphrases=9))
     assert kinds["position"] == 5
@@ -208,7 +212,7 @@ def test_no_more_than_asked_for_and_a_kind_of_no_share_is_not_asked() -> None:
 
 
 def test_nothing_known_nothing_asked() -> None:
-    assert asked(Scene(64, 64, [])) == []
+    assert asked(AnnotatedImage(64, 64, [])) == []
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -233,13 +237,13 @@ def test_same_generator_same_questions() -> None:
 
 
 def test_a_question_holds_what_its_expression_says() -> None:
-    scene = village()
-    for found in asked(scene, max_questions=30, paraphrases=1):
-        question = found.question(scene)
+    annotated = village()
+    for found in asked(annotated, max_questions=30, paraphrases=1):
+        question = found.question(annotated)
         assert (question.text, question.answer, question.kind) == (found.text, found.answer, found.kind)
-        assert found.answer == answer_text(found.claim, found.referents, scene, TABLE)
+        assert found.answer == answer_text(found.claim, found.referents, annotated, TABLE)
         assert question.task == ("reasoning" if found.claim.need is not None else "referring")
-        assert np.array_equal(question.mask, scene.union_mask(found.referents.ids, found.referents.within))
+        assert np.array_equal(question.mask, annotated.union_mask(found.referents.ids, found.referents.within))
         assert question.mask.any() == (found.kind != "absent")
 
 
@@ -252,10 +256,10 @@ def test_stuff_in_a_place_is_cut_in_the_question_too() -> None:
 def test_a_question_counts_where_all_its_classes_are_known() -> None:
     """In a mosaic, a part in which nobody looked for roads says nothing about roads."""
     left, right = (0, 0, 50, 100), (50, 0, 100, 100)
-    scene = replace(village(), known_where=((left, frozenset(TABLE.classes)), (right, frozenset({"road"}))))
+    annotated = replace(village(), known_where=((left, frozenset(TABLE.classes)), (right, frozenset({"road"}))))
     seen = set()
-    for found in asked(scene, max_questions=60, mix={"class": 0.5, "neighbour": 0.5}):
-        valid = found.question(scene).valid
+    for found in asked(annotated, max_questions=60, mix={"class": 0.5, "neighbour": 0.5}):
+        valid = found.question(annotated).valid
         known_everywhere = found.claim.mentioned == {"road"}
         seen.add(known_everywhere)
         if known_everywhere:
@@ -294,17 +298,17 @@ class TestWholeClasses:
     def test_margins_and_table_are_the_builders(self) -> None:
         renamed = replace(TABLE, classes={**TABLE.classes, "building": TABLE.classes["stadium"]})
         builder = ExpressionBuilder(renamed, BuilderSettings(margins=Margins(ask_incomplete=False)))
-        scene = replace(village(), incomplete=frozenset({"road"}), vocabulary=frozenset({"ship"}))
-        found = builder.classes(scene, np.random.default_rng(0), 9)
+        annotated = replace(village(), incomplete=frozenset({"road"}), vocabulary=frozenset({"ship"}))
+        found = builder.classes(annotated, np.random.default_rng(0), 9)
         assert [e.claim.categories[0] for e in found] == ["building", "swimming pool", "ship"]
         assert found[0].text in {plural for _, plural in TABLE.words("stadium").names}
 
 
 def test_margins_and_table_reach_the_claims() -> None:
-    scene = replace(village(), incomplete=frozenset(("building",)))
+    annotated = replace(village(), incomplete=frozenset(("building",)))
     classes = dict(mix={"class": 1.0}, max_questions=40)
-    assert ("building",) in {e.claim.categories for e in asked(scene, **classes)}
-    never = asked(scene, **classes, margins=Margins(ask_incomplete=False))
+    assert ("building",) in {e.claim.categories for e in asked(annotated, **classes)}
+    never = asked(annotated, **classes, margins=Margins(ask_incomplete=False))
     assert never and ("building",) not in {e.claim.categories for e in never}
     renamed = replace(TABLE, classes={**TABLE.classes, "road": TABLE.classes["ship"]})
     builder = ExpressionBuilder(renamed, BuilderSettings(mix={"class": 1.0}, max_questions=40))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from village import BUILDING, POOL, TABLE, TIN, answer, block, far, frame_of, verdict, village
 
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.claims import Claim, Margins, verify
 from segearth.data.questions.regions import REGIONS
 
@@ -49,41 +49,41 @@ def test_verdicts_by_hand(claim: Claim, ids: tuple[int, ...] | None) -> None:
 
 
 def test_stuff_is_cut_at_the_line() -> None:
-    scene = village()
-    found = verify(scene, Claim(("road",), region="left half"), TABLE)
+    annotated = village()
+    found = verify(annotated, Claim(("road",), region="left half"), TABLE)
     assert found is not None
-    assert scene.union_mask(found.ids, found.within).sum() == 50 * 6
+    assert annotated.union_mask(found.ids, found.within).sum() == 50 * 6
 
 
 def test_straddling_object_drops_the_question() -> None:
-    scene = village()
-    scene = replace(scene, objects=[*scene.objects, block(6, "building", 40, 40, 60, 60)])
-    assert answer(replace(BUILDING, region="left half"), scene) is None
+    annotated = village()
+    annotated = replace(annotated, objects=[*annotated.objects, block(6, "building", 40, 40, 60, 60)])
+    assert answer(replace(BUILDING, region="left half"), annotated) is None
 
 
 @pytest.mark.parametrize("second", [590, 470])
 def test_close_sizes_drop_the_superlative(second: int) -> None:
-    scene = village()
+    annotated = village()
     wide = block(2, "building", 50, 10, 50 + second // 10, 20)
-    scene = replace(scene, objects=[scene.objects[0], wide])
-    assert answer(replace(BUILDING, rank=1, one=True), scene) is None
+    annotated = replace(annotated, objects=[annotated.objects[0], wide])
+    assert answer(replace(BUILDING, rank=1, one=True), annotated) is None
 
 
 def test_unknown_attribute_is_harmless_only_outside() -> None:
-    scene = village()
-    scene = replace(scene, objects=[*scene.objects, block(6, "building", 70, 65, 90, 85)])
+    annotated = village()
+    annotated = replace(annotated, objects=[*annotated.objects, block(6, "building", 70, 65, 90, 85)])
     tin = replace(BUILDING, attribute=("roof:material", "tin"))
-    assert answer(tin, scene) is None
-    assert answer(replace(tin, region="left half"), scene) == (1, 3)
+    assert answer(tin, annotated) is None
+    assert answer(replace(tin, region="left half"), annotated) == (1, 3)
 
 
 def test_truncated_object_is_never_the_one() -> None:
-    scene = village()
-    pieces = [replace(scene.objects[0], truncated=True), *scene.objects[1:]]
-    scene = replace(scene, objects=pieces)
-    assert answer(replace(BUILDING, region="upper left corner", one=True), scene) is None
-    assert answer(replace(BUILDING, count=3), scene) is None
-    assert answer(BUILDING, scene) == (1, 2, 3)
+    annotated = village()
+    pieces = [replace(annotated.objects[0], truncated=True), *annotated.objects[1:]]
+    annotated = replace(annotated, objects=pieces)
+    assert answer(replace(BUILDING, region="upper left corner", one=True), annotated) is None
+    assert answer(replace(BUILDING, count=3), annotated) is None
+    assert answer(BUILDING, annotated) == (1, 2, 3)
 
 
 # ---- where a thing counts as inside, outside, or neither --------------------------------------------------------
@@ -153,7 +153,7 @@ def test_in_the_middle_by_hand(centre: tuple[int, int], inside: bool | None) -> 
 
 
 def test_places_are_parts_of_the_frame_whatever_its_shape() -> None:
-    wide = Scene(200, 60, [block(1, "building", 60, 5, 90, 20), block(2, "building", 120, 40, 150, 55)])
+    wide = AnnotatedImage(200, 60, [block(1, "building", 60, 5, 90, 20), block(2, "building", 120, 40, 150, 55)])
     assert [answer(replace(BUILDING, region=place), wide) for place in REGIONS if "half" in place] == [
         (1,), (2,), (1,), (2,)
     ]  # fmt: skip
@@ -232,7 +232,7 @@ def test_an_absent_attribute_is_known_of_every_object() -> None:
 # ---- size -------------------------------------------------------------------------------------------------------
 
 
-def rows(*areas: int) -> list[SceneObject]:
+def rows(*areas: int) -> list[AnnotatedObject]:
     """Buildings of these areas, four pixels high, stacked away from the frame's edge."""
     return [block(k, "building", 1, 5 * k, 1 + area // 4, 5 * k + 4) for k, area in enumerate(areas, 1)]
 
@@ -324,8 +324,8 @@ def test_beside_by_hand(gap: int, ids: tuple[int, ...] | None) -> None:
     pool = block(3, "swimming pool", 40, 40, 60, 60)
     house = block(1, "building", 59 + gap, 40, 75 + gap, 60)
     other = block(2, "building", 23, 40, 40, 60)  # touches the pool
-    scene = Scene(160, 120, [house, other, pool], frozenset(("building", "swimming pool")))
-    found = answer(replace(BUILDING, relation="beside", anchor=POOL), scene)
+    annotated = AnnotatedImage(160, 120, [house, other, pool], frozenset(("building", "swimming pool")))
+    found = answer(replace(BUILDING, relation="beside", anchor=POOL), annotated)
     assert found == (None if ids is None else (*ids, 2))
 
 
@@ -345,7 +345,7 @@ def test_sides_by_hand(side: str, start: int, end: int, holds: bool | None) -> N
     if side in ("right", "below"):
         start, end = 100 - end, 100 - start
 
-    def at(number: int, category: str, low: int, high: int, across: int) -> SceneObject:
+    def at(number: int, category: str, low: int, high: int, across: int) -> AnnotatedObject:
         across_to = across + 12
         box = (low, across, high, across_to) if side in ("left", "right") else (across, low, across_to, high)
         return block(number, category, *box)
@@ -405,7 +405,7 @@ def test_a_sliver_is_not_the_one_by_any_fact(claim: Claim) -> None:
 
 
 def test_margins_are_the_callers() -> None:
-    scene = frame_of(*rows(240, 200), size=120)
+    annotated = frame_of(*rows(240, 200), size=120)
     largest = replace(BUILDING, rank=1, one=True)
-    assert verify(scene, largest, TABLE) is None
-    assert verify(scene, largest, TABLE, Margins(size_ratio=1.2)).ids == (1,)
+    assert verify(annotated, largest, TABLE) is None
+    assert verify(annotated, largest, TABLE, Margins(size_ratio=1.2)).ids == (1,)

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 from village import BUILDING, POOL, TABLE, answer, block, far, frame_of, verdict, village
 
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.claims import Claim, Margins, Verifier
 from segearth.data.questions.table import Need
 
 
 def test_incomplete_class_is_neither_counted_nor_called_absent() -> None:
-    scene = village(incomplete=frozenset(("building", "vehicle")))
-    assert answer(BUILDING, scene) == (1, 2, 3)
+    annotated = village(incomplete=frozenset(("building", "vehicle")))
+    assert answer(BUILDING, annotated) == (1, 2, 3)
     for claim in (replace(BUILDING, count=3), replace(BUILDING, region="left half"), Claim(("vehicle",), absent=True)):
-        assert answer(claim, scene) is None
+        assert answer(claim, annotated) is None
 
 
 def test_unresolved_class_is_not_called_absent() -> None:
@@ -27,24 +27,26 @@ def test_ambiguous_name_is_dropped() -> None:
     trees = block(1, "trees and shrubs", 0, 0, 30, 30, is_thing=False)
     thicket = block(2, "dense vegetation", 50, 50, 90, 90, is_thing=False)
     vocabulary = frozenset(("trees and shrubs", "dense vegetation"))
-    assert answer(Claim(("trees and shrubs",)), Scene(100, 100, [trees], vocabulary)) == (1,)
-    assert answer(Claim(("trees and shrubs",)), Scene(100, 100, [trees, thicket], vocabulary)) is None
+    assert answer(Claim(("trees and shrubs",)), AnnotatedImage(100, 100, [trees], vocabulary)) == (1,)
+    assert answer(Claim(("trees and shrubs",)), AnnotatedImage(100, 100, [trees, thicket], vocabulary)) is None
 
 
-def shelter(scene: Scene) -> Claim | None:
+def shelter(annotated: AnnotatedImage) -> Claim | None:
     need = next(n for n in TABLE.needs if "Where could people find shelter from the storm?" in n.questions)
-    known = tuple(name for name in need.classes if name in scene.vocabulary)
+    known = tuple(name for name in need.classes if name in annotated.vocabulary)
     return Claim(known, need=need)
 
 
 def test_need_takes_every_class_that_satisfies_it() -> None:
     objects = [block(1, "property roof", 0, 0, 30, 30), block(2, "secondary structure", 50, 50, 70, 70)]
     both = frozenset(("property roof", "secondary structure"))
-    scene = Scene(100, 100, objects, both)
-    assert answer(shelter(scene), scene) == (1, 2)
-    only = Scene(100, 100, objects[:1], frozenset(("property roof",)))  # sheds are not annotated: not to be asked
+    annotated = AnnotatedImage(100, 100, objects, both)
+    assert answer(shelter(annotated), annotated) == (1, 2)
+    only = AnnotatedImage(
+        100, 100, objects[:1], frozenset(("property roof",))
+    )  # not to be asked: sheds are not annotated
     assert answer(shelter(only), only) is None
-    doubtful = replace(scene, possible=frozenset(("under construction",)))
+    doubtful = replace(annotated, possible=frozenset(("under construction",)))
     assert answer(shelter(doubtful), doubtful) is None
 
 
@@ -55,14 +57,14 @@ def test_something_alike_makes_an_absence_doubtful_where_it_lies() -> None:
     road = block(1, "road", 0, 0, 30, 30, is_thing=False)
     pool = block(2, "swimming pool", 80, 80, 90, 90)
     vocabulary = frozenset(("road", "driveway", "swimming pool"))
-    scene = Scene(100, 100, [road, pool, block(3, "driveway", 80, 5, 95, 20)], vocabulary)
+    annotated = AnnotatedImage(100, 100, [road, pool, block(3, "driveway", 80, 5, 95, 20)], vocabulary)
     driveway = Claim(("driveway",), absent=True)
-    assert answer(driveway, scene) is None
-    assert answer(replace(driveway, region="upper left quarter"), scene) is None  # that road might be called one
-    assert answer(replace(driveway, region="lower left quarter"), scene) == ()
-    near = replace(scene, objects=[replace(road, box=(0, 52, 30, 82)), *scene.objects[1:]])
+    assert answer(driveway, annotated) is None
+    assert answer(replace(driveway, region="upper left quarter"), annotated) is None  # that road might be called one
+    assert answer(replace(driveway, region="lower left quarter"), annotated) == ()
+    near = replace(annotated, objects=[replace(road, box=(0, 52, 30, 82)), *annotated.objects[1:]])
     assert answer(replace(driveway, region="upper left quarter"), near) is None  # within the 3 % around it
-    past = replace(scene, objects=[replace(road, box=(0, 53, 30, 83)), *scene.objects[1:]])
+    past = replace(annotated, objects=[replace(road, box=(0, 53, 30, 83)), *annotated.objects[1:]])
     assert answer(replace(driveway, region="upper left quarter"), past) == ()
 
 
@@ -86,15 +88,15 @@ def test_stuff_is_absent_from_a_place_only_with_a_gap_around_it() -> None:
     ],
 )
 def test_absence_is_known_or_not_asked(facts: dict, known: bool) -> None:
-    scene = Scene(100, 100, [far()], **facts)
-    assert answer(Claim(("ship",), absent=True), scene) == (() if known else None)
+    annotated = AnnotatedImage(100, 100, [far()], **facts)
+    assert answer(Claim(("ship",), absent=True), annotated) == (() if known else None)
 
 
 def test_absence_of_several_classes_needs_each() -> None:
     both = Claim(("ship", "airplane"), absent=True)
-    assert answer(both, Scene(100, 100, [], frozenset(("ship", "airplane")))) == ()
-    assert answer(both, Scene(100, 100, [], frozenset(("ship",)))) is None
-    assert answer(both, Scene(100, 100, [far(1, "airplane")], frozenset(("ship", "airplane")))) is None
+    assert answer(both, AnnotatedImage(100, 100, [], frozenset(("ship", "airplane")))) == ()
+    assert answer(both, AnnotatedImage(100, 100, [], frozenset(("ship",)))) is None
+    assert answer(both, AnnotatedImage(100, 100, [far(1, "airplane")], frozenset(("ship", "airplane")))) is None
 
 
 # ---- needs --------------------------------------------------------------------------------------------------------
@@ -103,17 +105,19 @@ def test_absence_of_several_classes_needs_each() -> None:
 def test_a_need_asks_for_all_it_can() -> None:
     need = Need(("building", "property roof", "tree"), ("Where is it dry?",), ("ship",))
     objects = (block(1, "building", 0, 0, 20, 20), block(2, "tree", 40, 40, 60, 60))
-    scene = Scene(100, 100, objects, frozenset(("building", "tree")))
+    annotated = AnnotatedImage(100, 100, objects, frozenset(("building", "tree")))
     asked = Claim(("building", "tree"), need=need)  # `building` covers what other sources call property roofs
-    assert answer(asked, scene) == (1, 2)
-    assert answer(Claim(("building",), need=need), scene) is None  # a part of the answer
-    assert answer(asked, replace(scene, vocabulary=frozenset(("building",)))) is None
-    assert answer(Claim(("building",), need=need), replace(scene, vocabulary=frozenset(("building",)))) is None
+    assert answer(asked, annotated) == (1, 2)
+    assert answer(Claim(("building",), need=need), annotated) is None  # a part of the answer
+    assert answer(asked, replace(annotated, vocabulary=frozenset(("building",)))) is None
+    assert answer(Claim(("building",), need=need), replace(annotated, vocabulary=frozenset(("building",)))) is None
     for doubt in (dict(objects=[*objects, far(3, "ship")]), dict(possible=frozenset(("ship",)))):
-        assert answer(asked, replace(scene, **doubt)) is None
-    known = replace(scene, vocabulary=frozenset(("building",)), known_absent=frozenset(("tree",)), objects=objects[:1])
+        assert answer(asked, replace(annotated, **doubt)) is None
+    known = replace(
+        annotated, vocabulary=frozenset(("building",)), known_absent=frozenset(("tree",)), objects=objects[:1]
+    )
     assert answer(asked, known) == (1,)
-    none = replace(scene, objects=[])
+    none = replace(annotated, objects=[])
     assert answer(replace(asked, absent=True), none) == ()
     assert answer(asked, none) is None
 
@@ -122,9 +126,11 @@ def test_a_need_is_asked_although_a_bare_name_would_be_ambiguous() -> None:
     need = next(n for n in TABLE.needs if "Where could birds build their nests?" in n.questions)
     trees = block(1, "trees and shrubs", 0, 0, 20, 30, is_thing=False)
     thicket = block(2, "dense vegetation", 40, 0, 60, 30, is_thing=False)
-    scene = Scene(100, 100, [trees, thicket], frozenset(("trees and shrubs", "dense vegetation", "forest")))
-    assert answer(Claim(("trees and shrubs", "dense vegetation", "forest"), need=need), scene) == (1, 2)
-    assert answer(Claim(("dense vegetation",)), scene) is None
+    annotated = AnnotatedImage(
+        100, 100, [trees, thicket], frozenset(("trees and shrubs", "dense vegetation", "forest"))
+    )
+    assert answer(Claim(("trees and shrubs", "dense vegetation", "forest"), need=need), annotated) == (1, 2)
+    assert answer(Claim(("dense vegetation",)), annotated) is None
 
 
 # ---- what is annotated incompletely -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.claims import Claim, Margins, verify
 from segearth.data.questions.dense import every_expression, minimal_pairs
 from segearth.data.questions.table import load_table
@@ -13,17 +13,17 @@ TABLE = load_table()
 
 
 def square(number, category, x, y, side):
-    return SceneObject(number, category, np.ones((side, side), bool), (x, y, x + side, y + side))
+    return AnnotatedObject(number, category, np.ones((side, side), bool), (x, y, x + side, y + side))
 
 
-def a_scene():
+def an_annotated_image():
     """Two houses upper left, one small house lower right, a ship upper right."""
     houses = [square(1, "building", 10, 10, 20), square(2, "building", 50, 12, 14), square(3, "building", 150, 150, 8)]
-    return Scene(200, 200, [*houses, square(4, "ship", 150, 20, 20)], frozenset({"building", "ship"}))
+    return AnnotatedImage(200, 200, [*houses, square(4, "ship", 150, 20, 20)], frozenset({"building", "ship"}))
 
 
 def expressions():
-    return every_expression(a_scene(), TABLE, np.random.default_rng(0))
+    return every_expression(an_annotated_image(), TABLE, np.random.default_rng(0))
 
 
 def test_every_claim_that_holds_is_asked_once():
@@ -37,11 +37,11 @@ def test_every_claim_that_holds_is_asked_once():
     ranks = {each.claim.rank: each.referents.ids for each in found if each.kind == "size"}
     assert ranks == {1: (1,), 2: (2,), -1: (3,)}
     for each in found:
-        assert verify(a_scene(), each.claim, TABLE, Margins()) == each.referents
+        assert verify(an_annotated_image(), each.claim, TABLE, Margins()) == each.referents
 
 
 def test_kinds_left_out_are_not_asked():
-    found = every_expression(a_scene(), TABLE, np.random.default_rng(0), kinds=("size",))
+    found = every_expression(an_annotated_image(), TABLE, np.random.default_rng(0), kinds=("size",))
     assert Counter(each.kind for each in found) == {"size": 3}
 
 
@@ -63,6 +63,6 @@ def test_pairs_differ_in_one_word_and_in_their_targets():
 
 def test_two_questions_with_one_target_are_no_pair():
     """Everything lies in the upper left quarter: "left" and "upper" say nothing different."""
-    scene = Scene(200, 200, [square(1, "building", 10, 10, 20)], frozenset({"building"}))
-    found = every_expression(scene, TABLE, np.random.default_rng(0))
+    annotated = AnnotatedImage(200, 200, [square(1, "building", 10, 10, 20)], frozenset({"building"}))
+    found = every_expression(annotated, TABLE, np.random.default_rng(0))
     assert found and not list(minimal_pairs(found))

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixel_facts import check
-from village import block, random_scene, village
+from village import block, random_image, village
 
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.builder import DEFAULT_MIX, BuilderSettings, ExpressionBuilder
 from segearth.data.questions.claims import Claim, verify
 from segearth.data.questions.regions import HALVES, QUARTERS, SPOTS, has_direction, mirrored
 from segearth.data.questions.table import load_table
-from segearth.data.readers.drawing import draw_scene
+from segearth.data.readers.drawing import draw_image
 from segearth.structures import Question
 
 TABLE = load_table()
@@ -27,17 +27,17 @@ BUILDER = ExpressionBuilder(TABLE, EVENLY)
 SEEDS = st.integers(0, 10**6)
 
 
-def drawn_or_random(seed: int) -> Scene:
+def drawn_or_random(seed: int) -> AnnotatedImage:
     rng = np.random.default_rng(seed)
-    return draw_scene(rng, 128)[1] if seed % 3 == 0 else random_scene(rng)
+    return draw_image(rng, 128)[1] if seed % 3 == 0 else random_image(rng)
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=SEEDS)
 def test_every_built_question_is_true_by_its_words_and_pixels(seed: int) -> None:
-    scene = drawn_or_random(seed)
-    for question in BUILDER.build(scene, np.random.default_rng(seed)):
-        check(scene, question)
+    annotated = drawn_or_random(seed)
+    for question in BUILDER.build(annotated, np.random.default_rng(seed)):
+        check(annotated, question)
 
 
 def test_the_property_above_sees_every_kind_and_form() -> None:
@@ -72,19 +72,19 @@ def test_the_property_above_sees_every_kind_and_form() -> None:
     ],
 )
 def test_the_check_itself_notices_what_is_false(text: str, kind: str, answer: str, ids: tuple[int, ...]) -> None:
-    scene = village()
+    annotated = village()
     answer = answer or f"{text[0].upper()}{text[1:]}."
     with pytest.raises(AssertionError):
-        check(scene, Question(text, scene.union_mask(ids), answer, "referring", kind))
+        check(annotated, Question(text, annotated.union_mask(ids), answer, "referring", kind))
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_words_stay_true_in_the_mirror_with_left_and_right_exchanged(seed: int) -> None:
-    scene = drawn_or_random(seed)
-    size = (scene.height, scene.width)
-    flipped = scene.transform((0, 0, scene.width, scene.height), size, flip=True)
-    for question in BUILDER.build(scene, np.random.default_rng(seed)):
+    annotated = drawn_or_random(seed)
+    size = (annotated.height, annotated.width)
+    flipped = annotated.transform((0, 0, annotated.width, annotated.height), size, flip=True)
+    for question in BUILDER.build(annotated, np.random.default_rng(seed)):
         text, answer = (re.sub("left|right", lambda m: mirrored(m[0]), t) for t in (question.text, question.answer))
         if question.task == "reasoning":
             text = question.text
@@ -96,9 +96,11 @@ def test_words_stay_true_in_the_mirror_with_left_and_right_exchanged(seed: int) 
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_a_claim_and_its_mirror_image_are_verified_alike(seed: int) -> None:
-    scene = drawn_or_random(seed)
-    flipped = scene.transform((0, 0, scene.width, scene.height), (scene.height, scene.width), flip=True)
-    for found in BUILDER.expressions(scene, np.random.default_rng(seed)):
+    annotated = drawn_or_random(seed)
+    flipped = annotated.transform(
+        (0, 0, annotated.width, annotated.height), (annotated.height, annotated.width), flip=True
+    )
+    for found in BUILDER.expressions(annotated, np.random.default_rng(seed)):
         region, relation = (name and mirrored(name) for name in (found.claim.region, found.claim.relation))
         again = verify(flipped, replace(found.claim, region=region, relation=relation), TABLE)
         assert again is not None and again.ids == found.referents.ids
@@ -107,24 +109,24 @@ def test_a_claim_and_its_mirror_image_are_verified_alike(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_an_object_of_another_kind_changes_no_claim(seed: int) -> None:
-    scene = drawn_or_random(seed)
+    annotated = drawn_or_random(seed)
     court = block(99, "tennis court", 0, 0, 30, 30)  # confusable with nothing and in conflict with no need
-    more = replace(scene, objects=[court, *scene.objects])
-    for found in BUILDER.expressions(scene, np.random.default_rng(seed)):
+    more = replace(annotated, objects=[court, *annotated.objects])
+    for found in BUILDER.expressions(annotated, np.random.default_rng(seed)):
         if found.claim.categories != ("tennis court",):
             assert verify(more, found.claim, TABLE) == found.referents
 
 
 def test_an_object_far_away_changes_what_is_told_of_all_but_nothing_local() -> None:
-    scene = village()
-    more = replace(scene, objects=[*scene.objects, block(9, "building", 78, 70, 92, 84, attributes={})])
+    annotated = village()
+    more = replace(annotated, objects=[*annotated.objects, block(9, "building", 78, 70, 92, 84, attributes={})])
     house = Claim(("building",))
     tin = replace(house, attribute=("roof:material", "tin"))
     local = [replace(house, region="left half"), replace(house, region="upper half"), replace(tin, region="left half")]
     local += [replace(house, region="upper left corner", one=True), replace(house, rank=1, one=True)]
     local += [replace(house, relation="closest", one=True, anchor=Claim(("swimming pool",), one=True))]
     for claim in local:
-        assert verify(more, claim, TABLE) == verify(scene, claim, TABLE) is not None
+        assert verify(more, claim, TABLE) == verify(annotated, claim, TABLE) is not None
     assert verify(more, replace(house, count=3), TABLE) is None
     assert verify(more, replace(house, count=4), TABLE).ids == (1, 2, 3, 9)
     assert verify(more, house, TABLE).ids == (1, 2, 3, 9)

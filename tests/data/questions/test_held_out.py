@@ -14,10 +14,10 @@ from drawn_claims import POOL, draw_claim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixel_facts import Said, check, read
-from village import random_scene, village
+from village import random_image, village
 
 from segearth.config import AugmentConfig
-from segearth.data.feed.views import SceneViews
+from segearth.data.feed.views import AnnotatedViews
 from segearth.data.questions.builder import DEFAULT_MIX, BuilderSettings, Expression, ExpressionBuilder
 from segearth.data.questions.claims import Claim, Referents
 from segearth.data.questions.held_out import FRAMES, held_out_text, is_held_out
@@ -221,8 +221,8 @@ def assert_seen(text: str) -> None:
 def built(settings: BuilderSettings) -> Iterator[Expression]:
     builder = ExpressionBuilder(TABLE, settings)
     for seed in range(150):
-        scene = village() if seed % 3 == 0 else random_scene(np.random.default_rng(seed))
-        yield from builder.expressions(scene, np.random.default_rng(seed))
+        annotated = village() if seed % 3 == 0 else random_image(np.random.default_rng(seed))
+        yield from builder.expressions(annotated, np.random.default_rng(seed))
 
 
 def test_no_built_question_is_held_out_unless_that_is_asked_for() -> None:
@@ -237,11 +237,11 @@ def test_no_built_question_is_held_out_unless_that_is_asked_for() -> None:
     assert {each.kind for each in with_pairs} == {"attribute", "absent"}  # what the assertions above could have found
 
 
-def test_views_and_drawn_scenes_ask_in_seen_words_alone() -> None:
+def test_views_and_drawn_images_ask_in_seen_words_alone() -> None:
     data = AerialMini(split="train", questions="none")
     mix = {"attribute": 0.6, "absent": 0.2, "position": 0.2}
     augment = AugmentConfig(mosaic=0.3, paste=0.4, min_scale=0.4)
-    views = SceneViews(data, 96, augment, BuilderSettings(12, mix))
+    views = AnnotatedViews(data, 96, augment, BuilderSettings(12, mix))
     roofs = [index for index in range(len(data)) if data.source_of(index) == "hot_banepa_roofs"]
     asked = [q for index in roofs for q in views.draw(index, np.random.default_rng(index))[1]]
     assert sum("roof" in question.text for question in asked) > 50
@@ -285,7 +285,7 @@ def test_every_unseen_question_is_held_out_and_means_what_its_twin_says(split: s
 def test_the_twins_are_true_by_their_words_and_pixels() -> None:
     unseen = AerialMini(split="val", questions="seen")
     for index in range(0, len(unseen), 4):
-        scene = unseen.scene(index)
+        annotated = unseen.annotated(index)
         for question in unseen[index].questions:
             kind = "attribute" if question.kind == "combination" else question.kind
-            check(scene, Question(question.text, question.mask, question.answer, question.task, kind))
+            check(annotated, Question(question.text, question.mask, question.answer, question.task, kind))

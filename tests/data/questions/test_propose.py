@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from village import block, frame_of, village
 
-from segearth.data.questions.annotation import Scene
+from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.claims import SIDES, Claim
 from segearth.data.questions.propose import PROPOSERS
 from segearth.data.questions.regions import HALVES, QUARTERS, SPOTS
@@ -18,12 +18,12 @@ HOUSE, POOL, ROAD = Claim(("building",)), Claim(("swimming pool",)), Claim(("roa
 LARGEST = replace(HOUSE, rank=1, one=True)
 
 
-def proposed(kind: str, scene: Scene | None = None, seed: int = 0) -> Counter[Claim]:
-    return Counter(PROPOSERS[kind](scene or village(), TABLE, np.random.default_rng(seed)))
+def proposed(kind: str, annotated: AnnotatedImage | None = None, seed: int = 0) -> Counter[Claim]:
+    return Counter(PROPOSERS[kind](annotated or village(), TABLE, np.random.default_rng(seed)))
 
 
-def over_seeds(kind: str, scene: Scene | None = None) -> set[Claim]:
-    return {claim for seed in range(60) for claim in proposed(kind, scene, seed)}
+def over_seeds(kind: str, annotated: AnnotatedImage | None = None) -> set[Claim]:
+    return {claim for seed in range(60) for claim in proposed(kind, annotated, seed)}
 
 
 def test_classes() -> None:
@@ -115,11 +115,11 @@ def test_kinds_of_absence_take_turns() -> None:
 
 @pytest.mark.parametrize("kind", ["count", "size", "neighbour", "attribute"])
 def test_incomplete_classes_are_not_told_apart(kind: str) -> None:
-    scene = village(incomplete=frozenset(("building",)))
-    assert all(claim.categories != ("building",) for claim in proposed(kind, scene))
-    assert all(claim.anchor is None or claim.anchor.categories != ("building",) for claim in proposed(kind, scene))
+    annotated = village(incomplete=frozenset(("building",)))
+    assert all(claim.categories != ("building",) for claim in proposed(kind, annotated))
+    assert all(claim.anchor is None or claim.anchor.categories != ("building",) for claim in proposed(kind, annotated))
     if kind == "count":
-        assert not proposed(kind, scene)
+        assert not proposed(kind, annotated)
 
 
 @pytest.mark.parametrize("kind", sorted(PROPOSERS))

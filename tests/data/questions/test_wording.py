@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pixel_facts import RELATIONS, TABLE, read
 from village import block, frame_of, village
 
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.claims import SIDES, Claim, Referents, verify
 from segearth.data.questions.wording import COMMANDS, answer_text, question_text
 
@@ -153,10 +153,10 @@ def test_what_is_read_is_what_was_claimed(data: st.DataObject) -> None:
 # ---- answers ------------------------------------------------------------------------------------------------------
 
 
-def answered(scene: Scene, claim: Claim) -> str:
-    referents = verify(scene, claim, TABLE)
+def answered(annotated: AnnotatedImage, claim: Claim) -> str:
+    referents = verify(annotated, claim, TABLE)
     assert referents is not None
-    return answer_text(claim, referents, scene, TABLE)
+    return answer_text(claim, referents, annotated, TABLE)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_answers_by_hand(claim: Claim, text: str) -> None:
     assert answered(village(), claim) == text
 
 
-def many(number: int, **facts: object) -> list[SceneObject]:
+def many(number: int, **facts: object) -> list[AnnotatedObject]:
     return [block(k, "ship", 4 * k, 0, 4 * k + 3, 9, **facts) for k in range(number)]
 
 
@@ -221,7 +221,7 @@ def test_the_answer_to_a_need_names_what_is_there_class_by_class() -> None:
     claim = Claim(need.classes, need=need)
     assert need.classes == ("road", "driveway", "parking area")
 
-    def told(*objects: SceneObject) -> str:
+    def told(*objects: AnnotatedObject) -> str:
         return answer_text(claim, Referents(tuple(o.id for o in objects)), frame_of(road, *drives, parking), TABLE)
 
     assert told(road) == "The road."

@@ -1,4 +1,4 @@
-"""Scenes for the tests of expressions: one by hand, and random ones with every kind of doubt in them."""
+"""Images for the tests of expressions: one by hand, and random ones with every kind of doubt in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segearth.data.questions.annotation import Scene, SceneObject
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.claims import Claim, verify
 from segearth.data.questions.table import load_table
 
@@ -20,11 +20,11 @@ MATERIALS = ("tin", "concrete", "clay_tiles", "thatch")  # the last one is in no
 SHAPES = ("flat", "gabled", "mixed")
 
 
-def block(number: int, category: str, x0: int, y0: int, x1: int, y1: int, **facts) -> SceneObject:
-    return SceneObject(number, category, np.ones((y1 - y0, x1 - x0), bool), (x0, y0, x1, y1), **facts)
+def block(number: int, category: str, x0: int, y0: int, x1: int, y1: int, **facts) -> AnnotatedObject:
+    return AnnotatedObject(number, category, np.ones((y1 - y0, x1 - x0), bool), (x0, y0, x1, y1), **facts)
 
 
-def village(**facts) -> Scene:
+def village(**facts) -> AnnotatedImage:
     """100 x 100: a large, a middle and a small building, a pool beside the middle one, a road along the bottom."""
     objects = [
         block(1, "building", 5, 5, 35, 25, attributes={"roof:material": "tin"}),  # 600 px, upper left
@@ -34,31 +34,31 @@ def village(**facts) -> Scene:
         block(5, "road", 0, 90, 100, 96, is_thing=False),
     ]
     vocabulary = frozenset(("building", "swimming pool", "road", "vehicle", "driveway"))
-    return Scene(100, 100, objects, vocabulary, frozenset(("ship",)), **facts)
+    return AnnotatedImage(100, 100, objects, vocabulary, frozenset(("ship",)), **facts)
 
 
-def frame_of(*objects: SceneObject, size: int = 100, **facts) -> Scene:
+def frame_of(*objects: AnnotatedObject, size: int = 100, **facts) -> AnnotatedImage:
     """A square frame with these objects; its vocabulary is their classes."""
-    return Scene(size, size, objects, frozenset(item.category for item in objects), **facts)
+    return AnnotatedImage(size, size, objects, frozenset(item.category for item in objects), **facts)
 
 
-def answer(claim: Claim, scene: Scene | None = None) -> tuple[int, ...] | None:
+def answer(claim: Claim, annotated: AnnotatedImage | None = None) -> tuple[int, ...] | None:
     """The ids a claim is true of, or ``None`` if it cannot be asked."""
-    found = verify(scene or village(), claim, TABLE)
+    found = verify(annotated or village(), claim, TABLE)
     return None if found is None else found.ids
 
 
-def verdict(claim: Claim, *objects: SceneObject, size: int = 100, **facts) -> tuple[int, ...] | None:
+def verdict(claim: Claim, *objects: AnnotatedObject, size: int = 100, **facts) -> tuple[int, ...] | None:
     """The ids a claim is true of in a square frame of these objects, or ``None``."""
     return answer(claim, frame_of(*objects, size=size, **facts))
 
 
-def far(number: int = 9, category: str = "building") -> SceneObject:
+def far(number: int = 9, category: str = "building") -> AnnotatedObject:
     """An object in the lower right corner, away from everything else in these tests."""
     return block(number, category, 80, 80, 96, 96)
 
 
-def random_scene(rng: np.random.Generator) -> Scene:
+def random_image(rng: np.random.Generator) -> AnnotatedImage:
     """Ragged shapes of a few classes at random places, often partly out of the frame's edge or too alike to be told."""
     height, width = (int(v) for v in rng.choice((120, 160, 200), 2))
     names = [str(name) for name in rng.permutation((*CLASSES, *STUFF))[: int(rng.integers(2, 6))]]
@@ -76,13 +76,13 @@ def random_scene(rng: np.random.Generator) -> Scene:
         if category == "building" and rng.random() < 0.5:
             facts["roof:shape"] = str(rng.choice(SHAPES))
         truncated = thing and rng.random() < 0.05
-        objects.append(SceneObject(number, category, mask, (x0, y0, x0 + w, y0 + h), thing, facts, truncated))
+        objects.append(AnnotatedObject(number, category, mask, (x0, y0, x0 + w, y0 + h), thing, facts, truncated))
 
     def some(options: tuple[str, ...], share: float) -> frozenset[str]:
         return frozenset(name for name in options if rng.random() < share)
 
     everything = (*CLASSES, *STUFF)
-    return Scene(
+    return AnnotatedImage(
         width,
         height,
         objects,

@@ -165,11 +165,11 @@ def test_build_paints_shared_buildings_over(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(aerial_build, "SOURCES", {"chips": SourceFacts(("ship",), long_side=50)})
     build(tmp_path / "src", tmp_path / "out", seed=1)
     train, test = AerialMini(tmp_path / "out", "train"), AerialMini(tmp_path / "out", "test")
-    assert [o.attributes["osm_id"] for o in train.scene(0).objects] == ["11"]
-    assert [o.attributes["osm_id"] for o in test.scene(0).objects] == ["7", "12"]
+    assert [o.attributes["osm_id"] for o in train.annotated(0).objects] == ["11"]
+    assert [o.attributes["osm_id"] for o in test.annotated(0).objects] == ["7", "12"]
     assert train.image(0).shape == (50, 50, 3)
     assert train.records[0]["gsd_m"] == pytest.approx(0.2)
-    assert train.scene(0).objects[0].box == (20, 30, 30, 40)
+    assert train.annotated(0).objects[0].box == (20, 30, 30, 40)
     assert len(AerialMini(tmp_path / "out", "test", "unseen")[0].questions) > 2
     files = {path: path.read_text() for path in (tmp_path / "out").glob("questions*.jsonl")}
     assert len(files) == 9

@@ -20,7 +20,7 @@ def edit(path, change):
 def test_annotations_meet_their_image_by_id(tmp_path):
     dataset = CocoDataset(coco(tmp_path), "train")
     assert [(s.image_id, int(s.image[0, 0, 0])) for s in dataset] == [("b.png", 20), ("a.png", 10)]
-    b, a = (dataset.scene(i) for i in range(2))
+    b, a = (dataset.annotated(i) for i in range(2))
     assert sorted(item.id for item in b.objects) == [11, 12, 13, 14] and [item.id for item in a.objects] == [15]
     assert b.vocabulary == {"building", "swimming pool"} and (b.width, b.height) == (80, 64)
     assert b.union_mask([11]).sum() == 144 and b.union_mask([11])[:12, :12].all()
@@ -126,7 +126,7 @@ def test_polygons_that_reach_far_out_are_cut_to_the_image(tmp_path, far):
     polygon = [[-far, 10, far, 10, far, 20, -far, 20]]
     edit(tmp_path / "annotations_train.json", lambda c: c["annotations"][0].update(segmentation=polygon))
     data = CocoDataset(tmp_path, "train")
-    mask = data.scene(0).union_mask([data.scene(0).objects[0].id])
+    mask = data.annotated(0).union_mask([data.annotated(0).objects[0].id])
     assert mask[10:20].all() and mask.sum() == 10 * mask.shape[1]
 
 
@@ -220,7 +220,7 @@ def test_a_crowd_is_stuff(tmp_path):
     coco(tmp_path)
     edit(tmp_path / "annotations_train.json", lambda c: [a.update(iscrowd=1) for a in c["annotations"][:3]])
     dataset = CocoDataset(tmp_path, "train")
-    assert [o.is_thing for o in dataset.scene(0).objects] == [False, False, False, True]
+    assert [o.is_thing for o in dataset.annotated(0).objects] == [False, False, False, True]
     kinds = {q.kind for q in training_views({}, tmp_path) if "building" in q.text}
     assert "class" in kinds and not kinds & {"count", "size", "neighbour", "attribute"}
 
@@ -229,5 +229,5 @@ def test_overlapping_objects_of_a_class_are_united(tmp_path):
     coco(tmp_path)
     extra = {"id": 99, "image_id": 2, "category_id": 9, "segmentation": [square(40, 20, 20)], "iscrowd": 0}
     edit(tmp_path / "annotations_train.json", lambda c: c["annotations"].append(extra))
-    mask = CocoDataset(tmp_path, "train").scene(1).union_mask([15, 99])
+    mask = CocoDataset(tmp_path, "train").annotated(1).union_mask([15, 99])
     assert mask.dtype == bool and mask.sum() == 576

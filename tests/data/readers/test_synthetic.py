@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segearth.data.readers.drawing import ROOFS, STUFF, VOCABULARY, draw_scene
+from segearth.data.readers.drawing import ROOFS, STUFF, VOCABULARY, draw_image
 from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.errors import UnknownNameError
 
@@ -31,12 +31,12 @@ def test_sample_is_whole() -> None:
 
 def test_objects_do_not_overlap_and_are_named() -> None:
     for seed in range(12):
-        scene = draw_scene(np.random.default_rng(seed), 128)[1]
+        annotated = draw_image(np.random.default_rng(seed), 128)[1]
         cover = np.zeros((128, 128), int)
-        for item in scene.objects:
+        for item in annotated.objects:
             assert item.category in VOCABULARY
             assert item.is_thing == (item.category not in STUFF)
-            cover += scene.union_mask([item.id])
+            cover += annotated.union_mask([item.id])
             if item.category == "building":
                 assert item.attributes["roof:material"] in ROOFS
         assert cover.max() <= 1
@@ -45,9 +45,9 @@ def test_objects_do_not_overlap_and_are_named() -> None:
 def test_ships_float_and_houses_stand_on_dry_ground() -> None:
     seen = 0
     for seed in range(40):
-        image, scene = draw_scene(np.random.default_rng(seed), 128)
-        water = scene.union_mask(o.id for o in scene.of(["water body"]))
-        for ship in scene.of(["ship"]):
+        image, annotated = draw_image(np.random.default_rng(seed), 128)
+        water = annotated.union_mask(o.id for o in annotated.of(["water body"]))
+        for ship in annotated.of(["ship"]):
             x0, y0, x1, y1 = ship.box
             around = water[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1]
             assert around.mean() > 0.2

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segearth.data.questions.annotation import Scene, SceneObject
-from segearth.data.readers.drawing import draw_scene
+from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
+from segearth.data.readers.drawing import draw_image
 from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.data.readers.textures import GROUND, TextureBank
 from segearth.errors import DatasetError
@@ -25,10 +25,10 @@ class OneImage:
         image[50:54, 50:54] = (0, 0, 200)
         return image
 
-    def scene(self, index):
-        house = SceneObject(1, "building", np.ones((20, 30), bool), (10, 10, 40, 30))
-        ship = SceneObject(2, "ship", np.ones((4, 4), bool), (50, 50, 54, 54))
-        return Scene(60, 60, [house, ship], self.vocabulary)
+    def annotated(self, index):
+        house = AnnotatedObject(1, "building", np.ones((20, 30), bool), (10, 10, 40, 30))
+        ship = AnnotatedObject(2, "ship", np.ones((4, 4), bool), (50, 50, 54, 54))
+        return AnnotatedImage(60, 60, [house, ship], self.vocabulary)
 
 
 def test_patches_hold_one_surface_each():
@@ -53,13 +53,13 @@ def test_filling_repeats_a_patch_and_borrows_from_what_looks_alike():
     assert bank.fill("road", 5, 5, np.random.default_rng(0)) is None
 
 
-def test_drawn_scenes_wear_real_surfaces():
+def test_drawn_images_wear_real_surfaces():
     loud = np.zeros((32, 32, 3), np.uint8)
     loud[..., 0] = 255  # no drawn surface is pure red
     bank = TextureBank({GROUND: [loud]})
 
     def red_share(seed, textures):
-        image = draw_scene(np.random.default_rng(seed), 96, textures)[0].astype(int)
+        image = draw_image(np.random.default_rng(seed), 96, textures)[0].astype(int)
         return (image @ [1, -1, -1] > 150).mean()
 
     assert np.mean([red_share(seed, bank) > 0.2 for seed in range(12)]) > 0.5
@@ -68,8 +68,8 @@ def test_drawn_scenes_wear_real_surfaces():
 
 def test_what_real_ground_may_hold_is_not_counted():
     bank = TextureBank({GROUND: [np.zeros((16, 16, 3), np.uint8)]})
-    assert draw_scene(np.random.default_rng(0), 64, bank)[1].incomplete == {"tree", "vehicle"}
-    assert not draw_scene(np.random.default_rng(0), 64)[1].incomplete
+    assert draw_image(np.random.default_rng(0), 64, bank)[1].incomplete == {"tree", "vehicle"}
+    assert not draw_image(np.random.default_rng(0), 64)[1].incomplete
 
 
 def test_a_set_without_annotations_has_no_surfaces(monkeypatch):
