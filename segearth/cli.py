@@ -140,7 +140,7 @@ def train(
 
 @app.command(name="eval")
 @shows_errors
-def evaluate(
+def evaluate_model(
     config: Annotated[str, typer.Argument(help="Experiment: a YAML file, or a name under configs/experiment.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Such as eval.protocol=segearth_r1.")] = None,
     model: Annotated[str | None, typer.Option(help=f"{SOURCES}; the experiment's own run if left out.")] = None,

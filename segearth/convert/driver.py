@@ -16,7 +16,7 @@ from torch import Tensor
 from segearth.config import ModelConfig, to_dict
 from segearth.convert.causal_lm import PREFIX, from_causal_lm
 from segearth.convert.mask2former import from_mask2former
-from segearth.convert.reading import read_file, read_folder, read_json
+from segearth.convert.reading import read_file, read_folder, read_json_object
 from segearth.convert.rules import Translation, check_shapes, shorten
 from segearth.convert.segearth_r1 import SWIN, from_segearth_r1, infer_config, to_segearth_r1
 from segearth.convert.swin import LEFT_AT_START, from_timm_swin
@@ -164,7 +164,7 @@ def _open(source: str) -> _Source:
             f"{path}: neither Mask2Former's names nor a folder; its first tensors are {shorten(sorted(state)[:4])}"
         )
     folder = local_folder(source)
-    facts = read_json(folder / "config.json")
+    facts = read_json_object(folder / "config.json")
     if facts.get("library") == "segearth":
         raise CheckpointError(f"{source} is a model of this library already; open it with from_pretrained")
     state = read_folder(folder)

@@ -66,7 +66,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
     return _tensors(content, path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON object; an empty one where there is no file.
 
     Raises:
@@ -84,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
-    places = read_json(index).get("weight_map")
+    places = read_json_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{index} has no weight_map; fetch it again")
     for place in places.values():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from segearth.config import (
@@ -29,6 +28,8 @@ from segearth.convert.mask2former import (
 )
 from segearth.convert.rules import Rule, Translation, Unused, simple, to_ours, to_theirs
 from segearth.errors import CheckpointError
+from segearth.models.pixel_decoder import NUM_LEVELS
+from segearth.models.vision_encoder import relative_position_index
 
 SWIN = "model.vision_tower."
 POSITION_INDEX = SWIN + "layers.{s}.blocks.{b}.attn.relative_position_index"
@@ -49,7 +50,7 @@ LANGUAGE_CONSTANTS = {
     "hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "rope_theta": 10000.0,
     "rope_scaling": None, "qk_layernorm": False, "tie_word_embeddings": False,
 }  # fmt: skip
-NUM_POINTS, NUM_LEVELS, PROJECTOR_HEAD_DIM, DECODER_HEADS, PHI_HEAD_DIM = 4, 3, 64, 8, 64
+NUM_POINTS, PROJECTOR_HEAD_DIM, DECODER_HEADS, PHI_HEAD_DIM = 4, 64, 8, 64
 
 
 def rules(num_heads: int) -> list[Rule]:
@@ -151,15 +152,6 @@ def to_segearth_r1(
                 theirs[f"predictor.{name}.layers.{i}.weight"] = norm.new_zeros(dim, dim)
                 theirs[f"predictor.{name}.layers.{i}.bias"] = norm.new_zeros(dim)
     return theirs
-
-
-def relative_position_index(window_size: int) -> Tensor:
-    """Returns Swin's table row for each pair of cells of a window: ``(T², T²)`` int64 in [0, (2T - 1)²)."""
-    cell = torch.arange(window_size**2)
-    row, column = cell // window_size, cell % window_size
-    down = row[:, None] - row[None] + window_size - 1
-    across = column[:, None] - column[None] + window_size - 1
-    return down * (2 * window_size - 1) + across
 
 
 def infer_config(

@@ -26,7 +26,7 @@ from segearth.errors import ConfigError, MissingExtraError
 from segearth.model_types import DecoderMemory
 from segearth.models.box_gate import WORD_DIM
 from segearth.models.description_projector import pool_description
-from segearth.models.mask_decoder import NUM_LEVELS
+from segearth.models.pixel_decoder import NUM_LEVELS
 from segearth.preprocessing.transform import MULTIPLE
 from segearth.structures import Question
 from segearth.utils.files import atomic_folder, check_new_folder, write_text

@@ -69,11 +69,6 @@ class LanguageModel(Freezable):
         """Precision of its embeddings."""
         return next(self.causal_lm.get_input_embeddings().parameters()).dtype  # by name, ZeRO-3 would gather the table
 
-    @property
-    def max_positions(self) -> int | None:
-        """Longest sequence the model was built for; ``None`` where it has no limit."""
-        return getattr(self.causal_lm.config, "max_position_embeddings", None)
-
     @contextmanager
     def exact_buffers(self) -> Iterator[None]:
         """While weights are cast, keeps buffers as they are: rotary frequencies in bf16 turn far tokens wrongly."""

@@ -21,8 +21,7 @@ from segearth.layers.position import sine_position
 from segearth.model_types import DecoderMemory, KeysValues, MaskOutput
 from segearth.models.box_gate import BoxGate, gate
 from segearth.models.packing import pack
-
-NUM_LEVELS = 3
+from segearth.models.pixel_decoder import NUM_LEVELS
 
 
 class MaskDecoderLayer(nn.Module):

@@ -32,11 +32,11 @@ from segearth.convert.causal_lm import join_interleaved
 from segearth.convert.driver import convert, export_segearth_r1, published_state
 from segearth.convert.reading import read_folder
 from segearth.convert.rules import to_theirs
-from segearth.convert.segearth_r1 import relative_position_index
 from segearth.errors import CheckpointError, UnknownNameError
 from segearth.inference.predictor import Predictor
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
+from segearth.models.vision_encoder import relative_position_index
 from segearth.zoo.lookup import model_config
 
 FACTS = {"model_type": "llava_phi", "num_attention_heads": 4}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segearth.convert.reading import read_file, read_folder, read_json
+from segearth.convert.reading import read_file, read_folder, read_json_object
 from segearth.errors import CheckpointError
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3, dtype=torch.bfloat16), "c": torch.tensor(7)}
@@ -183,4 +183,4 @@ def test_shards_may_be_links_as_in_the_hubs_cache(tmp_path):
 def test_what_is_not_json(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"config\.json (is not JSON|holds no JSON object)"):
-        read_json(tmp_path / "config.json")
+        read_json_object(tmp_path / "config.json")

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from segearth.convert.causal_lm import count_layers, join_interleaved, split_interleaved
 from segearth.convert.rules import Rule, Unused, check_shapes, shorten, simple, to_ours, to_theirs
-from segearth.convert.segearth_r1 import relative_position_index
 from segearth.errors import CheckpointError
 
 RULES = [
@@ -88,8 +87,3 @@ def test_layers_are_counted() -> None:
     assert count_layers([], r"a\.(\d+)\.") == 0
     with pytest.raises(CheckpointError, match=r"there is no layer 1 but a\.99999\.x"):
         count_layers(["a.0.x", "a.99999.x"], r"a\.(\d+)\.")
-
-
-def test_relative_positions() -> None:
-    """A window of 2: the pair (cell, same cell) is the table's middle row; one step right of it is one before."""
-    assert relative_position_index(2).tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]

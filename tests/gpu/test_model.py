@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segearth.config import LossConfig
-from segearth.data.feed.loading import Collator, Example
+from segearth.data.feed.loading import Collator, TrainingExample
 from segearth.inference.precision import set_precision
 from segearth.inference.predictor import Predictor
 from segearth.layers.deformable_attention import DeformableAttention
@@ -49,7 +49,7 @@ def make_batch(model: SegEarth) -> Batch:
     valid = torch.ones(SIDE, SIDE, dtype=torch.bool)
     valid[-32:] = False
     return Collator(model.prompt_encoder, True)(
-        [Example(images[0], valid, questions), Example(images[1], valid, questions[:1])]
+        [TrainingExample(images[0], valid, questions), TrainingExample(images[1], valid, questions[:1])]
     )
 
 

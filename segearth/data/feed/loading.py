@@ -32,7 +32,7 @@ ABSENT_CLASSES = 4  # of a view's class maps: those that are there are fewer, an
 
 
 @dataclass(slots=True)
-class Example:
+class TrainingExample:
     """One image in the model's frame with the questions drawn for it, which may be none.
 
     Each mask says how much of a cell is target: boolean, or float in [0, 1], of shape ``(h, w)``. ``classes`` are whole
@@ -45,7 +45,7 @@ class Example:
     classes: list[Question] = field(default_factory=list)
 
 
-class TrainingView(Dataset[Example]):
+class TrainingView(Dataset[TrainingExample]):
     """Data sets as seen in training: every read is a fresh view that depends on seed, epoch and index alone.
 
     Where annotations are known (:class:`AnnotatedDataset`), the image is cropped to a square, turned and mirrored
@@ -107,14 +107,14 @@ class TrainingView(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, key: tuple[int, int]) -> Example:
+    def __getitem__(self, key: tuple[int, int]) -> TrainingExample:
         """Returns the view of ``(epoch, index)``."""
         epoch, index = key
         rng = rng_for(self.seed, epoch, index)
         number, i = self.places[index]
         if number in self.views and self.augments_annotated:
             view = self.views[number].draw(i, rng)
-            return Example(self._tensor(view.image), None, view.questions, view.classes)
+            return TrainingExample(self._tensor(view.image), None, view.questions, view.classes)
         dataset = self.datasets[number]
         sample = dataset[i]
         questions = [q for q in sample.questions if q.mask is not None]
@@ -136,7 +136,7 @@ class TrainingView(Dataset[Example]):
         """Whether annotated images are seen in fresh views; a letterboxed model sees whole images only."""
         return self.config.augment.enabled and self.transform.fit == "resize"
 
-    def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> Example:
+    def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> TrainingExample:
         augment = self.config.augment
         turns, flip = 0, False
         if augment.enabled:
@@ -164,7 +164,7 @@ class TrainingView(Dataset[Example]):
         return torch.from_numpy(np.ascontiguousarray(self.transform.normalise(frame).transpose(2, 0, 1)))
 
 
-def frame_example(image: np.ndarray, questions: Sequence[Question], transform: ImageTransform) -> Example:
+def frame_example(image: np.ndarray, questions: Sequence[Question], transform: ImageTransform) -> TrainingExample:
     """Brings an image and the masks of its questions into the model's frame, as the predictor brings an image.
 
     Args:
@@ -174,12 +174,12 @@ def frame_example(image: np.ndarray, questions: Sequence[Question], transform: I
     """
     valid = transform.valid(*image.shape[:2]) if transform.fit == "letterbox" else None
     framed = [replace(q, mask=transform.apply_to_target(q.mask)) for q in questions if q.mask is not None]
-    return Example(transform.apply(image), valid, framed)
+    return TrainingExample(transform.apply(image), valid, framed)
 
 
-def group_by_frame(examples: Sequence[Example]) -> list[list[Example]]:
+def group_by_frame(examples: Sequence[TrainingExample]) -> list[list[TrainingExample]]:
     """Returns the examples, those of one frame together, in order of appearance."""
-    groups: dict[tuple[int, ...], list[Example]] = {}
+    groups: dict[tuple[int, ...], list[TrainingExample]] = {}
     for example in examples:
         groups.setdefault(tuple(example.image.shape), []).append(example)
     return list(groups.values())
@@ -198,7 +198,7 @@ class Collator:
         """
         self.prompt_encoder, self.with_answers, self.with_classes = prompt_encoder, with_answers, with_classes
 
-    def __call__(self, examples: Sequence[Example]) -> Batch:
+    def __call__(self, examples: Sequence[TrainingExample]) -> Batch:
         """Collates; the ``k``-th question of the batch belongs to ``image_index[k]``.
 
         A batch in which no image has a question is marked as a placeholder and asks one that does not count.
@@ -228,7 +228,7 @@ class Collator:
             classes=self._class_maps(examples) if self.with_classes else None,
         )
 
-    def _class_maps(self, examples: Sequence[Example]) -> ClassMaps:
+    def _class_maps(self, examples: Sequence[TrainingExample]) -> ClassMaps:
         """Joins the class maps of all images; where there are none, one that does not count stands in for them."""
         pairs = [(i, shown) for i, example in enumerate(examples) for shown in example.classes]
         frame = tuple(examples[0].image.shape[1:])

@@ -329,7 +329,9 @@ class Verifier:
         return float(np.hypot(self.annotated.width, self.annotated.height))
 
 
-def verify(annotated: AnnotatedImage, claim: Claim, table: Table, margins: Margins | None = None) -> Referents | None:
+def verify_claim(
+    annotated: AnnotatedImage, claim: Claim, table: Table, margins: Margins | None = None
+) -> Referents | None:
     """Decides one claim from the image's geometry alone.
 
     Returns:

@@ -19,7 +19,7 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.feed.loading import (
     ABSENT_CLASSES,
     Collator,
-    Example,
+    TrainingExample,
     TrainingView,
     build_loader,
     frame_example,
@@ -88,7 +88,7 @@ def view_of(*datasets: Any, augment: AugmentConfig = STILL, **settings: Any) -> 
     return TrainingView(datasets, transform, DataConfig(augment=augment, **settings), seed=0)
 
 
-def seen(example: Example) -> bytes:
+def seen(example: TrainingExample) -> bytes:
     """The image as bytes, to tell views apart."""
     return (example.image[0].numpy() > 0.5).tobytes()
 
@@ -329,8 +329,8 @@ class TestCollator:
         return Collator(debug_model.prompt_encoder, with_answers=False)
 
     @staticmethod
-    def example(level: float, *questions: Question, valid: np.ndarray | None = None) -> Example:
-        return Example(torch.full((3, 32, 64), level), valid, list(questions))
+    def example(level: float, *questions: Question, valid: np.ndarray | None = None) -> TrainingExample:
+        return TrainingExample(torch.full((3, 32, 64), level), valid, list(questions))
 
     def test_questions_stay_with_their_image_and_their_mask(self, collator: Collator, debug_model: SegEarth) -> None:
         masks = [np.full((32, 64), value, np.float32) for value in (0.25, 0.5, 1.0)]
@@ -410,7 +410,7 @@ class TestCollator:
 
 def test_examples_of_one_frame_together() -> None:
     sizes = [(32, 64), (64, 64), (32, 64), (64, 32)]
-    examples = [Example(torch.zeros(3, *size), None, []) for size in sizes]
+    examples = [TrainingExample(torch.zeros(3, *size), None, []) for size in sizes]
     groups = group_by_frame(examples)
     assert [[next(k for k, e in enumerate(examples) if e is member) for member in group] for group in groups] == [
         [0, 2],

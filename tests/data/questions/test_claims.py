@@ -6,7 +6,7 @@ import pytest
 from village import BUILDING, POOL, TABLE, TIN, answer, block, far, frame_of, verdict, village
 
 from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
-from segearth.data.questions.claims import Claim, Margins, verify
+from segearth.data.questions.claims import Claim, Margins, verify_claim
 from segearth.data.questions.regions import REGIONS
 
 
@@ -50,7 +50,7 @@ def test_verdicts_by_hand(claim: Claim, ids: tuple[int, ...] | None) -> None:
 
 def test_stuff_is_cut_at_the_line() -> None:
     annotated = village()
-    found = verify(annotated, Claim(("road",), region="left half"), TABLE)
+    found = verify_claim(annotated, Claim(("road",), region="left half"), TABLE)
     assert found is not None
     assert annotated.union_mask(found.ids, found.within).sum() == 50 * 6
 
@@ -177,7 +177,7 @@ def test_one_means_exactly_one() -> None:
 )
 def test_stuff_needs_something_inside_and_something_outside(columns: tuple[int, int], asked: bool) -> None:
     grass = block(1, "grass", columns[0], 30, columns[1], 40, is_thing=False)  # 10 px a column: 0.1 % of the frame
-    found = verify(frame_of(grass), Claim(("grass",), region="left half"), TABLE)
+    found = verify_claim(frame_of(grass), Claim(("grass",), region="left half"), TABLE)
     assert (found is not None) == asked
     if found is not None:
         assert found.within == (0, 0, 50, 100) and found.ids == (1,)
@@ -407,5 +407,5 @@ def test_a_sliver_is_not_the_one_by_any_fact(claim: Claim) -> None:
 def test_margins_are_the_callers() -> None:
     annotated = frame_of(*rows(240, 200), size=120)
     largest = replace(BUILDING, rank=1, one=True)
-    assert verify(annotated, largest, TABLE) is None
-    assert verify(annotated, largest, TABLE, Margins(size_ratio=1.2)).ids == (1,)
+    assert verify_claim(annotated, largest, TABLE) is None
+    assert verify_claim(annotated, largest, TABLE, Margins(size_ratio=1.2)).ids == (1,)

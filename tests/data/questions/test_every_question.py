@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
-from segearth.data.questions.claims import Claim, Margins, verify
+from segearth.data.questions.claims import Claim, Margins, verify_claim
 from segearth.data.questions.dense import every_expression, minimal_pairs
 from segearth.data.questions.table import load_table
 
@@ -37,7 +37,7 @@ def test_every_claim_that_holds_is_asked_once():
     ranks = {each.claim.rank: each.referents.ids for each in found if each.kind == "size"}
     assert ranks == {1: (1,), 2: (2,), -1: (3,)}
     for each in found:
-        assert verify(an_annotated_image(), each.claim, TABLE, Margins()) == each.referents
+        assert verify_claim(an_annotated_image(), each.claim, TABLE, Margins()) == each.referents
 
 
 def test_kinds_left_out_are_not_asked():

@@ -15,7 +15,7 @@ from village import block, random_image, village
 
 from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.builder import DEFAULT_MIX, BuilderSettings, ExpressionBuilder
-from segearth.data.questions.claims import Claim, verify
+from segearth.data.questions.claims import Claim, verify_claim
 from segearth.data.questions.regions import HALVES, QUARTERS, SPOTS, has_direction, mirrored
 from segearth.data.questions.table import load_table
 from segearth.data.readers.drawing import draw_image
@@ -102,7 +102,7 @@ def test_a_claim_and_its_mirror_image_are_verified_alike(seed: int) -> None:
     )
     for found in BUILDER.expressions(annotated, np.random.default_rng(seed)):
         region, relation = (name and mirrored(name) for name in (found.claim.region, found.claim.relation))
-        again = verify(flipped, replace(found.claim, region=region, relation=relation), TABLE)
+        again = verify_claim(flipped, replace(found.claim, region=region, relation=relation), TABLE)
         assert again is not None and again.ids == found.referents.ids
 
 
@@ -114,7 +114,7 @@ def test_an_object_of_another_kind_changes_no_claim(seed: int) -> None:
     more = replace(annotated, objects=[court, *annotated.objects])
     for found in BUILDER.expressions(annotated, np.random.default_rng(seed)):
         if found.claim.categories != ("tennis court",):
-            assert verify(more, found.claim, TABLE) == found.referents
+            assert verify_claim(more, found.claim, TABLE) == found.referents
 
 
 def test_an_object_far_away_changes_what_is_told_of_all_but_nothing_local() -> None:
@@ -126,8 +126,8 @@ def test_an_object_far_away_changes_what_is_told_of_all_but_nothing_local() -> N
     local += [replace(house, region="upper left corner", one=True), replace(house, rank=1, one=True)]
     local += [replace(house, relation="closest", one=True, anchor=Claim(("swimming pool",), one=True))]
     for claim in local:
-        assert verify(more, claim, TABLE) == verify(annotated, claim, TABLE) is not None
-    assert verify(more, replace(house, count=3), TABLE) is None
-    assert verify(more, replace(house, count=4), TABLE).ids == (1, 2, 3, 9)
-    assert verify(more, house, TABLE).ids == (1, 2, 3, 9)
-    assert verify(more, tin, TABLE) is None  # nobody knows that roof
+        assert verify_claim(more, claim, TABLE) == verify_claim(annotated, claim, TABLE) is not None
+    assert verify_claim(more, replace(house, count=3), TABLE) is None
+    assert verify_claim(more, replace(house, count=4), TABLE).ids == (1, 2, 3, 9)
+    assert verify_claim(more, house, TABLE).ids == (1, 2, 3, 9)
+    assert verify_claim(more, tin, TABLE) is None  # nobody knows that roof

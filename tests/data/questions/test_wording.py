@@ -13,7 +13,7 @@ from pixel_facts import RELATIONS, TABLE, read
 from village import block, frame_of, village
 
 from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
-from segearth.data.questions.claims import SIDES, Claim, Referents, verify
+from segearth.data.questions.claims import SIDES, Claim, Referents, verify_claim
 from segearth.data.questions.wording import COMMANDS, answer_text, question_text
 
 HOUSE, GRASS = Claim(("building",)), Claim(("grass",))
@@ -154,7 +154,7 @@ def test_what_is_read_is_what_was_claimed(data: st.DataObject) -> None:
 
 
 def answered(annotated: AnnotatedImage, claim: Claim) -> str:
-    referents = verify(annotated, claim, TABLE)
+    referents = verify_claim(annotated, claim, TABLE)
     assert referents is not None
     return answer_text(claim, referents, annotated, TABLE)
 

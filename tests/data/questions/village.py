@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
-from segearth.data.questions.claims import Claim, verify
+from segearth.data.questions.claims import Claim, verify_claim
 from segearth.data.questions.table import load_table
 
 TABLE = load_table()
@@ -44,7 +44,7 @@ def frame_of(*objects: AnnotatedObject, size: int = 100, **facts) -> AnnotatedIm
 
 def answer(claim: Claim, annotated: AnnotatedImage | None = None) -> tuple[int, ...] | None:
     """The ids a claim is true of, or ``None`` if it cannot be asked."""
-    found = verify(annotated or village(), claim, TABLE)
+    found = verify_claim(annotated or village(), claim, TABLE)
     return None if found is None else found.ids
 
 
