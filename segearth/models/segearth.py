@@ -1,8 +1,7 @@
 """SegEarth: an image and questions become mask logits in one pass.
 
 Shapes: ``B`` images, ``N`` questions of all images together, ``L`` text tokens, ``S`` image tokens, ``C`` query
-channels,
-``D`` width of the language model.
+channels, ``D`` width of the language model.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from segearth.models.pixel_decoder import PixelDecoder
     from segearth.models.vision_encoder import VisionEncoder
     from segearth.text.encoding import PromptEncoder
-
 
 
 class SegEarth(Freezable, ModelHubMixin):

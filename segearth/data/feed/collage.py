@@ -86,7 +86,7 @@ def mosaic(parts: Sequence[Part], size: int) -> tuple[np.ndarray, AnnotatedImage
         The image, ``uint8`` RGB ``(size, size, 3)``, and its annotation; ids are given anew.
 
     Raises:
-        DatasetError: A part's image or image has another size than its place.
+        DatasetError: A part's image or annotation has another size than its place.
     """
     image = np.zeros((size, size, 3), np.uint8)
     objects: list[AnnotatedObject] = []
@@ -124,7 +124,7 @@ def cut_out(image: np.ndarray, item: AnnotatedObject) -> Cutout:
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
-        item: An object of the image's image.
+        item: An object of the image's annotation.
     """
     x0, y0, x1, y1 = item.box
     left, top = max(0, x0 - MARGIN), max(0, y0 - MARGIN)

@@ -81,7 +81,7 @@ class Expression(NamedTuple):
 
 
 class ExpressionBuilder:
-    """Makes questions that are true of an image; equal images, settings and generators give equal questions."""
+    """Makes questions that are true of an image; equal annotations, settings and generators give equal questions."""
 
     def __init__(self, table: Table | None = None, settings: BuilderSettings | None = None) -> None:
         """Prepares a builder.

@@ -332,7 +332,7 @@ class Verifier:
 def verify_claim(
     annotated: AnnotatedImage, claim: Claim, table: Table, margins: Margins | None = None
 ) -> Referents | None:
-    """Decides one claim from the image's geometry alone.
+    """Decides one claim from the geometry of what is annotated alone.
 
     Returns:
         The objects it is true of (none for a true absence), or ``None`` if it is false, unclear or too small to ask.

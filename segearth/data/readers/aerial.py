@@ -46,7 +46,7 @@ LAYOUT = _Layout(
 class AerialMini(SegmentationDataset):
     """Real aerial images with object masks, and up to eight fixed questions each.
 
-    Beside samples it gives :meth:`image` and :meth:`image`, from which fresh questions about any crop can be built.
+    Beside samples it gives :meth:`image` and :meth:`annotated`, from which fresh questions about any crop can be built.
 
     Attributes:
         records: The split's entries of ``images`` in ``annotations.json``.
