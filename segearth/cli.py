@@ -122,7 +122,7 @@ def train(
 ) -> None:
     """Trains an experiment; run again after an interruption, it goes on where it stopped."""
     from segearth.config import load_experiment
-    from segearth.models.segearth import BEST, LAST
+    from segearth.models.pretrained import BEST, LAST
     from segearth.training.distributed import start_process
     from segearth.training.trainer import Trainer
     from segearth.utils.files import check_output_folder
@@ -140,7 +140,7 @@ def train(
 
 @app.command(name="eval")
 @shows_errors
-def evaluate(
+def evaluate_model(
     config: Annotated[str, typer.Argument(help="Experiment: a YAML file, or a name under configs/experiment.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Such as eval.protocol=segearth_r1.")] = None,
     model: Annotated[str | None, typer.Option(help=f"{SOURCES}; the experiment's own run if left out.")] = None,
@@ -353,11 +353,12 @@ def zoo_convert(
     model: Annotated[str, typer.Option(help="Zoo model that parts are put into.")] = "segearth_swinb_phi1_5",
 ) -> None:
     """Makes a folder of this library from a published checkpoint, or from pretrained parts."""
-    from segearth.zoo.convert import convert
+    from segearth.convert.driver import convert
+    from segearth.zoo.lookup import model_config
 
     if len(paths) < 2:
         raise typer.BadParameter("give at least one source, and the folder to make last")
-    conversion = convert(paths[:-1], paths[-1], model)
+    conversion = convert(paths[:-1], paths[-1], model_config(model))
     for line in conversion.lines:
         typer.echo(line)
     typer.echo(f"written: {conversion.folder}")
@@ -370,7 +371,7 @@ def zoo_export(
     destination: Annotated[Path, typer.Argument(help="Folder to make.")],
 ) -> None:
     """Writes a model of the published shape under the published names."""
-    from segearth.zoo.convert import export_segearth_r1
+    from segearth.convert.driver import export_segearth_r1
 
     conversion = export_segearth_r1(source, destination)
     typer.echo(f"written: {conversion.folder}, {conversion.lines[0]}")
@@ -434,7 +435,7 @@ def open_model(source: str | Path) -> Any:
 
 def default_model() -> str | Path:
     """The run that `bash train.sh` leaves, or, where there is none, the model whose weights come with the package."""
-    from segearth.models.segearth import CONFIG_FILE, local_folder
+    from segearth.models.pretrained import CONFIG_FILE, local_folder
     from segearth.zoo.lookup import get_card
 
     trained = DEFAULT_RUN.is_dir() and (local_folder(DEFAULT_RUN) / CONFIG_FILE).is_file()

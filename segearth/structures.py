@@ -1,27 +1,17 @@
-"""The few data classes every room shares. No model code, no I/O.
+"""What users see: a question, an image with its questions, an answer. No model code, no I/O.
 
-Those that hold tensors have no slots: ZeRO-3 looks for tensors in the ``__dict__`` of what modules return.
-
-Shape legend used across the package: ``B`` images, ``N`` questions (all images of a batch together), ``L`` text
-tokens, ``S`` image tokens, ``C`` channels, ``H W`` pixels, ``h w`` feature cells.
+The model's own data classes are in :mod:`segearth.model_types`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import torch
-
 Task = Literal["referring", "reasoning"]
-KeysValues: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -59,6 +49,7 @@ class Question:
             self.present = bool(self.mask.any())
 
 
+
 @dataclass(slots=True)
 class Sample:
     """One image with all its questions.
@@ -77,233 +68,6 @@ class Sample:
     path: Path | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
-
-def _with_tensors(whole: _T, change: Callable[[torch.Tensor], torch.Tensor], but: str = "") -> _T:
-    """Returns a copy of a data class in which every field that holds a tensor, ``but`` one, is changed."""
-    import torch
-
-    tensors = {name: value for name, value in vars(whole).items() if isinstance(value, torch.Tensor) and name != but}
-    return replace(whole, **{name: change(value) for name, value in tensors.items()})  # type: ignore[type-var]
-
-
-@dataclass
-class EncodedText:
-    """What follows the image in ``N`` prompts, padded on the right; tensors have shape ``(N, L)``.
-
-    Attributes:
-        input_ids: Token ids.
-        lengths: Real tokens of each prompt, kept on the host, where the layout of a batch is decided.
-        description_mask: ``True`` at the question's tokens and its ``[SEG]``.
-        labels: Next-token targets aligned with ``input_ids``; -100 where nothing is to be learned.
-        labelled: ``(K, 2)`` row and column of every label, so that no device has to be asked for them.
-        openings: For each prompt a name, and how many of its tokens all prompts of that name begin with; an image reads
-            these once for all of them. Empty: nothing is shared.
-    """
-
-    input_ids: torch.Tensor
-    lengths: list[int]
-    description_mask: torch.Tensor
-    labels: torch.Tensor
-    labelled: torch.Tensor
-    openings: list[tuple[str, int]] = field(default_factory=list)
-
-    def to(self, device: torch.device | str) -> EncodedText:
-        """Returns a copy with every tensor on ``device``."""
-        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> EncodedText:
-        """Returns a copy in memory that a GPU reads by itself; see :meth:`Batch.pin_memory`."""
-        return _with_tensors(self, lambda tensor: tensor.pin_memory())
-
-
-@dataclass
-class ClassMaps:
-    """Where whole classes are in the images of a batch, ``K`` pairs of an image and a class; tensors only.
-
-    Attributes:
-        input_ids: ``(K, T)`` token ids of each class's name, padded on the right.
-        real: ``(K, T)`` bool, ``False`` on padding.
-        image_index: ``(K,)`` long; the image of each pair.
-        masks: ``(K, H, W)`` float in [0, 1]: how much of each cell is of the class; all zero where it is known to be
-            absent.
-        known: ``(K, H, W)`` bool: where that is known; ``False`` everywhere in a pair that stands in for none.
-    """
-
-    input_ids: torch.Tensor
-    real: torch.Tensor
-    image_index: torch.Tensor
-    masks: torch.Tensor
-    known: torch.Tensor
-
-    def to(self, device: torch.device | str) -> ClassMaps:
-        """Returns a copy with every tensor on ``device``."""
-        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> ClassMaps:
-        """Returns a copy in memory that a GPU reads by itself; see :meth:`Batch.pin_memory`."""
-        return _with_tensors(self, lambda tensor: tensor.pin_memory())
-
-
-@dataclass
-class Batch:
-    """What a training step needs: ``B`` images and the ``N`` questions asked of them.
-
-    Attributes:
-        images: ``(B, 3, H, W)`` float, normalised as the model's card says.
-        text: The ``N`` encoded prompts.
-        image_index: ``(N,)`` long, ascending; which image each question belongs to. It stays on the host.
-        masks: ``(N, H, W)`` float in [0, 1], in the model's frame: how much of each cell is target.
-        present: ``(N,)`` bool; whether what is asked for is in the image. A fact of the annotation: a mask this small
-            may not tell.
-        valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is
-        padded.
-        question_ids: ``N`` ids, for messages.
-        placeholder: No image has a question. One that stands in makes every module run, as on the processes whose
-            batch has questions and which would wait for this one; its losses are zero.
-        known: ``(N, H, W)`` bool: where each question's mask is known to be right; ``None``: everywhere.
-        classes: Maps of whole classes, for the loss that needs them; ``None`` where it is not asked for.
-    """
-
-    images: torch.Tensor
-    text: EncodedText
-    image_index: torch.Tensor
-    masks: torch.Tensor
-    present: torch.Tensor
-    valid: torch.Tensor | None
-    question_ids: list[str]
-    placeholder: bool = False
-    known: torch.Tensor | None = None
-    classes: ClassMaps | None = None
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Returns a copy with every tensor on ``device`` but ``image_index``."""
-        classes = None if self.classes is None else self.classes.to(device)
-        host = replace(self, text=self.text.to(device), classes=classes)
-        return _with_tensors(host, lambda tensor: tensor.to(device, non_blocking=True), but="image_index")
-
-    def pin_memory(self) -> Batch:
-        """Returns a copy in memory that a GPU reads by itself, so that :meth:`to` need not wait for it.
-
-        A data loader pins what has this method; a data class without one it would pass on as it is.
-        """
-        classes = None if self.classes is None else self.classes.pin_memory()
-        pinned = _with_tensors(self, lambda tensor: tensor.pin_memory())
-        return replace(pinned, text=self.text.pin_memory(), classes=classes)
-
-
-@dataclass
-class PromptCache:
-    """What the language model has read of a prompt: up to and including the image, then ``K`` tokens of openings.
-
-    Attributes:
-        layers: Keys and values of every layer, each ``(B, heads, P + K, head_dim)``.
-        openings: How many tokens each opening has, by name and in their order.
-        states: ``(B, K, D)`` last hidden states of the openings.
-    """
-
-    layers: list[KeysValues]
-    openings: dict[str, int]
-    states: torch.Tensor
-
-
-@dataclass
-class PromptMemory:
-    """What the questions of an image share.
-
-    Attributes:
-        embeds: ``(B, P, D)`` embeddings of the words before the image, then of its tokens.
-        cache: What has been read of it; the words that the questions of a task open with join it when the first of them
-            is asked. ``None`` while training, where all is read together with the questions so that gradients reach it.
-    """
-
-    embeds: torch.Tensor
-    cache: PromptCache | None = None
-
-
-@dataclass
-class DecoderMemory:
-    """An image as the mask decoder keeps it.
-
-    Attributes:
-        mask_features: ``(B, C, H/4, W/4)`` per-pixel embedding.
-        level_features: The same at the size of each memory level, coarse to fine, each ``(B, C, K)``: they decide where
-            a query may look. Never differentiated.
-        layers: Keys and values of every layer, each ``(B, M, K, C/M)``.
-    """
-
-    mask_features: torch.Tensor
-    level_features: list[torch.Tensor]
-    layers: list[KeysValues]
-
-
-@dataclass
-class ImageFeatures:
-    """Everything that depends on the image alone: computed once, asked as often as one likes.
-
-    Attributes:
-        image_tokens: ``(B, S, D)`` compressed tokens in the language model's embedding space.
-        prompt: The language model's view.
-        media: The description projector's: keys and values of every layer, each ``(B, R, M, d)``.
-        decoder: The mask decoder's.
-    """
-
-    image_tokens: torch.Tensor
-    prompt: PromptMemory
-    media: list[KeysValues]
-    decoder: DecoderMemory
-
-    def of_images(self, start: int, stop: int) -> ImageFeatures:
-        """Returns the features of the images from ``start`` to before ``stop`` alone, without copying tensors."""
-        everything = (start, stop) == (0, len(self.image_tokens))
-        return self if everything else _rows(self, slice(start, stop))
-
-
-def _rows(value: Any, images: slice) -> Any:
-    """Takes some images out of tensors whose first dimension is ``B``, however they are nested."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{each.name: _rows(getattr(value, each.name), images) for each in fields(value)})
-    if isinstance(value, (list, tuple)):
-        return type(value)(_rows(each, images) for each in value)
-    return value[images] if hasattr(value, "shape") else copy(value)
-
-
-@dataclass
-class QueryEmbeddings:
-    """Questions in the mask decoder's space.
-
-    Attributes:
-        queries: ``(N, C)`` one query per question.
-        image_index: ``(N,)`` which image each query belongs to.
-        hidden_states: ``(N, L, D)`` last states of the language model after the image, for the text loss; ``None`` if
-            not asked for.
-        words: ``(N, W)`` sums of the description's word vectors; ``None`` where the mask decoder does not read them.
-    """
-
-    queries: torch.Tensor
-    image_index: torch.Tensor
-    hidden_states: torch.Tensor | None = None
-    words: torch.Tensor | None = None
-
-
-@dataclass
-class MaskOutput:
-    """What the mask decoder says.
-
-    Attributes:
-        mask_logits: ``(N, H/4, W/4)`` final logits.
-        presence_logits: ``(N,)`` logit of "the asked-for thing is in the image".
-        auxiliary: Logits before the first and after every but the last layer, each ``(N, H/4, W/4)``.
-        class_logits: ``(K, H/4, W/4)``, what mask features alone say of each of a batch's ``K`` class maps; ``None``
-            where there are none.
-        boxes: ``(N, P, 6)`` boxes that the ``P`` predictions end at, the final one last; ``None`` where none are drawn.
-            See :class:`segearth.models.word_heads.BoxGate`.
-    """
-
-    mask_logits: torch.Tensor
-    presence_logits: torch.Tensor
-    auxiliary: list[torch.Tensor] = field(default_factory=list)
-    class_logits: torch.Tensor | None = None
-    boxes: torch.Tensor | None = None
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import pytest
 
 from segearth.config import ExperimentConfig, from_dict, load_experiment, to_dict
 from segearth.errors import ConfigError
+from segearth.models.pretrained import save_folder
 from segearth.utils.files import configs_dir
 from segearth.zoo.lookup import model_config
 
@@ -26,7 +27,7 @@ STAGES = ("1_mixed", "2_fine", "3_boxes", "4_settle")  # of the packaged weights
 def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from segearth.zoo.lookup import load_model
 
-    load_model("segearth_debug").save_folder(tmp_path)
+    save_folder(load_model("segearth_debug"), tmp_path)
     for name in ("SEGEARTH_START", "EARTHREASON_ROOT", "RRSIS_D_ROOT", "REFSEGRS_ROOT", "RISBENCH_ROOT"):
         monkeypatch.setenv(name, str(tmp_path))
     model = load_experiment(path).model
@@ -39,7 +40,7 @@ def test_the_weights_third_stage_adds_boxes_to_those_of_the_second(tmp_path: Pat
     """Which are described without: what an experiment does not say is as it was saved."""
     from segearth.zoo.lookup import load_model
 
-    load_model("segearth_debug").save_folder(tmp_path)
+    save_folder(load_model("segearth_debug"), tmp_path)
     stages = [load_experiment(configs_dir() / f"experiment/segearth_tiny/{name}.yaml") for name in STAGES]
     specs = [stage.model | ({"pretrained": str(tmp_path)} if "pretrained" in stage.model else {}) for stage in stages]
     assert [model_config(spec).mask_decoder.box_gate for spec in specs] == [False, False, True, True]

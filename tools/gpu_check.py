@@ -29,7 +29,7 @@ LEAST = 1 / 3  # of its share: a part that has less left to it is not started
 NEEDED = {
     "torch": "torch", "transformers": "transformers", "timm": "timm", "einops": "einops", "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub", "numpy": "numpy", "PIL": "pillow", "cv2": "opencv-python-headless",
-    "pycocotools": "pycocotools", "omegaconf": "omegaconf", "typer": "typer", "rich": "rich", "tqdm": "tqdm",
+    "pycocotools": "pycocotools", "omegaconf": "omegaconf", "typer": "typer", "tqdm": "tqdm",
 }  # fmt: skip
 OF_SOME = {
     "pytest": ("pytest", "all tests"),

@@ -85,8 +85,8 @@ class Module(NamedTuple):
 
 
 MODEL = ("transformers.models.phi.modeling_phi", "segearth.zoo.lookup")  # what the debug model is built of
-EXPRESSIONS = "segearth/data/expressions"
-EXPRESSION_TESTS = "tests/data/expressions"
+EXPRESSIONS = "segearth/data/questions"
+EXPRESSION_TESTS = "tests/data/questions"
 MODULES: dict[str, Module] = {
     "builder": Module(f"{EXPRESSIONS}/builder.py", (f"{EXPRESSION_TESTS}/test_builder.py",)),
     "claims": Module(
@@ -97,12 +97,12 @@ MODULES: dict[str, Module] = {
     "regions": Module(f"{EXPRESSIONS}/regions.py", (f"{EXPRESSION_TESTS}/test_regions.py",)),
     "table": Module(f"{EXPRESSIONS}/table.py", (f"{EXPRESSION_TESTS}/test_table.py",)),
     "wording": Module(f"{EXPRESSIONS}/wording.py", (f"{EXPRESSION_TESTS}/test_wording.py",)),
-    "scene": Module("segearth/data/scene.py", ("tests/data/test_scene.py",)),
-    "phrases": Module("segearth/data/phrases.py", ("tests/data/test_phrases.py",)),
-    "transform": Module("segearth/data/transform.py", ("tests/data/test_transform.py",)),
-    "loading": Module("segearth/data/loading.py", ("tests/data/test_loading.py",), warm=MODEL),
-    "views": Module("segearth/data/views.py", ("tests/data/test_views.py",)),
-    "sampler": Module("segearth/data/sampling.py", ("tests/data/test_sampling.py",)),
+    "annotation": Module("segearth/data/questions/annotation.py", ("tests/data/questions/test_annotation.py",)),
+    "phrases": Module("segearth/data/readers/phrase_list.py", ("tests/data/readers/test_phrase_list.py",)),
+    "transform": Module("segearth/preprocessing/transform.py", ("tests/preprocessing/test_transform.py",)),
+    "loading": Module("segearth/data/feed/loading.py", ("tests/data/feed/test_loading.py",), warm=MODEL),
+    "views": Module("segearth/data/feed/views.py", ("tests/data/feed/test_views.py",)),
+    "sampler": Module("segearth/data/feed/sampling.py", ("tests/data/feed/test_sampling.py",)),
     "packing": Module("segearth/models/packing.py", ("tests/models/test_packing.py",)),
     "criterion": Module("segearth/losses/criterion.py", ("tests/losses",)),
     "optimisation": Module(
@@ -116,7 +116,9 @@ MODULES: dict[str, Module] = {
         "segearth/inference/predictor.py", ("tests/inference/test_deciding.py",),
         ("*_decide", "*_segmentation", "threshold_of", "score_of", "logit"), MODEL,
     ),
-    "metrics": Module("segearth/evaluation/metrics.py", ("tests/evaluation/test_metrics.py",)),
+    "masks": Module("segearth/metrics/masks.py", ("tests/metrics/test_masks.py",)),
+    "bootstrap": Module("segearth/metrics/bootstrap.py", ("tests/metrics/test_bootstrap.py",)),
+    "records": Module("segearth/evaluation/records.py", ("tests/evaluation/test_records.py",)),
     "controls": Module("segearth/evaluation/controls.py", ("tests/evaluation/test_controls.py",)),
     "listening": Module("segearth/evaluation/listening.py", ("tests/evaluation/test_listening.py",)),
     "calibration": Module("segearth/evaluation/calibration.py", ("tests/evaluation/test_calibration.py",)),

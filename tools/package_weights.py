@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import TRAINING_FILE, UNKNOWN_SPLITS, WEIGHTS_FILE, SegEarth, training_facts
+from segearth.models.pretrained import TRAINING_FILE, UNKNOWN_SPLITS, WEIGHTS_FILE, save_folder, training_facts
+from segearth.models.segearth import SegEarth
 from segearth.utils.files import atomic_folder, sha256_of, write_text
 from segearth.zoo.lookup import PACKAGED_WEIGHTS, get_card
 
@@ -52,7 +53,7 @@ def package(run: str | Path, folder: Path) -> Path:
     made = folder.with_name(f".{folder.name}")
     shutil.rmtree(made, ignore_errors=True)
     with atomic_folder(made) as temporary:
-        model.save_folder(temporary, state)
+        save_folder(model, temporary, state)
         size = (temporary / WEIGHTS_FILE).stat().st_size
         if size > MOST_BYTES:
             raise CheckpointError(f"the weights take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")

@@ -22,7 +22,7 @@ from segearth.cli import open_model
 from segearth.config import load_experiment
 from segearth.data.registry import build_dataset
 from segearth.evaluation.compare import as_markdown, compare_records, read_records
-from segearth.evaluation.metrics import SampleRecord
+from segearth.evaluation.records import SampleRecord
 from segearth.evaluation.run import evaluate_experiment
 from segearth.inference.predictor import Predictor
 from segearth.inference.visualize import (

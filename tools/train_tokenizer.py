@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segearth.data.expressions.builder import BuilderSettings, ExpressionBuilder
+from segearth.data.questions.builder import BuilderSettings, ExpressionBuilder
 from segearth.data.registry import build_dataset
 from segearth.text.tokenizer import PACKAGED, train_tokenizer
 from segearth.utils.seeds import rng_for
@@ -18,7 +18,7 @@ def sentences() -> Iterator[str]:
     builder = ExpressionBuilder(settings=BuilderSettings(max_questions=16))
     for round_index in range(ROUNDS):
         for index in range(len(dataset)):
-            for question in builder.build(dataset.scene(index), rng_for(0, round_index, index)):
+            for question in builder.build(dataset.annotated(index), rng_for(0, round_index, index)):
                 yield f" {question.text}"
                 yield question.answer or ""
 

@@ -12,9 +12,9 @@ from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 from segearth.config import LossConfig
-from segearth.detectron2.catalog import QuestionMapper, register_dataset
-from segearth.detectron2.evaluator import QuestionEvaluator
-from segearth.detectron2.meta_arch import SegEarthMetaArch
+from segearth.integrations.detectron2.catalog import QuestionMapper, register_dataset
+from segearth.integrations.detectron2.evaluator import QuestionEvaluator
+from segearth.integrations.detectron2.meta_arch import SegEarthMetaArch
 from segearth.zoo.lookup import load_model
 
 register_dataset("aerial_mini")

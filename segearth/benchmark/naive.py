@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segearth.layers.deformable_attention import multi_scale_sample_definition
+from segearth.model_types import EncodedText, MaskOutput, QueryEmbeddings
 from segearth.models.description_projector import pool_description
 from segearth.models.mask_decoder import MaskDecoder
 from segearth.models.segearth import SegEarth
 from segearth.models.word_heads import gate
-from segearth.structures import EncodedText, MaskOutput, QueryEmbeddings
 
 
 def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[MaskOutput, QueryEmbeddings]:

@@ -25,9 +25,10 @@ from segearth.benchmark.tables import as_markdown
 from segearth.config import LossConfig
 from segearth.errors import UnknownNameError
 from segearth.losses.criterion import Criterion
+from segearth.model_types import Batch, EncodedText, ImageFeatures
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
-from segearth.structures import Batch, EncodedText, ImageFeatures, Question
+from segearth.structures import Question
 from segearth.utils.files import write_text
 from segearth.utils.memory import give_back_freed_memory, keep_freed_memory, release_memory
 from segearth.zoo.lookup import shape_config

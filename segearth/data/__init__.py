@@ -1,1 +1,1 @@
-"""Data sets, transforms, batches, and questions made from annotations."""
+"""Data sets by name (`readers`), questions made from annotations (`questions`), batches of them (`feed`)."""

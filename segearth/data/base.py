@@ -46,7 +46,7 @@ class SegmentationDataset(ABC):
             root: Folder that holds the layout shown in :attr:`tree`.
             split: One of :attr:`splits`.
             strict: The first problem is an error; if off, it is noted in :attr:`problems` and the entry left out, which
-                is how :func:`segearth.data.verify.verify` sees all of them.
+                is how :func:`segearth.data.verify.verify_split` sees all of them.
 
         Raises:
             UnknownNameError: The split does not exist.

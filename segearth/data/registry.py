@@ -14,14 +14,14 @@ from segearth.data.base import SegmentationDataset
 from segearth.errors import ConfigError, DatasetError, UnknownNameError, nearest_names
 
 DATASETS: dict[str, str] = {
-    "aerial_mini": "segearth.data.aerial:AerialMini",
-    "synthetic": "segearth.data.synthetic:SyntheticDataset",
-    "coco": "segearth.data.coco:CocoDataset",
-    "jsonl": "segearth.data.jsonl:JsonlDataset",
-    "earthreason": "segearth.data.earthreason:EarthReason",
-    "rrsis_d": "segearth.data.rrsisd:RRSISD",
-    "refsegrs": "segearth.data.refsegrs:RefSegRS",
-    "risbench": "segearth.data.risbench:RISBench",
+    "aerial_mini": "segearth.data.readers.aerial:AerialMini",
+    "synthetic": "segearth.data.readers.synthetic:SyntheticDataset",
+    "coco": "segearth.data.readers.coco:CocoDataset",
+    "jsonl": "segearth.data.readers.jsonl:JsonlDataset",
+    "earthreason": "segearth.data.readers.earthreason:EarthReason",
+    "rrsis_d": "segearth.data.readers.rrsisd:RRSISD",
+    "refsegrs": "segearth.data.readers.refsegrs:RefSegRS",
+    "risbench": "segearth.data.readers.risbench:RISBench",
 }
 
 

@@ -73,7 +73,7 @@ class VerifyReport:
         return out
 
 
-def verify(dataset: SegmentationDataset) -> VerifyReport:
+def verify_split(dataset: SegmentationDataset) -> VerifyReport:
     """Reads every sample and collects all problems instead of stopping at the first.
 
     Args:
@@ -119,7 +119,7 @@ def verify_dataset(name: str, root: str | Path | None, splits: Iterable[str] | N
     reports = []
     for split in splits or (cls.splits if root is None else cls.splits_in(root)):
         try:
-            reports.append(verify(build_dataset(name, root, split, **options)))
+            reports.append(verify_split(build_dataset(name, root, split, **options)))
         except DatasetError as error:
             reports.append(VerifyReport(name, split, problems=[str(error), *error.problems]))
     return reports

@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from segearth.errors import DatasetError
-from segearth.evaluation.metrics import SampleRecord, bootstrap_interval
+from segearth.evaluation.records import SampleRecord
+from segearth.metrics.bootstrap import bootstrap_interval
 
 SAMPLES_FILE = "samples.jsonl"
 

@@ -11,7 +11,7 @@ import numpy as np
 from segearth.errors import DatasetError
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.evaluator import evaluate
-from segearth.evaluation.metrics import SampleRecord
+from segearth.evaluation.records import SampleRecord
 from segearth.inference.predictor import Predictor, logit, score_of
 
 if TYPE_CHECKING:

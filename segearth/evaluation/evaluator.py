@@ -17,15 +17,6 @@ from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.batches import in_batches, one_ahead
 from segearth.evaluation.controls import Control, build_controls
 from segearth.evaluation.listening import PairRecord, needs_words, score_pairs, swapped_partner
-from segearth.evaluation.metrics import (
-    Metrics,
-    SampleRecord,
-    bootstrap_interval,
-    compute_metrics,
-    count_pixels,
-    mask_iou,
-    merge_records,
-)
 from segearth.evaluation.protocols import (
     BatchPredictor,
     EvaluationProtocol,
@@ -35,6 +26,9 @@ from segearth.evaluation.protocols import (
     get_protocol,
     scored_questions,
 )
+from segearth.evaluation.records import Metrics, SampleRecord, compute_metrics, merge_records
+from segearth.metrics.bootstrap import bootstrap_interval
+from segearth.metrics.masks import count_pixels, mask_iou
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects
 
@@ -44,7 +38,7 @@ EXAMPLE_SIZE = 384  # longest side of the pictures kept of the best and worst sa
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class ScoredExample:
     """A sample kept for the picture sheet, small enough to hold many.
 
     Attributes:
@@ -74,8 +68,8 @@ class Extremes:
     """
 
     size: int
-    best: list[Example] = field(default_factory=list)
-    worst: list[Example] = field(default_factory=list)
+    best: list[ScoredExample] = field(default_factory=list)
+    worst: list[ScoredExample] = field(default_factory=list)
 
     def offer(self, sample: Sample, scored: list[tuple[SampleRecord, np.ndarray, np.ndarray]]) -> None:
         """Considers the scored questions of one image.
@@ -401,7 +395,7 @@ def _target(question: Question) -> np.ndarray:
     return question.mask
 
 
-def _example(record: SampleRecord, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> Example:
+def _example(record: SampleRecord, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> ScoredExample:
     scale = min(1.0, EXAMPLE_SIZE / max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
 
@@ -410,7 +404,7 @@ def _example(record: SampleRecord, image: np.ndarray, prediction: np.ndarray, ta
         return np.asarray(covered) > 63  # a quarter, so that thin and small objects stay visible
 
     picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-    return Example(record, picture, shrink(target), shrink(prediction))
+    return ScoredExample(record, picture, shrink(target), shrink(prediction))
 
 
 def _best_first(record: SampleRecord) -> tuple[float, int, str]:

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from segearth.evaluation.calibration import calibration_error
-from segearth.evaluation.metrics import SampleRecord, bootstrap_interval, mask_iou
+from segearth.evaluation.records import SampleRecord
+from segearth.metrics.bootstrap import bootstrap_interval
+from segearth.metrics.masks import mask_iou
 
 ALIKE = 0.9  # IoU from which two targets count as one when the commonest is looked for
 DIFFERENT = 0.5  # IoU below which a target differs from another

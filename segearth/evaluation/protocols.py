@@ -86,7 +86,9 @@ class EvaluationProtocol:
         """Brings a mask of the image's own ``(H, W)`` into the frame in which masks are compared."""
         if self.frame_size is None:
             return mask
-        from segearth.data.transform import ImageTransform  # brings torch, which the native protocol does without
+        from segearth.preprocessing.transform import (
+            ImageTransform,  # brings torch, which the native protocol does without
+        )
 
         return ImageTransform(ImageTransformConfig(size=self.frame_size, fit="letterbox")).apply_to_mask(mask)
 

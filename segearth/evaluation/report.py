@@ -21,10 +21,10 @@ from PIL import Image
 
 import segearth
 from segearth.data.base import SegmentationDataset
-from segearth.evaluation.evaluator import EvaluationResult, Example, evaluate
+from segearth.evaluation.evaluator import EvaluationResult, ScoredExample, evaluate
 from segearth.evaluation.listening import listening_facts
-from segearth.evaluation.metrics import SampleRecord, breakdown
 from segearth.evaluation.protocols import BatchPredictor, QuestionPredictor
+from segearth.evaluation.records import SampleRecord, breakdown
 from segearth.inference.visualize import (
     PREDICTION_COLOUR,
     TARGET_COLOUR,
@@ -252,7 +252,7 @@ def _sample_line(record: SampleRecord) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _example_sheet(heading: str, examples: Sequence[Example]) -> Image.Image:
+def _example_sheet(heading: str, examples: Sequence[ScoredExample]) -> Image.Image:
     rows = []
     for example in examples:
         record = example.record

@@ -16,16 +16,16 @@ from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.confidence import calibrate
 from segearth.evaluation.report import run_evaluation
 from segearth.inference.predictor import Predictor
-from segearth.models.segearth import (
+from segearth.models.pretrained import (
     BEST,
     CONFIG_FILE,
     LAST,
     UNKNOWN_SPLITS,
-    SegEarth,
     local_folder,
     save_settings,
     training_facts,
 )
+from segearth.models.segearth import SegEarth
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from segearth import __version__
-from segearth.data.transform import MULTIPLE
 from segearth.errors import ConfigError, MissingExtraError
+from segearth.model_types import DecoderMemory
 from segearth.models.description_projector import pool_description
-from segearth.models.mask_decoder import NUM_LEVELS
+from segearth.models.pixel_decoder import NUM_LEVELS
 from segearth.models.word_heads import WORD_DIM
-from segearth.structures import DecoderMemory, Question
+from segearth.preprocessing.transform import MULTIPLE
+from segearth.structures import Question
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
 from segearth.utils.versions import installed_versions
 
@@ -81,7 +82,8 @@ class MaskDecoderGraph(nn.Module):
         level_features, parts = parts[:NUM_LEVELS], parts[NUM_LEVELS:]
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         count = len(self.projector.layers)
-        pooled, words = descriptions[None, :, : self.dim], descriptions[None, :, self.dim :]
+        # Not by slices: torch 2.6 would slice the axis of questions too, and then no longer take any number of them.
+        pooled, words = descriptions[None].split([self.dim, descriptions.shape[1] - self.dim], -1)
         query = self.projector.project(pooled, pairs[:count])
         memory = DecoderMemory(mask_features, level_features, pairs[count:])
         logits, presence, *_ = self.decoder.decode(query, memory, words=words)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from segearth.data.transform import ImageTransform
 from segearth.errors import ImageError, SegEarthError
-from segearth.structures import ImageFeatures, Question, Segmentation, Task
+from segearth.model_types import ImageFeatures
+from segearth.preprocessing.transform import ImageTransform
+from segearth.structures import Question, Segmentation, Task
 from segearth.utils.files import read_image, rgb_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from segearth.errors import ConfigError
 from segearth.layers.point_sampling import sample_points, uncertain_points
 from segearth.losses.boxes import box_loss
 from segearth.losses.dense import dense_losses, shrink_masks
-from segearth.structures import Batch, ClassMaps, EncodedText, MaskOutput, QueryEmbeddings
+from segearth.model_types import Batch, ClassMaps, EncodedText, MaskOutput, QueryEmbeddings
 
 if TYPE_CHECKING:
     from segearth.models.language_model import LanguageModel

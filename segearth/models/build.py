@@ -1,27 +1,12 @@
-"""From a configuration to a model. The only place in ``models`` that reads one."""
+"""From a configuration to a model, with weights or without memory for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import nn
 
-from segearth.config import ModelConfig, TokenCompressorConfig, VisionEncoderConfig
-from segearth.errors import ConfigError, UnknownNameError
-from segearth.layers.position import Coordinates
-from segearth.models.class_head import ClassHead
-from segearth.models.description_projector import DescriptionProjector
-from segearth.models.language_model import build_language_model
-from segearth.models.mask_decoder import MaskDecoder
-from segearth.models.pixel_decoder import PixelDecoder
+from segearth.config import ModelConfig
+from segearth.models.parts import build_parts
 from segearth.models.segearth import SegEarth
-from segearth.models.token_compressor import ConvCompressor, SparseConvCompressor
-from segearth.models.vision_encoder import SwinEncoder, TimmEncoder, VisionEncoder
-from segearth.models.word_heads import BagOfWords, BoxGate, PresenceMatch
-from segearth.text.encoding import PromptEncoder
-from segearth.text.templates import get_template
-from segearth.text.tokenizer import load_tokenizer
 from segearth.utils.torchvision_mend import mend_torchvision
 
 
@@ -36,33 +21,7 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
         ConfigError: Values that do not fit together.
         UnknownNameError: A kind, backbone, template or language-model type that does not exist.
     """
-    vision_encoder = build_vision_encoder(config.vision_encoder, load_weights)
-    tokenizer = load_tokenizer(config.text.tokenizer)
-    language_model = build_language_model(config.language_model, len(tokenizer), load_weights)
-    prompt_encoder = PromptEncoder(tokenizer, get_template(config.text.template), config.text.max_question_tokens)
-    res5_channels = vision_encoder.channels[-1]
-    pixel, mask, projector = config.pixel_decoder, config.mask_decoder, config.description_projector
-    return SegEarth(
-        vision_encoder=vision_encoder,
-        token_compressor=build_token_compressor(config.token_compressor, res5_channels, language_model.dim),
-        language_model=language_model,
-        description_projector=DescriptionProjector(
-            language_model.dim, res5_channels, pixel.dim, projector.dim, projector.depth, projector.num_heads,
-            projector.head_dim, projector.ff_mult,
-        ),
-        pixel_decoder=PixelDecoder(
-            vision_encoder.channels, pixel.dim, pixel.num_layers, pixel.num_heads, pixel.num_points, pixel.ffn_dim
-        ),
-        mask_decoder=MaskDecoder(
-            pixel.dim, mask.num_layers, mask.num_heads, mask.ffn_dim, box_gate=mask.box_gate,
-            presence_match=mask.presence_match,
-        ),
-        prompt_encoder=prompt_encoder,
-        config=config,
-        coordinates=Coordinates(res5_channels, pixel.dim) if config.coordinates else None,
-        bag_of_words=BagOfWords(language_model.vocab_size) if _reads_words(config) else None,
-        class_head=ClassHead(language_model.dim, pixel.dim) if config.class_head else None,
-    )  # fmt: skip
+    return SegEarth(**build_parts(config, load_weights))
 
 
 def build_on_meta(config: ModelConfig) -> SegEarth:
@@ -72,68 +31,3 @@ def build_on_meta(config: ModelConfig) -> SegEarth:
 
     with torch.device("meta"):
         return build_model(config, load_weights=False)
-
-
-def build_vision_encoder(config: VisionEncoderConfig, load_weights: bool = True) -> VisionEncoder:
-    """Builds the vision encoder and freezes it if its config says so.
-
-    Raises:
-        ConfigError: ``kind: timm`` without ``timm_name``.
-        UnknownNameError: An unknown kind or timm name.
-        CheckpointError: The weights of a timm backbone cannot be fetched.
-    """
-    encoder: VisionEncoder
-    if config.kind == "swin":
-        encoder = SwinEncoder(config)
-    elif config.kind == "timm":
-        if not config.timm_name:
-            raise ConfigError("vision_encoder: kind timm needs timm_name, such as convnext_tiny")
-        encoder = TimmEncoder(config.timm_name, pretrained=config.pretrained and load_weights)
-    else:
-        raise UnknownNameError("vision encoder kind", config.kind, ["swin", "timm"])
-    if config.frozen:
-        encoder.freeze()
-    return encoder
-
-
-def build_token_compressor(config: TokenCompressorConfig, in_channels: int, dim: int) -> nn.Module:
-    """Builds the token compressor.
-
-    Raises:
-        UnknownNameError: An unknown kind.
-    """
-    if config.kind == "conv":
-        return ConvCompressor(in_channels, dim, config.stride)
-    if config.kind == "sparse_conv":
-        return SparseConvCompressor(in_channels, dim, config.input_size)
-    raise UnknownNameError("token compressor kind", config.kind, ["conv", "sparse_conv"])
-
-
-def added_parts(before: ModelConfig, config: ModelConfig) -> list[str]:
-    """Returns the parts, by name, that a model of ``config`` has and one of ``before`` has not."""
-
-    def parts(of: ModelConfig) -> list[str]:
-        mask = of.mask_decoder
-        has = {"coordinates": of.coordinates, "class_head": of.class_head, "bag_of_words": _reads_words(of)}
-        has |= {"mask_decoder.box_gate": mask.box_gate, "mask_decoder.presence_match": mask.presence_match}
-        return [part for part, there in has.items() if there]
-
-    return [part for part in parts(config) if part not in parts(before)]
-
-
-def build_part(name: str, model: SegEarth) -> nn.Module:
-    """Builds one of :func:`added_parts` anew, with random weights, to fit a model."""
-    res5_channels, dim = model.vision_encoder.channels[-1], model.config.pixel_decoder.dim
-    language = model.language_model
-    builders: dict[str, Callable[[], nn.Module]] = {
-        "coordinates": lambda: Coordinates(res5_channels, dim),
-        "class_head": lambda: ClassHead(language.dim, dim),
-        "bag_of_words": lambda: BagOfWords(language.vocab_size),
-        "mask_decoder.box_gate": lambda: BoxGate(dim),
-        "mask_decoder.presence_match": lambda: PresenceMatch(dim),
-    }
-    return builders[name]()
-
-
-def _reads_words(config: ModelConfig) -> bool:
-    return config.mask_decoder.box_gate or config.mask_decoder.presence_match

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from segearth.model_types import ClassMaps
 from segearth.models.description_projector import pool_description
-from segearth.structures import ClassMaps
 
 
 class ClassHead(nn.Module):

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from segearth.model_types import KeysValues
 from segearth.models.packing import pack
-from segearth.structures import KeysValues
 
 
 def pool_description(hidden_states: Tensor, description_mask: Tensor) -> Tensor:

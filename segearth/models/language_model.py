@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.layers.blocks import Freezable
+from segearth.model_types import KeysValues, PromptCache, PromptMemory
 from segearth.models.packing import TokenLayout, token_layout
-from segearth.structures import KeysValues, PromptCache, PromptMemory
 from segearth.utils.hub import find_source
 from segearth.utils.torchvision_mend import mend_torchvision
 
@@ -68,11 +68,6 @@ class LanguageModel(Freezable):
     def dtype(self) -> torch.dtype:
         """Precision of its embeddings."""
         return next(self.causal_lm.get_input_embeddings().parameters()).dtype  # by name, ZeRO-3 would gather the table
-
-    @property
-    def max_positions(self) -> int | None:
-        """Longest sequence the model was built for; ``None`` where it has no limit."""
-        return getattr(self.causal_lm.config, "max_position_embeddings", None)
 
     @contextmanager
     def exact_buffers(self) -> Iterator[None]:

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 from segearth.layers.blocks import MLP
 from segearth.layers.position import sine_position
+from segearth.model_types import DecoderMemory, KeysValues, MaskOutput
 from segearth.models.packing import pack
+from segearth.models.pixel_decoder import NUM_LEVELS
 from segearth.models.word_heads import BoxGate, PresenceMatch, gate
-from segearth.structures import DecoderMemory, KeysValues, MaskOutput
-
-NUM_LEVELS = 3
 
 
 class MaskDecoderLayer(nn.Module):
@@ -84,7 +83,7 @@ class MaskDecoder(nn.Module):
 
     def __init__(
         self, dim: int = 256, num_layers: int = 9, num_heads: int = 8, ffn_dim: int = 2048, mask_dim: int | None = None,
-        memory_dim: int | None = None, box_gate: bool = False, presence_match: bool = False,
+        memory_dim: int | None = None, box_gate: BoxGate | None = None, presence_match: PresenceMatch | None = None,
     ) -> None:  # fmt: skip
         """Builds the decoder.
 
@@ -95,8 +94,8 @@ class MaskDecoder(nn.Module):
             ffn_dim: Width of the feed-forward.
             mask_dim: Channels of the mask features; ``dim`` if left out.
             memory_dim: Channels of the memory levels; where it differs from ``dim`` they are projected.
-            box_gate: Whether each query also draws a box outside of which its mask ends.
-            presence_match: Whether presence also reads the words and the whole image, one times the other.
+            box_gate: Draws a box for each query, outside of which its mask ends; ``None``: masks end nowhere.
+            presence_match: Adds to presence how well words and image go together; ``None``: queries alone decide it.
 
         Raises:
             ConfigError: Heads do not divide channels.
@@ -114,8 +113,7 @@ class MaskDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.mask_embed = MLP([dim, dim, dim, mask_dim or dim])
         self.presence_head = MLP([dim, dim, 1])
-        self.box_gate = BoxGate(dim) if box_gate else None
-        self.presence_match = PresenceMatch(mask_dim or dim) if presence_match else None
+        self.box_gate, self.presence_match = box_gate, presence_match
         for layer in self.layers:
             for parameter in layer.parameters():
                 if parameter.ndim > 1:

@@ -50,6 +50,13 @@ class VisionEncoder(Freezable):
         raise NotImplementedError
 
 
+def relative_position_index(window_size: int) -> Tensor:
+    """Returns the row of Swin's bias table for each pair of cells of a window: ``(T², T²)`` int64 in [0, (2T - 1)²)."""
+    cells = torch.cartesian_prod(torch.arange(window_size), torch.arange(window_size))
+    offset = cells[:, None] - cells[None] + window_size - 1  # (T², T², 2)
+    return offset[..., 0] * (2 * window_size - 1) + offset[..., 1]
+
+
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows with a learned bias for each relative position."""
 
@@ -62,10 +69,7 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        cells = torch.cartesian_prod(torch.arange(window_size), torch.arange(window_size))
-        offset = cells[:, None] - cells[None] + window_size - 1  # (T², T², 2)
-        index = offset[..., 0] * (2 * window_size - 1) + offset[..., 1]
-        self.register_buffer("relative_position_index", index, persistent=False)
+        self.register_buffer("relative_position_index", relative_position_index(window_size), persistent=False)
 
     def forward(self, windows: Tensor, shift_mask: Tensor | None) -> Tensor:
         """Attends inside each window.

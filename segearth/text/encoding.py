@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from segearth.errors import QuestionError
-from segearth.structures import EncodedText, Question, Task
+from segearth.model_types import EncodedText
+from segearth.structures import Question, Task
 from segearth.text.templates import ANSWER, PromptTemplate
 from segearth.utils.text import is_whole_text
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import LAST, TRAINING_FILE, SegEarth, training_facts
+from segearth.models.pretrained import LAST, TRAINING_FILE, save_folder, training_facts
+from segearth.models.segearth import SegEarth
 from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
@@ -176,7 +177,7 @@ def _write_model(model: SegEarth, state: dict[str, torch.Tensor], final: Path, f
     try:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        model.save_folder(fresh, state)
+        save_folder(model, fresh, state)
         write_text(fresh / TRAINING_FILE, json.dumps(facts) + "\n")
         if final.exists():
             final.rename(old)

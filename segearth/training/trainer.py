@@ -16,14 +16,15 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from segearth.config import ExperimentConfig
-from segearth.data.loading import Collator, TrainingView, build_loader
+from segearth.data.feed.loading import Collator, TrainingView, build_loader
+from segearth.data.feed.sampling import StepSampler
 from segearth.data.registry import build_dataset, split_label
-from segearth.data.sampling import StepSampler
-from segearth.data.transform import ImageTransform
 from segearth.errors import ConfigError, TrainingError
 from segearth.losses.criterion import Criterion
-from segearth.models.segearth import BEST, LAST, UNKNOWN_SPLITS, SegEarth
-from segearth.structures import Batch
+from segearth.model_types import Batch
+from segearth.models.pretrained import BEST, LAST, UNKNOWN_SPLITS
+from segearth.models.segearth import SegEarth
+from segearth.preprocessing.transform import ImageTransform
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
 from segearth.training.freezing import check_frozen, choose_what_learns

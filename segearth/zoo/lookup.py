@@ -58,7 +58,7 @@ def model_config(spec: Mapping[str, Any] | str) -> ModelConfig:
     name, pretrained = values.pop("name", "segearth_tiny"), values.pop("pretrained", None)
     if not pretrained:
         return from_dict(ModelConfig, values, base=copy.deepcopy(get_card(name).config), origin=f"model {name}")
-    from segearth.models.segearth import read_config
+    from segearth.models.pretrained import read_config
 
     config = read_config(pretrained_folder(str(pretrained)))
     return from_dict(ModelConfig, values, base=config, origin=f"model {pretrained}")
@@ -103,8 +103,9 @@ def build_described(spec: Mapping[str, Any]) -> SegEarth:
     Raises:
         CheckpointError: The weights at ``pretrained`` are missing, damaged, or do not fit the overrides.
     """
-    from segearth.models.build import added_parts, build_model, build_part
-    from segearth.models.segearth import WEIGHTS_FILE, WithoutRandomStart, load_weights, read_config
+    from segearth.models.build import build_model
+    from segearth.models.parts import added_parts, build_part
+    from segearth.models.pretrained import WEIGHTS_FILE, WithoutRandomStart, load_weights, read_config
 
     pretrained = spec.get("pretrained")
     if not pretrained:
@@ -113,7 +114,7 @@ def build_described(spec: Mapping[str, Any]) -> SegEarth:
         model = build_model(model_config(spec), load_weights=False)
     folder = pretrained_folder(str(pretrained))
     added = added_parts(read_config(folder), model.config)
-    load_weights(model, folder / WEIGHTS_FILE, added)
+    model.random_parts = load_weights(model, folder / WEIGHTS_FILE, added)
     for part in added:
         logger.warning("%s has no %s, which starts at random", pretrained, part)
         model.get_submodule(part).load_state_dict(build_part(part, model).state_dict())  # it was filled with zeros
@@ -126,7 +127,7 @@ def pretrained_folder(source: str) -> Path:
     Raises:
         CheckpointError: There are none.
     """
-    from segearth.models.segearth import local_folder
+    from segearth.models.pretrained import local_folder
 
     return weights_folder(source) if is_named(source) else local_folder(source)
 
@@ -134,9 +135,9 @@ def pretrained_folder(source: str) -> Path:
 def facts_of(source: str) -> dict[str, Any]:
     """Returns what is known of the training of a folder's model, of a name's, or of one fetched from the hub.
 
-    See :func:`segearth.models.segearth.training_facts`. Nothing where there is no such model.
+    See :func:`segearth.models.pretrained.training_facts`. Nothing where there is no such model.
     """
-    from segearth.models.segearth import training_facts
+    from segearth.models.pretrained import training_facts
 
     if is_named(source):
         return {"trained_on": list(CARDS[source].trained_on)} if CARDS[source].trained_on else {}
@@ -162,7 +163,8 @@ def load_model(name: str, weights: str | None = "auto") -> SegEarth:
         CheckpointError: The weights are missing, damaged, or not those the card promises.
     """
     from segearth.models.build import build_model
-    from segearth.models.segearth import SegEarth, local_folder
+    from segearth.models.pretrained import local_folder
+    from segearth.models.segearth import SegEarth
 
     card = get_card(name)
     source = card.weights if weights == "auto" else weights
@@ -187,7 +189,7 @@ def weights_folder(name: str) -> Path:
         CheckpointError: It has no weights, they are not those that the card promises, or the card does not say which
             splits they have seen.
     """
-    from segearth.models.segearth import WEIGHTS_FILE, local_folder
+    from segearth.models.pretrained import WEIGHTS_FILE, local_folder
 
     card = get_card(name)
     if card.weights is None:

@@ -54,8 +54,8 @@ def test_options_shown_open_a_coco_file(tmp_path, monkeypatch):
     (row,) = load_experiment("mine_experiment.yaml").data.train
     dataset = build_dataset(row.name, row.root, row.split, **row.options)
     assert any("tomatoes" in sentence for need in dataset.table.needs for sentence in need.questions)
-    scene = dataset.scene(0)
-    assert (scene.known_absent, scene.incomplete, scene.possible) == ({"ship"}, {"vehicle"}, {"tent"})
+    annotated = dataset.annotated(0)
+    assert (annotated.known_absent, annotated.incomplete, annotated.possible) == ({"ship"}, {"vehicle"}, {"tent"})
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from dataset_fakes import coco, corrupt, earthreason, jsonl, phrases, rrsisd, write_image, write_mask
 
-from segearth.data.aerial import PACKAGED
 from segearth.data.base import SegmentationDataset
-from segearth.data.verify import verify, verify_dataset
+from segearth.data.readers.aerial import PACKAGED
+from segearth.data.verify import verify_dataset, verify_split
 from segearth.errors import UnknownNameError
 from segearth.structures import Question, Sample
 
@@ -201,7 +201,7 @@ class Odd(SegmentationDataset):
 
 
 def test_broken_promises_are_found(tmp_path):
-    report = verify(Odd(tmp_path, "train"))
+    report = verify_split(Odd(tmp_path, "train"))
     assert report.unlabelled == 4 and report.images == 4
     assert report.problems == [
         "a: mask of question 'p' is (5, 4), image (4, 5)",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from segearth.data.base import SegmentationDataset
-from segearth.evaluation.evaluator import EvaluationResult, Example, Extremes
-from segearth.evaluation.metrics import SampleRecord
+from segearth.evaluation.evaluator import EvaluationResult, Extremes, ScoredExample
 from segearth.evaluation.protocols import PROTOCOLS
+from segearth.evaluation.records import SampleRecord
 from segearth.structures import Question, Sample, Segmentation
 
 COLOURS = {"red roof": 200, "grey road": 120, "green field": 60}
@@ -163,4 +163,4 @@ def pictured(record):
     """A grey image whose target is its left half, whose prediction is its upper half."""
     target, prediction = np.zeros((2, 90, 90), bool)
     target[:, :45], prediction[:45] = True, True
-    return Example(record, np.full((90, 90, 3), 100, np.uint8), target, prediction)
+    return ScoredExample(record, np.full((90, 90, 3), 100, np.uint8), target, prediction)

@@ -5,7 +5,7 @@ import pytest
 
 from segearth.errors import DatasetError
 from segearth.evaluation.compare import as_markdown, compare_records, read_records
-from segearth.evaluation.metrics import SampleRecord
+from segearth.evaluation.records import SampleRecord
 
 
 def record(number, image, percent, kind="class", target=100):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segearth.cli import app
-from segearth.data.synthetic import SyntheticDataset
+from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.errors import DatasetError
 from segearth.evaluation import confidence as module
 from segearth.evaluation.calibration import calibration_error

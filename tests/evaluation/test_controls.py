@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from segearth.errors import DatasetError
 from segearth.evaluation import controls as module
 from segearth.evaluation.controls import ConstantMask, MeanMask, ShuffledQuestions, build_controls, derange
-from segearth.evaluation.metrics import mask_iou
 from segearth.evaluation.protocols import PROTOCOLS, OneAtATime, scored_questions
+from segearth.metrics.masks import mask_iou
 from segearth.structures import Question, Sample
 
 NATIVE = PROTOCOLS["native"]

@@ -25,9 +25,10 @@ from segearth.data.registry import build_dataset
 from segearth.errors import ConfigError, DatasetError, UnknownNameError
 from segearth.evaluation.controls import ConstantMask
 from segearth.evaluation.evaluator import EXAMPLE_SIZE, Extremes, evaluate
-from segearth.evaluation.metrics import bootstrap_interval, merge_records
+from segearth.evaluation.records import merge_records
 from segearth.evaluation.run import evaluate_experiment
 from segearth.inference.predictor import Predictor
+from segearth.metrics.bootstrap import bootstrap_interval
 from segearth.structures import Question, Sample, Segmentation
 
 

@@ -11,7 +11,8 @@ from segearth.evaluation.listening import (
     score_pairs,
     swapped_partner,
 )
-from segearth.evaluation.metrics import SampleRecord, bootstrap_interval
+from segearth.evaluation.records import SampleRecord
+from segearth.metrics.bootstrap import bootstrap_interval
 
 
 def columns(*wanted, width=8, height=4):

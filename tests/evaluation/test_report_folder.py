@@ -12,6 +12,7 @@ from segearth.cli import app
 from segearth.config import DatasetConfig, ExperimentConfig
 from segearth.errors import ConfigError
 from segearth.evaluation.run import report_folder
+from segearth.models.pretrained import save_folder
 from segearth.models.segearth import SegEarth
 
 
@@ -89,7 +90,7 @@ def test_the_command_leaves_the_experiments_own_report_alone(
     own = Path("runs/mine/eval_val/report.md")
     own.parent.mkdir(parents=True)
     own.write_text("what the trained model scored\n")
-    debug_model.save_folder(Path("converted"))
+    save_folder(debug_model, Path("converted"))
     options = ["train.output_dir=runs/mine", "eval.limit=2", "eval.controls=false", "--split", "val"]
     for model, folder in (("converted", "converted/eval_val"), ("segearth_debug", "runs/mine/eval_val_segearth_debug")):
         result = CliRunner().invoke(app, ["eval", "aerial_mini", *options, "--model", model])

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from segearth.config import LossConfig
-from segearth.data.loading import Collator, Example
+from segearth.data.feed.loading import Collator, TrainingExample
 from segearth.inference.precision import set_precision
 from segearth.inference.predictor import Predictor
 from segearth.layers.deformable_attention import DeformableAttention
 from segearth.losses.criterion import Criterion
+from segearth.model_types import Batch, MaskOutput, QueryEmbeddings
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
-from segearth.structures import Batch, MaskOutput, QueryEmbeddings, Question
+from segearth.structures import Question
 from segearth.zoo.lookup import model_config
 
 pytestmark = pytest.mark.gpu
@@ -48,7 +49,7 @@ def make_batch(model: SegEarth) -> Batch:
     valid = torch.ones(SIDE, SIDE, dtype=torch.bool)
     valid[-32:] = False
     return Collator(model.prompt_encoder, True)(
-        [Example(images[0], valid, questions), Example(images[1], valid, questions[:1])]
+        [TrainingExample(images[0], valid, questions), TrainingExample(images[1], valid, questions[:1])]
     )
 
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from published import published_folder, recorded_questions, relative_error
 from safetensors.torch import load_file
 
+from segearth.convert.driver import convert
 from segearth.models.segearth import SegEarth
 from segearth.structures import Task
-from segearth.zoo.convert import convert
 
 pytestmark = pytest.mark.gpu
 BOUND = 1e-3  # another device sums in another order than the recording's

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from segearth.config import ImageTransformConfig
-from segearth.data.transform import ImageTransform
 from segearth.inference import predictor as module
 from segearth.inference.predictor import Predictor, logit, score_of
+from segearth.model_types import MaskOutput
 from segearth.models.segearth import SegEarth
-from segearth.structures import MaskOutput
+from segearth.preprocessing.transform import ImageTransform
 
 Saying = Callable[..., Predictor]
 

@@ -12,11 +12,12 @@ import torch
 from typer.testing import CliRunner
 
 from segearth.cli import app
-from segearth.data.transform import ImageTransform
 from segearth.errors import CheckpointError, ConfigError, MissingExtraError
 from segearth.inference.export import describe, export_onnx, feature_names
+from segearth.model_types import MaskOutput
 from segearth.models.segearth import SegEarth
-from segearth.structures import MaskOutput, Question
+from segearth.preprocessing.transform import ImageTransform
+from segearth.structures import Question
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'segearth[onnx]'")

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segearth.data.transform import ImageTransform
 from segearth.errors import ImageError, SegEarthError
 from segearth.inference import predictor as module
 from segearth.inference.predictor import Predictor, _portions
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
+from segearth.preprocessing.transform import ImageTransform
 from segearth.structures import Question
 from segearth.zoo.lookup import model_config
 

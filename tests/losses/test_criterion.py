@@ -13,7 +13,7 @@ from segearth.config import LossConfig
 from segearth.errors import ConfigError
 from segearth.losses.boxes import box_loss
 from segearth.losses.criterion import Criterion, Losses, point_bce, point_dice, text_loss
-from segearth.structures import Batch, EncodedText, MaskOutput, QueryEmbeddings
+from segearth.model_types import Batch, EncodedText, MaskOutput, QueryEmbeddings
 
 
 def batch_of(masks: torch.Tensor, valid: torch.Tensor | None = None) -> Batch:

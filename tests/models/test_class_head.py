@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from segearth.config import DataConfig, LossConfig
-from segearth.data.loading import Collator, TrainingView
-from segearth.data.synthetic import SyntheticDataset
-from segearth.data.transform import ImageTransform
+from segearth.data.feed.loading import Collator, TrainingView
+from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.losses.criterion import Criterion, class_loss
+from segearth.model_types import ClassMaps
 from segearth.models.class_head import ClassHead
 from segearth.models.segearth import SegEarth
-from segearth.structures import ClassMaps
+from segearth.preprocessing.transform import ImageTransform
 from segearth.zoo.lookup import build_described
 
 

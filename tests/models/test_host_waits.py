@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from segearth.config import LossConfig
-from segearth.data.loading import Collator, Example
+from segearth.data.feed.loading import Collator, TrainingExample
 from segearth.losses.criterion import Criterion
 from segearth.models.build import build_model
 from segearth.structures import Question
@@ -99,7 +99,9 @@ def test_a_training_step_waits_for_nothing(template: str, placed: bool, checkpoi
         [Question("ships", mask), Question("where is it dry?", mask, "On the hill.", "reasoning")],
         [Question("the roads", mask)],
     ]
-    batch = Collator(model.prompt_encoder, True)([Example(torch.zeros(3, 64, 64), valid, some) for some in asked])
+    batch = Collator(model.prompt_encoder, True)(
+        [TrainingExample(torch.zeros(3, 64, 64), valid, some) for some in asked]
+    )
     model.to("meta").set_checkpointing(checkpointing)
     with no_waiting():
         there = batch.to("meta")

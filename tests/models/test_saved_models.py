@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from segearth.errors import CheckpointError
 from segearth.models.build import build_model
-from segearth.models.segearth import SegEarth, WithoutRandomStart, load_weights
+from segearth.models.pretrained import WithoutRandomStart, load_weights
+from segearth.models.segearth import SegEarth
 from segearth.zoo.lookup import model_config
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}

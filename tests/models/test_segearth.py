@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F
 
 from segearth.config import LanguageModelConfig, LossConfig, from_dict
-from segearth.data.loading import Collator, Example
+from segearth.data.feed.loading import Collator, TrainingExample
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.losses.criterion import Criterion, Losses
+from segearth.model_types import Batch
 from segearth.models.build import build_model
 from segearth.models.mask_decoder import MaskDecoder, attention_mask
 from segearth.models.segearth import SegEarth
 from segearth.models.vision_encoder import TimmEncoder
-from segearth.structures import Batch, Question
+from segearth.structures import Question
 from segearth.zoo.lookup import model_config
 
 SIZE = 64
@@ -34,7 +35,7 @@ def question(text: str, answer: str | None = None) -> Question:
 def make_batch(model: SegEarth, questions: list[list[Question]], answers: bool = False, first_image: int = 0) -> Batch:
     seeds = [torch.Generator().manual_seed(first_image + i) for i in range(len(questions))]
     images = [torch.randn(3, SIZE, SIZE, generator=seed) for seed in seeds]
-    examples = [Example(image, None, asked) for image, asked in zip(images, questions, strict=True)]
+    examples = [TrainingExample(image, None, asked) for image, asked in zip(images, questions, strict=True)]
     return Collator(model.prompt_encoder, answers)(examples)
 
 

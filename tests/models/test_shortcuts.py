@@ -7,10 +7,11 @@ import torch
 
 from segearth.inference import predictor as predictor_module
 from segearth.inference.predictor import Predictor
+from segearth.model_types import EncodedText
 from segearth.models.build import build_model
 from segearth.models.pixel_decoder import PixelDecoder
 from segearth.models.segearth import SegEarth
-from segearth.structures import EncodedText, Question
+from segearth.structures import Question
 from segearth.zoo.lookup import model_config
 
 QUESTIONS = [

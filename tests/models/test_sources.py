@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 import segearth
 from segearth.cli import app
 from segearth.config import LanguageModelConfig
+from segearth.convert.driver import convert, export_segearth_r1
 from segearth.errors import CheckpointError
 from segearth.models.build import build_model
 from segearth.models.language_model import build_language_model
+from segearth.models.pretrained import save_folder
 from segearth.models.segearth import SegEarth
 from segearth.text.tokenizer import load_tokenizer
 from segearth.utils.torchvision_mend import mend_torchvision
-from segearth.zoo.convert import convert, export_segearth_r1
 from segearth.zoo.lookup import build_described, model_config
 
 FOLDERS = ["runs/aerial_mini", "./owner/name", "owner/name/model", "~/owner/name", "converted", "owner/model.bin"]
@@ -88,7 +89,7 @@ def test_no_command_asks_for_what_is_not_trained_yet(command: list[str], asked: 
 
 
 def test_a_saved_folder_sends_nobody_to_the_hub(debug_model: SegEarth, asked: list[str]) -> None:
-    debug_model.save_folder(Path("saved"))
+    save_folder(debug_model, Path("saved"))
     facts = json.loads(Path("saved/config.json").read_text())
     facts["model"]["language_model"]["pretrained"] = "owner/name"
     Path("saved/config.json").write_text(json.dumps(facts))

@@ -9,6 +9,7 @@ import torch
 
 from segearth.errors import CheckpointError
 from segearth.models.build import build_model
+from segearth.models.vision_encoder import relative_position_index
 from segearth.utils.torchvision_mend import mend_torchvision
 from segearth.zoo.lookup import model_config
 
@@ -44,3 +45,8 @@ def test_a_timm_backbone_without_published_weights_is_random_and_says_so(caplog:
     model = build_model(model_config(spec))
     assert "vision_encoder" in model.random_parts
     assert f"timm has no weights for {without}: it starts at random" in caplog.messages
+
+
+def test_relative_positions() -> None:
+    """A window of 2: the pair (cell, same cell) is the table's middle row; one step right of it is one before."""
+    assert relative_position_index(2).tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]

@@ -68,7 +68,7 @@ def test_a_new_box_is_the_whole_image_and_learns() -> None:
 @torch.no_grad()
 def test_the_decoder_asks_the_box_for_every_mask_and_for_where_to_look() -> None:
     torch.manual_seed(0)
-    decoder = MaskDecoder(dim=8, num_layers=3, num_heads=2, ffn_dim=8, box_gate=True).eval()
+    decoder = MaskDecoder(dim=8, num_layers=3, num_heads=2, ffn_dim=8, box_gate=BoxGate(8)).eval()
     assert decoder.box_gate is not None
     features, levels = torch.randn(1, 8, 16, 8), [torch.randn(1, 8, 16 // step, 8 // step) for step in (8, 4, 2)]
     memory, query, index = decoder.remember(features, levels), torch.randn(2, 8), torch.tensor([0, 0])

@@ -11,6 +11,7 @@ import torch
 from tool_files import load_tool
 
 from segearth.errors import CheckpointError
+from segearth.models.pretrained import save_folder
 from segearth.models.segearth import SegEarth
 
 
@@ -61,7 +62,7 @@ def test_what_half_precision_or_a_package_cannot_hold_is_refused(
     model = SegEarth.from_pretrained(run)
     with torch.no_grad():
         model.mask_decoder.norm.weight.fill_(1e6)
-    model.save_folder(run)
+    save_folder(model, run)
     with pytest.raises(CheckpointError, match=r"mask_decoder\.norm\.weight does not fit into fp16"):
         tool.package(run, tmp_path / "weights")
     assert (tmp_path / "weights" / "older").exists()

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from segearth.config import DatasetConfig, ExperimentConfig, from_dict
-from segearth.models.segearth import SegEarth, local_folder, training_facts
+from segearth.models.pretrained import local_folder, training_facts
+from segearth.models.segearth import SegEarth
 
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from experiments import cut_everything, train, weights

@@ -14,7 +14,8 @@ pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from experiments import experiment, weights
 
 from segearth.errors import CheckpointError
-from segearth.models.segearth import LAST, SegEarth
+from segearth.models.pretrained import LAST, save_folder
+from segearth.models.segearth import SegEarth
 from segearth.training.checkpoint import exported_step, latest_checkpoint
 from segearth.training.trainer import Trainer
 
@@ -29,7 +30,7 @@ def test_where_the_last_export_fails_the_same_command_finishes_it(
 ) -> None:
     """An older model, of step 1, is there or not; neither may pass for the trained one."""
     trainer = Trainer(experiment(tmp_path, max_steps=2, save_every=1 if earlier else 9, ema_decay=0.5))
-    save, calls = SegEarth.save_folder, []
+    save, calls = save_folder, []
 
     def last_fails(model: SegEarth, folder: Path, *rest: Any) -> None:
         calls.append(folder)
@@ -37,7 +38,7 @@ def test_where_the_last_export_fails_the_same_command_finishes_it(
         if len(calls) == 1 + earlier:
             full_disk()
 
-    monkeypatch.setattr(SegEarth, "save_folder", last_fails)
+    monkeypatch.setattr("segearth.training.checkpoint.save_folder", last_fails)
     with pytest.raises(CheckpointError, match="run the same command again: it goes on from the checkpoint of step 2"):
         trainer.run()
     assert exported_step(tmp_path / "model") == (1 if earlier else None)
@@ -59,7 +60,7 @@ def test_the_old_model_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypa
     Trainer(experiment(tmp_path, max_steps=1)).run()
     old = weights(tmp_path)
     seen = []
-    save = SegEarth.save_folder
+    save = save_folder
 
     def watch(model: SegEarth, folder: Path, *rest: Any) -> None:
         save(model, folder, *rest)
@@ -67,7 +68,7 @@ def test_the_old_model_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypa
 
     trainer = Trainer(experiment(tmp_path, max_steps=1))
     trainer._resume()
-    monkeypatch.setattr(SegEarth, "save_folder", watch)
+    monkeypatch.setattr("segearth.training.checkpoint.save_folder", watch)
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.zero_()

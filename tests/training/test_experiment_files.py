@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from segearth.models.pretrained import save_folder
+
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from dataset_fakes import earthreason, phrases, rrsisd, write_mask
 from experiments import metrics
@@ -72,7 +74,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model(model_config(spec))
     model.random_parts -= {"vision_encoder", "language_model"}
     folder = tmp_path_factory.mktemp("start")
-    model.save_folder(folder)
+    save_folder(model, folder)
     return folder
 
 

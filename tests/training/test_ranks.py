@@ -50,7 +50,7 @@ def train_plainly(plain: dict[str, Any]) -> None:
 
 def train_with_empty_batches(plain: dict[str, Any]) -> None:
     """Trains where image 1 and image 4 show nothing that one could ask about."""
-    from segearth.data.loading import TrainingView
+    from segearth.data.feed.loading import TrainingView
 
     original = TrainingView.__getitem__
 

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from segearth.config import DatasetConfig, ExperimentConfig, from_dict
-from segearth.data.aerial import AerialMini
+from segearth.data.readers.aerial import AerialMini
+from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.data.registry import build_dataset, split_configs
-from segearth.data.synthetic import SyntheticDataset
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.evaluator import evaluate
 from segearth.inference.predictor import Predictor

@@ -11,6 +11,7 @@ import torch
 import segearth
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.models.build import build_on_meta
+from segearth.models.pretrained import save_folder
 from segearth.models.segearth import SegEarth
 from segearth.utils.files import sha256_of
 from segearth.zoo import lookup
@@ -77,7 +78,7 @@ def test_packaged_weights_are_opened_by_name(
 ) -> None:
     """In half precision, checked, as a model and as what a training starts from."""
     state = {name: value.half() for name, value in debug_model.state_dict().items()}
-    debug_model.save_folder(tmp_path / "segearth_debug", state)
+    save_folder(debug_model, tmp_path / "segearth_debug", state)
     path = tmp_path / "segearth_debug" / "model.safetensors"
     card = dataclasses.replace(
         CARDS["segearth_debug"], weights=PACKAGED, sha256=sha256_of(path), trained_on=("aerial_mini train",)

@@ -13,7 +13,7 @@ from segearth.cli import app, default_model
 from segearth.config import load_experiment
 from segearth.data.registry import build_dataset
 from segearth.evaluation.run import evaluate_experiment
-from segearth.models.build import added_parts
+from segearth.models.parts import added_parts
 from segearth.zoo.cards import CARDS, PACKAGED
 from segearth.zoo.lookup import weights_folder
 

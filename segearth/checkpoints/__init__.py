@@ -1,1 +1,0 @@
-"""Adapters between other projects' state dicts and this library's: pure functions on names and tensors."""

@@ -1,0 +1,264 @@
+"""From data sets to batches: views of images, and collation. Which image comes when is decided by ``sampling``.
+
+Shapes: ``B`` images, ``N`` questions of all images together, ``h w`` the model's frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from segearth.config import DataConfig
+from segearth.data.base import SegmentationDataset
+from segearth.data.feed.sampling import Frame, StepSampler
+from segearth.data.feed.views import AnnotatedViews, jitter
+from segearth.data.questions.annotation import AnnotatedDataset
+from segearth.data.questions.builder import DEFAULT_MIX, BuilderSettings
+from segearth.data.questions.regions import has_direction
+from segearth.errors import ConfigError, DatasetError
+from segearth.model_types import Batch, ClassMaps
+from segearth.preprocessing.transform import MULTIPLE, ImageTransform
+from segearth.structures import Question
+from segearth.text.encoding import PromptEncoder
+from segearth.utils.seeds import rng_for
+
+ABSENT_CLASSES = 4  # of a view's class maps: those that are there are fewer, and absence is soon learned
+
+
+@dataclass(slots=True)
+class TrainingExample:
+    """One image in the model's frame with the questions drawn for it, which may be none.
+
+    Each mask says how much of a cell is target: boolean, or float in [0, 1], of shape ``(h, w)``. ``classes`` are whole
+    classes under a name, with such masks too, for the loss that needs them.
+    """
+
+    image: Tensor
+    valid: np.ndarray | None
+    questions: list[Question]
+    classes: list[Question] = field(default_factory=list)
+
+
+class TrainingView(Dataset[TrainingExample]):
+    """Data sets as seen in training: every read is a fresh view that depends on seed, epoch and index alone.
+
+    Where annotations are known (:class:`AnnotatedDataset`), the image is cropped to a square, turned and mirrored
+    together with them, and *new* questions are built for what is then in view: they stay true. Elsewhere the data
+    set's own questions are drawn, and an image is turned only if none of them names a direction; it is never cropped,
+    since what a sentence refers to could be cut off, and it keeps its aspect, as in use.
+
+    Attributes:
+        frames: ``(h, w)`` of every image's view, known before any is decoded, so that images of one frame meet in a
+            batch.
+    """
+
+    def __init__(
+        self, datasets: Sequence[SegmentationDataset], transform: ImageTransform, config: DataConfig, seed: int,
+        with_classes: bool = False, repeats: Sequence[int] | None = None,
+    ) -> None:
+        """Joins data sets.
+
+        Args:
+            datasets: Read one after the other.
+            transform: The model's preprocessing.
+            config: ``questions_per_image`` and ``augment`` are read.
+            seed: Decides every draw.
+            with_classes: Also give the maps of whole classes, where annotations are known.
+            repeats: How often each data set's images come in an epoch, each time in another view; once if left out.
+
+        Raises:
+            DatasetError: There is not a single image.
+            ConfigError: ``data.train_size`` does not fit the model's preprocessing, or a data set would come less than
+                once.
+        """
+        self.datasets = list(datasets)
+        repeats = [1] * len(self.datasets) if repeats is None else repeats
+        if any(times < 1 for times in repeats):
+            raise ConfigError("repeat must be at least 1; take a data set that is not wanted out of data.train")
+        self.places = [
+            (number, i)
+            for number, (dataset, times) in enumerate(zip(datasets, repeats, strict=True))
+            for _ in range(times)
+            for i in range(len(dataset))
+        ]
+        if not self.places:
+            raise DatasetError("no training image in any of the data sets; check data.train in the config")
+        size = config.train_size or transform.size
+        if size != transform.size and (transform.fit != "resize" or size % MULTIPLE):
+            raise ConfigError(f"data.train_size {size} needs fit: resize and a multiple of {MULTIPLE}")
+        self.transform, self.config, self.seed = transform.at_size(size), config, seed
+        self.square = self.transform.frame_size(size, size)
+        self.frames = [self._frame(self.datasets[number], i) for number, i in self.places]
+        settings = BuilderSettings(config.questions_per_image, config.mix or DEFAULT_MIX, config.twins)
+        self.views = {
+            number: AnnotatedViews(
+                dataset, self.square[0], config.augment, settings, ABSENT_CLASSES if with_classes else None
+            )
+            for number, dataset in enumerate(datasets)
+            if isinstance(dataset, AnnotatedDataset)
+        }
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainingExample:
+        """Returns the view of ``(epoch, index)``."""
+        epoch, index = key
+        rng = rng_for(self.seed, epoch, index)
+        number, i = self.places[index]
+        if number in self.views and self.augments_annotated:
+            view = self.views[number].draw(i, rng)
+            return TrainingExample(self._tensor(view.image), None, view.questions, view.classes)
+        dataset = self.datasets[number]
+        sample = dataset[i]
+        questions = [q for q in sample.questions if q.mask is not None]
+        if sample.questions and not questions:
+            raise DatasetError(f"image {sample.image_id} of {dataset.name} has no question with a mask")
+        drawn = 1 if self.config.first_question_only else len(questions)
+        order = rng.permutation(drawn)[: self.config.questions_per_image]
+        example = self._given_view(sample.image, [questions[j] for j in sorted(order)], rng)
+        if example.image.shape[1:] != self.frames[index]:
+            (h, w), (height, width) = self.frames[index], sample.image.shape[:2]
+            raise DatasetError(
+                f"image {sample.image_id} of {dataset.name} is {width}x{height}, which is not what image_size says and "
+                f"does not make a frame of {w}x{h}; save it again without an EXIF orientation"
+            )
+        return example
+
+    @property
+    def augments_annotated(self) -> bool:
+        """Whether annotated images are seen in fresh views; a letterboxed model sees whole images only."""
+        return self.config.augment.enabled and self.transform.fit == "resize"
+
+    def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> TrainingExample:
+        augment = self.config.augment
+        turns, flip = 0, False
+        if augment.enabled:
+            if augment.flips_and_turns and not any(has_direction(q.text) for q in questions):
+                turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+                height, width = image.shape[:2]
+                if self.transform.frame_size(height, width) != self.transform.frame_size(width, height):
+                    turns = turns // 2 * 2  # lying down it would not fit the batch it was drawn for
+            image = jitter(image, augment, rng)
+
+        def turned(array: np.ndarray) -> np.ndarray:
+            array = np.rot90(array, turns)
+            return np.ascontiguousarray(array[:, ::-1] if flip else array)
+
+        asked = [replace(q, mask=turned(q.mask)) for q in questions if q.mask is not None]
+        return frame_example(turned(image), asked, self.transform)
+
+    def _frame(self, dataset: SegmentationDataset, index: int) -> Frame:
+        whole = self.transform.fit == "letterbox"
+        if whole or (isinstance(dataset, AnnotatedDataset) and self.augments_annotated):
+            return self.square
+        return self.transform.frame_size(*dataset.image_size(index))
+
+    def _tensor(self, frame: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.transform.normalise(frame).transpose(2, 0, 1)))
+
+
+def frame_example(image: np.ndarray, questions: Sequence[Question], transform: ImageTransform) -> TrainingExample:
+    """Brings an image and the masks of its questions into the model's frame, as the predictor brings an image.
+
+    Args:
+        image: ``uint8`` RGB ``(H, W, 3)``.
+        questions: Each with a mask ``(H, W)``.
+        transform: The model's preprocessing.
+    """
+    valid = transform.valid(*image.shape[:2]) if transform.fit == "letterbox" else None
+    framed = [replace(q, mask=transform.apply_to_target(q.mask)) for q in questions if q.mask is not None]
+    return TrainingExample(transform.apply(image), valid, framed)
+
+
+def group_by_frame(examples: Sequence[TrainingExample]) -> list[list[TrainingExample]]:
+    """Returns the examples, those of one frame together, in order of appearance."""
+    groups: dict[tuple[int, ...], list[TrainingExample]] = {}
+    for example in examples:
+        groups.setdefault(tuple(example.image.shape), []).append(example)
+    return list(groups.values())
+
+
+class Collator:
+    """Joins examples of one frame size to a batch."""
+
+    def __init__(self, prompt_encoder: PromptEncoder, with_answers: bool, with_classes: bool = False) -> None:
+        """Takes what prompts need.
+
+        Args:
+            prompt_encoder: The model's.
+            with_answers: Whether answers are supervised.
+            with_classes: Whether the maps of whole classes are.
+        """
+        self.prompt_encoder, self.with_answers, self.with_classes = prompt_encoder, with_answers, with_classes
+
+    def __call__(self, examples: Sequence[TrainingExample]) -> Batch:
+        """Collates; the ``k``-th question of the batch belongs to ``image_index[k]``.
+
+        A batch in which no image has a question is marked as a placeholder and asks one that does not count.
+        """
+        questions = [q for example in examples for q in example.questions]
+        index = [i for i, example in enumerate(examples) for _ in example.questions]
+        placeholder = not questions
+        if placeholder:
+            frame = tuple(examples[0].image.shape[1:])
+            questions, index = [Question("nothing", np.zeros(frame, bool), id="(no question)")], [0]
+        masks = np.stack([q.mask for q in questions if q.mask is not None]).astype(np.float32)
+        valid = [example.valid for example in examples if example.valid is not None]
+        known = None
+        if any(q.valid is not None for q in questions):
+            everywhere = np.ones(masks.shape[1:], bool)
+            known = torch.from_numpy(np.stack([everywhere if q.valid is None else q.valid for q in questions]))
+        return Batch(
+            images=torch.stack([example.image for example in examples]),
+            text=self.prompt_encoder.encode(questions, self.with_answers),
+            image_index=torch.tensor(index),
+            masks=torch.from_numpy(masks),
+            present=torch.tensor([bool(q.present) for q in questions]),
+            valid=torch.from_numpy(np.stack(valid)) if valid else None,
+            question_ids=[q.id or q.text for q in questions],
+            placeholder=placeholder,
+            known=known,
+            classes=self._class_maps(examples) if self.with_classes else None,
+        )
+
+    def _class_maps(self, examples: Sequence[TrainingExample]) -> ClassMaps:
+        """Joins the class maps of all images; where there are none, one that does not count stands in for them."""
+        pairs = [(i, shown) for i, example in enumerate(examples) for shown in example.classes]
+        frame = tuple(examples[0].image.shape[1:])
+        if not pairs:
+            pairs = [(0, Question("nothing", np.zeros(frame, bool), valid=np.zeros(frame, bool)))]
+        everywhere = np.ones(frame, bool)
+        ids, real = self.prompt_encoder.encode_names([shown.text for _, shown in pairs])
+        return ClassMaps(
+            input_ids=ids,
+            real=real,
+            image_index=torch.tensor([i for i, _ in pairs]),
+            masks=torch.from_numpy(np.stack([np.asarray(shown.mask, np.float32) for _, shown in pairs])),
+            known=torch.from_numpy(np.stack([everywhere if s.valid is None else s.valid for _, s in pairs])),
+        )
+
+
+def build_loader(view: TrainingView, collator: Collator, sampler: StepSampler, num_workers: int) -> DataLoader:
+    """Returns a loader of batches in the sampler's order, whatever the number of workers."""
+    return DataLoader(
+        view,
+        batch_sampler=sampler,
+        collate_fn=collator,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

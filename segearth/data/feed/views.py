@@ -1,0 +1,198 @@
+"""Fresh views of annotated images: crops, turns, mosaics, pasted objects; each with new questions, true of the view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from segearth.config import AugmentConfig
+from segearth.data.feed.collage import Part, can_be_pasted, cut_out, mosaic, mosaic_boxes, paste
+from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage, Box, cut_to, transform_image
+from segearth.data.questions.builder import BuilderSettings, Expression, ExpressionBuilder
+from segearth.preprocessing.resampling import raised
+from segearth.structures import Question
+
+TRIES = 5  # views drawn before one without a question is taken
+DONORS = 2  # images that pasted objects are taken from: each must be decoded
+
+
+@dataclass(frozen=True)
+class View:
+    """An image as it is seen, with its annotation.
+
+    Attributes:
+        image: ``uint8`` RGB ``(h, w, 3)``.
+        annotated: What is asked is decided by its bitmaps, which are sampled: quick, but with gaps in a thin road.
+        covered: From ids of its objects to how much of each pixel they cover, float32 ``(h, w)`` in [0, 1].
+    """
+
+    image: np.ndarray
+    annotated: AnnotatedImage
+    covered: Callable[[Iterable[int]], np.ndarray]
+
+    def question(self, found: Expression) -> Question:
+        """Draws the target of an expression: the share of each pixel, averaged and not sampled."""
+        share = self.covered(found.referents.ids)
+        within = found.referents.within
+        return replace(found.question(self.annotated), mask=raised(share if within is None else cut_to(share, within)))
+
+
+class Drawn(NamedTuple):
+    """A view as training sees it.
+
+    Attributes:
+        image: ``uint8`` RGB ``(size, size, 3)``.
+        questions: What is asked of it, possibly nothing.
+        classes: Whole classes under a name each, there or known to be absent; empty where they are not asked for.
+    """
+
+    image: np.ndarray
+    questions: list[Question]
+    classes: list[Question]
+
+
+class AnnotatedViews:
+    """Views of a data set's images; each depends on the generator it is drawn with alone."""
+
+    def __init__(
+        self, dataset: AnnotatedDataset, size: int, augment: AugmentConfig, settings: BuilderSettings,
+        absent_classes: int | None = None,
+    ) -> None:  # fmt: skip
+        """Takes what there is to see.
+
+        Args:
+            dataset: Annotated images. Mosaics and pasted objects are made of these alone, since it is their table that
+                words the questions.
+            size: Side of the square views in pixels.
+            augment: How views differ from the images.
+            settings: What is asked, and how much.
+            absent_classes: How many absent classes a view shows besides those that are there; ``None``: no class.
+        """
+        self.dataset, self.size, self.augment, self.absent_classes = dataset, size, augment, absent_classes
+        self.builder = ExpressionBuilder(dataset.table, settings)
+
+    def draw(self, index: int, rng: np.random.Generator) -> Drawn:
+        """Returns a view of an image with questions about it.
+
+        Args:
+            index: Number of the image in the data set.
+            rng: Decides everything.
+        """
+        for last in (*[False] * (TRIES - 1), True):  # a crop may show nothing that can be asked about
+            view = self._mosaic(index, rng) if rng.random() < self.augment.mosaic else self._crop(index, last, rng)
+            drawn = self.builder.expressions(view.annotated, rng)
+            if drawn:
+                break
+        image, questions = jitter(view.image, self.augment, rng), [view.question(found) for found in drawn]
+        if self.absent_classes is None:
+            return Drawn(image, questions, [])
+        classes = self.builder.classes(view.annotated, rng, self.absent_classes)
+        return Drawn(image, questions, [view.question(found) for found in classes])
+
+    def _crop(self, index: int, largest: bool, rng: np.random.Generator) -> View:
+        annotated = self.dataset.annotated(index)
+        crop = (
+            largest_crop(annotated)
+            if largest
+            else random_crop(annotated.height, annotated.width, self.augment.min_scale, rng)
+        )
+        view = self._seen(index, annotated, crop, (self.size, self.size), *self._orientation(rng))
+        return self._with_pasted(view, crop, rng) if rng.random() < self.augment.paste else view
+
+    def _seen(
+        self, index: int, annotated: AnnotatedImage, crop: Box, size: tuple[int, int], flip: bool, turns: int
+    ) -> View:
+        """Crops, turns and scales an image and its annotation."""
+
+        def covered(ids: Iterable[int]) -> np.ndarray:
+            return transform_image(annotated.union_mask(ids).astype(np.float32), crop, size, flip, turns)
+
+        image = transform_image(self.dataset.image(index), crop, size, flip, turns)
+        return View(image, annotated.transform(crop, size, flip, turns), covered)
+
+    def _with_pasted(self, view: View, crop: Box, rng: np.random.Generator) -> View:
+        cutouts = []
+        wanted = 1 + int(rng.integers(self.augment.most_pasted))
+        for other in rng.integers(len(self.dataset), size=4 * DONORS):
+            donor = self.dataset.annotated(int(other))
+            usable = [item for item in donor.objects if can_be_pasted(item, donor)]
+            if donor.source != view.annotated.source or not usable:
+                continue
+            picture = self.dataset.image(int(other))
+            cutouts += [cut_out(picture, usable[int(k)]) for k in rng.integers(len(usable), size=-(-wanted // DONORS))]
+            if len(cutouts) >= wanted:
+                break
+        image, annotated = paste(view.image, view.annotated, cutouts[:wanted], self.size / (crop[2] - crop[0]), rng)
+        before = {item.id for item in view.annotated.objects}
+        pasted = annotated.union_mask(item.id for item in annotated.objects if item.id not in before)
+
+        def covered(ids: Iterable[int]) -> np.ndarray:
+            wanted = set(ids)
+            beneath = view.covered(wanted & before) * ~pasted
+            return np.maximum(beneath, annotated.union_mask(wanted - before))
+
+        return View(image, annotated, covered)
+
+    def _mosaic(self, index: int, rng: np.random.Generator) -> View:
+        boxes = mosaic_boxes(self.size, rng)
+        chosen = [index, *(int(other) for other in rng.integers(len(self.dataset), size=len(boxes) - 1))]
+        rng.shuffle(chosen)
+        views = [self._part(other, box, rng) for other, box in zip(chosen, boxes, strict=True)]
+        parts = [Part(box, view.image, view.annotated) for box, view in zip(boxes, views, strict=True)]
+        image, annotated = mosaic(parts, self.size)
+        origin = [(number, item.id) for number, view in enumerate(views) for item in view.annotated.objects]
+
+        def covered(ids: Iterable[int]) -> np.ndarray:
+            whole = np.zeros((self.size, self.size), np.float32)
+            wanted = [origin[number - 1] for number in ids]  # a mosaic counts its objects from 1, part by part
+            for number, ((x0, y0, x1, y1), view) in enumerate(zip(boxes, views, strict=True)):
+                whole[y0:y1, x0:x1] = view.covered([own for part, own in wanted if part == number])
+            return whole
+
+        return View(image, annotated, covered)
+
+    def _part(self, index: int, box: Box, rng: np.random.Generator) -> View:
+        """Crops an image to the aspect of a mosaic's part."""
+        annotated, size = self.dataset.annotated(index), (box[3] - box[1], box[2] - box[0])
+        flip, turns = self._orientation(rng)
+        high, wide = size if turns % 2 == 0 else size[::-1]  # before it is turned
+        fit = min(annotated.height / high, annotated.width / wide) * rng.uniform(self.augment.min_scale, 1.0)
+        height, width = max(1, int(high * fit)), max(1, int(wide * fit))
+        y0, x0 = int(rng.integers(annotated.height - height + 1)), int(rng.integers(annotated.width - width + 1))
+        return self._seen(index, annotated, (x0, y0, x0 + width, y0 + height), size, flip, turns)
+
+    def _orientation(self, rng: np.random.Generator) -> tuple[bool, int]:
+        return (bool(rng.integers(2)), int(rng.integers(4))) if self.augment.flips_and_turns else (False, 0)
+
+
+def random_crop(height: int, width: int, min_scale: float, rng: np.random.Generator) -> Box:
+    """Draws a square crop ``(x0, y0, x1, y1)`` with a side of ``min_scale`` to 1 of the shorter side."""
+    side = round(min(height, width) * rng.uniform(min_scale, 1.0))
+    x0, y0 = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+    return x0, y0, x0 + side, y0 + side
+
+
+def largest_crop(annotated: AnnotatedImage) -> Box:
+    """Returns the largest square crop, laid so that it shows the middle of the largest object."""
+    side = min(annotated.height, annotated.width)
+    largest = max(annotated.objects, key=lambda item: item.area, default=None)
+    x, y = (annotated.width / 2, annotated.height / 2) if largest is None else largest.centroid
+    x0 = min(max(round(x - side / 2), 0), annotated.width - side)
+    y0 = min(max(round(y - side / 2), 0), annotated.height - side)
+    return x0, y0, x0 + side, y0 + side
+
+
+def jitter(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Changes brightness, contrast and the channels' gains by up to ``config.colour_jitter``."""
+    strength = config.colour_jitter
+    if not strength:
+        return image
+    gain = rng.uniform(1 - strength, 1 + strength) * rng.uniform(1 - strength / 4, 1 + strength / 4, 3)
+    bias = rng.uniform(-strength, strength) * 128
+    mean = image.mean(axis=(0, 1))
+    table = (np.arange(256)[:, None] - mean) * gain + mean + bias  # one look-up table a channel
+    return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])

@@ -1,0 +1,99 @@
+"""This library's metrics in detectron2's evaluation loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from segearth.evaluation.protocols import get_protocol
+from segearth.evaluation.records import SampleRecord, compute_metrics, merge_records
+from segearth.metrics.masks import count_pixels
+from segearth.structures import Segmentation
+
+
+class QuestionEvaluator(DatasetEvaluator):
+    """Scores every question it is given as :func:`segearth.evaluation.evaluator.evaluate` does.
+
+    The prediction is the union of the ``pred_masks`` of a question's instances, so models of other makers can be scored
+    beside this one.
+
+    Attributes:
+        rules: The protocol.
+        records: One a question seen by this process since the last reset.
+    """
+
+    def __init__(self, protocol: str = "native") -> None:
+        """Takes a protocol.
+
+        Args:
+            protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`; it says how masks are compared. Which
+                questions are asked is decided where the data set is registered, so give the same name there.
+
+        Raises:
+            UnknownNameError: There is no such protocol.
+        """
+        self.rules = get_protocol(protocol)
+        self.records: list[SampleRecord] = []
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.records = []
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Scores a batch.
+
+        Args:
+            inputs: What :class:`segearth.integrations.detectron2.catalog.QuestionMapper` made.
+            outputs: Each with ``instances``; ``presence`` and ``frame_mask`` are used where there are any.
+        """
+        for entry, output in zip(inputs, outputs, strict=True):
+            answer = _as_answer(entry["question"], output)
+            predicted, target = self.rules.predicted(answer), self.rules.to_frame(entry["mask"].numpy())
+            self.records.append(
+                SampleRecord(
+                    id=entry["question_id"],
+                    image_id=entry["image_id"],
+                    question=entry["question"],
+                    task=entry["task"],
+                    kind=entry["kind"],
+                    source=entry["source"],
+                    presence=answer.presence,
+                    score=answer.score,
+                    **count_pixels(predicted, target),
+                )
+            )
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Joins the records of all processes.
+
+        Returns:
+            ``{"segearth": {"gIoU": …, "cIoU": …, "Pr@0.5": …, …}}`` with shares in [0, 1]; N-acc and T-acc only where
+            there are such targets. ``None`` on all but the main process.
+
+        Raises:
+            DatasetError: Nothing was scored, or a question was scored twice.
+        """
+        shards = comm.gather(self.records)
+        if not comm.is_main_process():
+            return None
+        metrics = compute_metrics(merge_records(shards))
+        numbers = {"gIoU": metrics.giou, "cIoU": metrics.ciou}
+        numbers |= {f"Pr@{threshold}": share for threshold, share in metrics.precision.items()}
+        accuracies = {"N-acc": metrics.n_acc, "T-acc": metrics.t_acc}
+        return {"segearth": numbers | {name: share for name, share in accuracies.items() if share is not None}}
+
+
+def _as_answer(question: str, output: dict[str, Any]) -> Segmentation:
+    instances = output["instances"]
+    found = len(instances) > 0
+    return Segmentation(
+        question,
+        mask=instances.pred_masks.any(0).cpu().numpy(),
+        score=float(instances.scores.max()) if found else 0.0,
+        present=found,
+        presence=output.get("presence", float(found)),
+        frame_mask=output.get("frame_mask"),
+    )

@@ -1,0 +1,167 @@
+"""SegEarth as a meta-architecture of detectron2.
+
+Shapes: ``H W`` an image's own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import BitMasks, Instances
+from torch import Tensor, nn
+
+from segearth.config import LossConfig
+from segearth.data.feed.loading import Collator, frame_example, group_by_frame
+from segearth.errors import DatasetError
+from segearth.inference.predictor import Predictor
+from segearth.losses.criterion import Criterion
+from segearth.models.segearth import SegEarth
+from segearth.preprocessing.transform import ImageTransform
+from segearth.structures import Question, Segmentation
+from segearth.zoo.lookup import load_model
+
+LOSS_NAMES = ("bce", "dice", "presence", "text", "boxes")
+
+
+@META_ARCH_REGISTRY.register()
+class SegEarthMetaArch(nn.Module):
+    """Takes detectron2's list of dicts, one a question; those that show the same image share its vision pass.
+
+    Attributes:
+        model: The model; ``model.save_pretrained(folder)`` writes it for use without detectron2.
+    """
+
+    @configurable
+    def __init__(self, model: SegEarth, loss: LossConfig | None = None) -> None:
+        """Wraps a model.
+
+        Args:
+            model: From ``load_model`` or ``SegEarth.from_pretrained``.
+            loss: Weights of the losses.
+        """
+        super().__init__()
+        self.model = model
+        self.criterion = Criterion(loss or LossConfig())
+        self.transform = ImageTransform(model.config.image_transform)
+        self.collator = Collator(model.prompt_encoder, with_answers=self.criterion.config.text > 0)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads ``cfg.MODEL.SEGEARTH``; see :func:`add_segearth_config`."""
+        node = cfg.MODEL.SEGEARTH
+        return {"model": load_model(node.NAME, node.WEIGHTS or None)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    def forward(self, entries: Sequence[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Gives losses in training and masks in evaluation.
+
+        Args:
+            entries: Each with ``image``, a ``uint8`` RGB tensor ``(3, H, W)``, and ``question``; ``task`` is
+                ``"referring"`` if left out. In training also ``mask``, a boolean tensor ``(H, W)``.
+
+        Returns:
+            In training the weighted losses by name; their sum is what this library's own trainer minimises. Else one
+            dict an entry, masks at the size of its ``image``: ``instances``, none where the thing is judged absent, and
+            ``presence`` and ``frame_mask`` as in :class:`segearth.structures.Segmentation`.
+
+        Raises:
+            DatasetError: A training entry has no mask.
+            QuestionError: A question is empty or too long.
+        """
+        groups = group_by_image(entries)
+        return self._losses(entries, groups) if self.training else self._answers(entries, groups)
+
+    def _losses(self, entries: Sequence[dict[str, Any]], groups: list[list[int]]) -> dict[str, Tensor]:
+        if any("mask" not in entry for entry in entries):
+            raise DatasetError("a training entry has no 'mask'; give the loader a QuestionMapper as its mapper")
+        examples = [
+            frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.transform)
+            for group in groups
+        ]
+        # A tensor holds one frame and detectron2's loaders mix sizes: each frame is a pass of its own.
+        total: dict[str, Tensor] = {}
+        for alike in group_by_frame(examples):
+            batch = self.collator(alike).to(self.device)
+            output, queries = self.model(batch)
+            losses = self.criterion(output, queries, batch, self.model.language_model)
+            for name in LOSS_NAMES:
+                weight = getattr(self.criterion.config, name) * len(batch.question_ids) / len(entries)
+                total[f"loss_{name}"] = total.get(f"loss_{name}", 0) + weight * getattr(losses, name)
+        return total
+
+    def _answers(self, entries: Sequence[dict[str, Any]], groups: list[list[int]]) -> list[dict[str, Any]]:
+        predictor = Predictor(self.model)
+        answers: dict[int, Segmentation] = {}
+        for group in groups:
+            predictor.set_image(_image(entries[group[0]]))
+            asked = [_question(entries[i]) for i in group]
+            found = predictor.predict([q.text for q in asked], task=[q.task for q in asked])
+            answers |= zip(group, found, strict=True)
+        return [as_output(answers[i]) for i in range(len(entries))]
+
+
+def add_segearth_config(cfg: CfgNode) -> None:
+    """Adds to a yacs configuration what the model needs, and chooses the model.
+
+    ``MODEL.SEGEARTH.NAME`` is a model of the zoo. ``WEIGHTS`` is ``"auto"`` for the zoo's weights, ``""`` for random
+    ones, or a folder or hub id that ``save_pretrained`` wrote, which then brings its own configuration; detectron2's
+    checkpoints still go to ``MODEL.WEIGHTS``.
+    """
+    cfg.MODEL.META_ARCHITECTURE = "SegEarthMetaArch"
+    cfg.MODEL.SEGEARTH = CfgNode({"NAME": "segearth_tiny", "WEIGHTS": "auto"})
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False  # "nothing of the kind is there" is an answer to learn
+    cfg.INPUT.FORMAT = "RGB"
+
+
+def group_by_image(entries: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Returns the positions of the entries, those with equal ``image`` tensors together, in order of appearance."""
+    groups: list[list[int]] = []
+    for i, entry in enumerate(entries):
+        for group in groups:
+            if torch.equal(entries[group[0]]["image"], entry["image"]):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups
+
+
+def as_output(answer: Segmentation) -> dict[str, Any]:
+    """Returns an answer as detectron2's models give theirs."""
+    return {"instances": to_instances(answer), "presence": answer.presence, "frame_mask": answer.frame_mask}
+
+
+def to_instances(answer: Segmentation) -> Instances:
+    """Returns an answer as one instance of class 0 at the image's size, or as none where its mask is empty."""
+    masks = torch.from_numpy(answer.mask)[None][: int(answer.mask.any())]  # (1, H, W) or (0, H, W)
+    return Instances(
+        answer.mask.shape,
+        pred_masks=masks,
+        pred_boxes=BitMasks(masks).get_bounding_boxes(),
+        scores=torch.full((len(masks),), answer.score),
+        pred_classes=torch.zeros(len(masks), dtype=torch.long),
+    )
+
+
+def _image(entry: dict[str, Any]) -> np.ndarray:
+    return entry["image"].permute(1, 2, 0).cpu().numpy()
+
+
+def _question(entry: dict[str, Any]) -> Question:
+    mask = entry["mask"].cpu().numpy() if "mask" in entry else None
+    return Question(
+        text=entry["question"],
+        mask=mask,
+        answer=entry.get("answer"),
+        task=entry.get("task", "referring"),
+        id=entry.get("question_id", ""),
+    )

@@ -1,0 +1,1 @@
+"""Scores of masks: pure functions on arrays, which know no model and no data set."""

@@ -1,0 +1,218 @@
+"""A model as files: saving it in a folder, and finding, reading and checking such a folder again.
+
+:meth:`segearth.models.segearth.SegEarth.save_pretrained` and ``from_pretrained`` are the doors for users.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from segearth import __version__
+from segearth.config import ModelConfig, from_dict, to_dict
+from segearth.errors import CheckpointError
+from segearth.utils.files import atomic_path, write_text
+from segearth.utils.hub import find_source
+
+if TYPE_CHECKING:
+    from segearth.models.segearth import SegEarth
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+BESIDE = "."  # in a saved config: the tokenizer in the config's own folder
+BEST, LAST = "model_best", "model"  # in a training run's folder: by its validation, and after its last step
+TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
+UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
+RANDOM = "random_parts"  # in the metadata of the weights
+
+
+def save_folder(model: SegEarth, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Writes ``config.json``, ``model.safetensors`` and the tokenizer's files.
+
+    Args:
+        model: What is saved.
+        folder: Made if missing.
+        state: Weights to write in place of the model's own, under its parameter names.
+    """
+    from safetensors.torch import save_file
+
+    state = state or model.state_dict()
+    names = [{name for name, _ in model.named_parameters(remove_duplicate=d)} for d in (False, True)]
+    tied = names[0] - names[1]  # stored under their first name alone
+    tensors: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name in [name for name in state if name not in tied]:
+        tensor = state[name].contiguous().cpu()
+        tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor  # the format shares no memory
+        places.add(tensors[name].data_ptr())
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        save_file(tensors, str(temporary), metadata={"format": "pt", RANDOM: ",".join(sorted(model.random_parts))})
+    model.prompt_encoder.tokenizer.save_pretrained(folder)
+    described = to_dict(model.config)
+    # The language model is described in full, so that a saved folder opens without the hub it once came from.
+    described["language_model"] |= model.language_model.describe()
+    # The tokenizer lies beside the weights now. Where it came from may be a path of this machine, which would lead
+    # nowhere on another and tell strangers how the folders here are called.
+    described["text"]["tokenizer"] = BESIDE
+    facts = {"library": "segearth", "version": __version__, "model": described}
+    write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
+
+
+def save_settings(folder: Path, **settings: Any) -> None:
+    """Changes fields of a saved model's configuration that its weights do not depend on, such as a threshold.
+
+    Args:
+        folder: With the model's ``config.json``.
+        settings: Fields of :class:`~segearth.config.ModelConfig` and their values.
+    """
+    facts = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    facts["model"] |= settings
+    write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Reads the model's configuration from a saved folder, whose tokenizer it then names.
+
+    Raises:
+        CheckpointError: The file is missing, is not one of this library, or names weights that lie elsewhere.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give a folder that save_pretrained or training wrote")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); fetch the file again") from error
+    if not isinstance(facts, dict) or facts.get("library") != "segearth":
+        raise CheckpointError(f"{path} was not written by segearth; convert the checkpoint first")
+    config = from_dict(ModelConfig, facts["model"], origin=str(path))
+    if config.language_model.pretrained:  # a file must not send anyone to the hub: only what the user typed may
+        raise CheckpointError(
+            f"{path}: language_model.pretrained is {config.language_model.pretrained!r}, but a saved folder holds its "
+            "language model itself; save the model again"
+        )
+    config.text.tokenizer = str(folder)
+    return config
+
+
+def local_folder(model_id: str | Path, **options: Any) -> Path:
+    """Returns the folder of a saved model: a folder here, the best or else the last model of a training run's folder,
+    or a download from the hub.
+
+    Args:
+        model_id: Folder or hub id (a ``Path`` is a folder); :func:`segearth.utils.hub.find_source` tells which.
+        options: ``revision``, ``cache_dir``, ``force_download``, ``local_files_only`` and ``token`` for the hub.
+
+    Raises:
+        CheckpointError: Neither a folder nor on the hub.
+    """
+    source = find_source(model_id)
+    if isinstance(source, Path):
+        inside = (source / name for name in (BEST, LAST))
+        return next((path for path in inside if (path / CONFIG_FILE).is_file()), source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    try:
+        return Path(snapshot_download(source, **{k: options[k] for k in keys if k in options}))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{model_id!r} is no folder here and no model on the hub: {first}") from error
+
+
+def training_facts(source: str | Path) -> dict[str, Any]:
+    """Returns what training noted beside a model in a folder: its step, its splits, its score if it was validated.
+
+    Nothing where the model is not by training, is by an earlier version, or is not in a folder.
+    """
+    if not Path(source).is_dir():
+        return {}
+    try:
+        facts = json.loads((local_folder(Path(source)) / TRAINING_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def load_weights(model: nn.Module, path: Path, absent: Sequence[str] = ()) -> set[str]:
+    """Loads safetensors strictly: every key must match in name and shape.
+
+    Tensors are copied one at a time, so that memory holds the weights once. Of names that share one tensor, the file
+    holds one.
+
+    Args:
+        model: Its tensors are overwritten.
+        path: The file.
+        absent: Parts of the model, by name, that the file does not hold; they are left as they are.
+
+    Returns:
+        Parts of the model that were never trained: those the file says it saved as they started, and ``absent`` ones.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or its keys are not the model's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}")
+    names: dict[int, list[str]] = {}
+    own = model.state_dict(keep_vars=True)
+    for name, tensor in own.items():
+        names.setdefault(id(tensor), []).append(name)
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            random = (file.metadata() or {}).get(RANDOM, "")
+        elsewhere = tuple(f"{part}." for part in absent)
+        found = {
+            next((name for name in tied if name in shapes), tied[0])
+            for tied in names.values()
+            if not tied[0].startswith(elsewhere)
+        }
+        _check_fit(shapes, {name: tuple(own[name].shape) for name in found}, path)
+        with torch.no_grad():
+            for name in found:
+                # Opened anew for each: what was read of a mapped file stays in memory until it is closed.
+                with safe_open(path, "pt") as file:
+                    own[name].copy_(file.get_tensor(name))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch or save it again") from error
+    return set(random.split(",")) - {""} | {part.partition(".")[0] for part in absent}
+
+
+def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], path: Path) -> None:
+    lines = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
+    lines += [f"unknown {name}" for name in sorted(found.keys() - expected.keys())]
+    lines += [
+        f"{name} is {found[name]} where the model has {expected[name]}"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name] != expected[name]
+    ]
+    if lines:
+        more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
+        raise CheckpointError(f"{path} does not fit this model: {', '.join(lines[:6])}{more}")
+
+
+class WithoutRandomStart(TorchFunctionMode):
+    """Inside this context tensors are filled with zeros instead of random numbers: weights that follow replace them.
+
+    Drawing takes most of the time of building a large model. What is computed, such as constants and the buffers that
+    no file holds, is computed as ever.
+    """
+
+    # By name, since transformers puts its own functions in the place of those in torch.nn.init.
+    DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_"})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Passes on every call but draws in place."""
+        if getattr(func, "__name__", "") not in self.DRAWS:
+            return func(*args, **(kwargs or {}))
+        tensor = args[0] if args else kwargs["tensor"]  # functions of torch.nn.init are called by keyword
+        with torch.no_grad():
+            return tensor.zero_()  # not left as it is: a truncated normal is drawn again until it is in range
