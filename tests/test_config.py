@@ -71,7 +71,7 @@ def test_the_published_recipe_differs_from_ours_as_meant_and_in_nothing_else() -
         "model.token_compressor.stride": (1, 4),
         "model.coordinates": (True, False),
         "model.presence_decides": (True, False),
-        "model.presence_threshold": (0.5, 0.0),
+        "model.presence_threshold": (0.8, 0.0),
         "model.mask_decoder.box_gate": (True, False),
         "model.mask_decoder.presence_match": (True, False),
         "loss.boxes": (5.0, 0.0),
