@@ -128,20 +128,30 @@ def get_protocol(name: str) -> EvaluationProtocol:
 
 
 def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, Question]:
-    """Returns the questions of an image that the protocol scores, by id; those without a mask are left out.
+    """Returns the questions of an image that the protocol scores, by id; those without a target are left out.
 
     A question without an id is called ``"<image id>#<its index>"``.
     """
     asked = sample.questions[:1] if protocol.first_question_only else sample.questions
-    return {q.id or f"{sample.image_id}#{i}": q for i, q in enumerate(asked) if q.mask is not None}
+    return {q.id or f"{sample.image_id}#{i}": q for i, q in enumerate(asked) if target_of(q) is not None}
 
 
-def ask(predictor: BatchPredictor, questions: Iterable[Iterable[Question]]) -> list[list[Segmentation]]:
+def target_of(question: Question) -> Any:
+    """Returns what a right answer to a question is; ``None`` where it has no ground truth."""
+    return getattr(question, "target", question.mask)
+
+
+def ask(
+    predictor: BatchPredictor, questions: Iterable[Iterable[Question]], in_words: bool = False
+) -> list[list[Segmentation]]:
     """Asks a predictor the questions of each image it holds: their wordings and tasks go in, their targets do not.
 
-    Logits are asked for only where questions come in pairs that are told apart by them.
+    Logits are asked for only where questions come in pairs that are told apart by them, and an answer in words only
+    where it is scored: both cost time and memory.
     """
     rows = [list(own) for own in questions]
     options = {"return_logits": True} if any(q.pairs for own in rows for q in own) else {}
+    if in_words:
+        options["answer"] = True
     texts, tasks = [[q.text for q in own] for own in rows], [[q.task for q in own] for own in rows]
     return predictor.predict(texts, task=tasks, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +26,12 @@ class ChoiceScores(NamedTuple):
     f1: float
 
 
-def choice_scores(chosen: Collection[int], right: Collection[int]) -> ChoiceScores:
+def choice_scores(chosen: Collection[Hashable], right: Collection[Hashable]) -> ChoiceScores:
     """Compares chosen options with right ones; an option that is named twice counts once.
 
     Args:
-        chosen: Indices of options.
-        right: Indices of the right ones. Where none is right, choosing none scores 1, and choosing any scores 0.
+        chosen: Options, by name or index.
+        right: The right ones. Where none is right, choosing none scores 1, and choosing any scores 0.
 
     Example:
         >>> choice_scores([0, 2], [0, 1])
@@ -82,12 +82,12 @@ def read_choices(answer: str, options: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def macro_f1(chosen: Sequence[Collection[int]], right: Sequence[Collection[int]]) -> float | None:
+def macro_f1(chosen: Sequence[Collection[Hashable]], right: Sequence[Collection[Hashable]]) -> float | None:
     """Returns the mean over classes of each class's F1 over a set of samples: rare classes weigh as much as others.
 
     Args:
-        chosen: Indices of the chosen classes of each sample.
-        right: Indices of the right classes of each sample.
+        chosen: The chosen classes of each sample, by name or index.
+        right: The right classes of each sample.
 
     Returns:
         In [0, 1], over the classes that are right or chosen somewhere; ``None`` where there is no such class.
@@ -97,7 +97,7 @@ def macro_f1(chosen: Sequence[Collection[int]], right: Sequence[Collection[int]]
         0.3333333333333333
     """
     pairs = [(set(mine), set(target)) for mine, target in zip(chosen, right, strict=True)]
-    classes = sorted(set().union(*(mine | target for mine, target in pairs)))
+    classes = sorted(set().union(*(mine | target for mine, target in pairs)), key=str)
     scores = []
     for name in classes:
         shared = sum(name in mine and name in target for mine, target in pairs)
