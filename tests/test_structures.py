@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segearth.structures import Question
+from segearth.structures import Question, Regions
 
 
 def test_presence_is_read_once_off_the_whole_mask() -> None:
@@ -14,5 +14,5 @@ def test_presence_is_read_once_off_the_whole_mask() -> None:
     mask[4, 4] = True
     found = Question("ships", mask)
     assert found.present is True
-    assert replace(found, mask=mask[::3, ::3]).present is True  # the ship is between the samples
-    assert replace(found, mask=None).present is True
+    assert replace(found, target=Regions(mask[::3, ::3])).present is True  # the ship is between the samples
+    assert replace(found, target=None).present is True
