@@ -141,7 +141,7 @@ class Regions:
 
     def __post_init__(self) -> None:
         if self.regions is not None:
-            _check_union(self.regions, self.mask, "target")
+            _check_union(self.regions, self.mask, "a target")
         if self.boxes is not None:
             Boxes(self.boxes)
             if self.regions is None or len(self.boxes) != len(self.regions):
@@ -374,7 +374,7 @@ class Segmentation:
 
     def __post_init__(self) -> None:
         if self.given_regions is not None:
-            _check_union(self.given_regions, self.mask, "answer")
+            _check_union(self.given_regions, self.mask, "an answer")
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -394,6 +394,6 @@ def _check_union(regions: Sequence[Region], mask: np.ndarray, what: str) -> None
     union = union_of(regions, *mask.shape)
     if differing := np.count_nonzero(union != mask.astype(bool)):
         raise DatasetError(
-            f"the union of the {len(regions)} regions of a {what} differs from its mask at {differing} pixels; "
+            f"the union of the {len(regions)} regions of {what} differs from its mask at {differing} pixels; "
             "give regions that make up the mask, or the mask alone"
         )
