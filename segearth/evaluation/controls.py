@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
 from segearth.errors import DatasetError
-from segearth.evaluation.protocols import BatchPredictor, EvaluationProtocol, ask, scored_questions
+from segearth.evaluation.protocols import EvaluationProtocol, ask, scored_questions
 from segearth.evaluation.scorer import Scorer
+from segearth.segmenter import Segmenter
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects, is_joined
 from segearth.utils.seeds import rng_for
@@ -50,7 +51,7 @@ class Control(Protocol):
     rule: str
 
     def answers(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
         """Answers each question of each image; ``predictor`` holds the images."""
 
@@ -85,7 +86,7 @@ class ConstantMask:
         self.rule = "every pixel is predicted" if value else "no pixel is predicted"
 
     def answers(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
         """Returns the same constant mask for each question."""
         return [
@@ -148,7 +149,7 @@ class MeanMask:
         return cls(*_best_cut(np.stack(targets)))
 
     def answers(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
         """Returns the one mask at each image's size (nearest neighbour) for each question."""
         return [
@@ -221,7 +222,7 @@ class ShuffledQuestions:
         return cls({own.id: asked[other].question for own, other in zip(asked, order, strict=True)}, in_words)
 
     def answers(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
         """Returns the model's answers to the questions dealt to each image.
 

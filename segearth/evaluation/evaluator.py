@@ -16,19 +16,16 @@ from segearth.evaluation.batches import in_batches, one_ahead
 from segearth.evaluation.controls import Control, SplitReading, build_controls
 from segearth.evaluation.examples import Extremes
 from segearth.evaluation.protocols import (
-    BatchPredictor,
     EvaluationProtocol,
-    OneAtATime,
-    QuestionPredictor,
     ask,
     get_protocol,
     scored_questions,
-    target_of,
 )
 from segearth.evaluation.records import merge_records
 from segearth.evaluation.results import EvaluationResult, ScorerResult
 from segearth.evaluation.scorer import Scorer
 from segearth.evaluation.scorers import SCORERS, scorer_of
+from segearth.segmenter import Segmenter, frame_size_of
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects
 
@@ -36,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    predictor: QuestionPredictor | BatchPredictor,
+    predictor: Segmenter,
     dataset: SegmentationDataset,
     *,
     protocol: str = "native",
@@ -50,14 +47,14 @@ def evaluate(
     examples: int = 8,
     progress: bool = True,
 ) -> EvaluationResult:
-    """Scores a predictor on one split, through its public methods only.
+    """Scores a segmenter on one split, through its public methods only.
 
     Rank ``r`` takes the images ``i`` with ``i % world_size == r``. Where ``torch.distributed`` has a group of that
     many, the parts are gathered and every rank returns the whole; elsewhere each rank returns its own part.
 
     Args:
-        predictor: Is given each image once, and asked all its questions at once (and once more for the control with
-            shuffled questions, of the same features).
+        predictor: Any :class:`~segearth.segmenter.Segmenter`. Is given each image once, and asked all its questions of
+            one scorer at once (and once more for the control with shuffled questions, of the same features).
         dataset: The split to score; questions without a target are passed over. Each question is scored by the scorer
             of its task, see :data:`segearth.evaluation.scorers.SCORERS`.
         protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`.
@@ -68,8 +65,8 @@ def evaluate(
         rank: This process.
         world_size: Number of processes.
         limit: Only the first so many images; ``None``: all.
-        batch_size: Most images that the predictor is given at a time, where it takes several; these are of one frame
-            size. It changes speed and memory; answers are the same but for rounding.
+        batch_size: Most images that the predictor is given at a time; these are of one frame size. It changes speed and
+            memory; answers are the same but for rounding.
         examples: How many best and how many worst samples to keep as pictures.
         progress: Whether rank 0 shows progress bars.
 
@@ -154,17 +151,12 @@ class _Part:
 
 
 def _score_all(
-    predictor: QuestionPredictor | BatchPredictor, dataset: SegmentationDataset, indices: Sequence[int],
+    predictor: Segmenter, dataset: SegmentationDataset, indices: Sequence[int],
     batch_size: int, protocol: EvaluationProtocol, controls: Mapping[str, list[Control]], part: _Part, progress: bool,
 ) -> None:  # fmt: skip
     """Scores the images at ``indices`` into ``part``; each batch is read while the one before it is scored."""
-    batched: BatchPredictor
-    if isinstance(predictor, BatchPredictor):
-        batched = predictor
-    else:
-        batched, batch_size = OneAtATime(predictor), 1
     samples = (dataset[index] for index in indices)
-    batches = one_ahead(in_batches(samples, batched.frame_size, batch_size))
+    batches = one_ahead(in_batches(samples, frame_size_of(predictor), batch_size))
     start, waited = time.perf_counter(), 0.0
     with tqdm(total=len(indices), desc=f"{dataset.name} {dataset.split}", disable=not progress) as bar:
         while True:
@@ -173,20 +165,20 @@ def _score_all(
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            _score_batch(batched, batch, protocol, controls, part)
+            _score_batch(predictor, batch, protocol, controls, part)
             bar.update(len(batch))
     if indices:
         logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
 
 
 def _score_batch(
-    predictor: BatchPredictor,
+    predictor: Segmenter,
     batch: list[Sample],
     protocol: EvaluationProtocol,
     controls: Mapping[str, list[Control]],
     part: _Part,
 ) -> None:
-    part.without_target += sum(target_of(question) is None for sample in batch for question in sample.questions)
+    part.without_target += sum(question.target is None for sample in batch for question in sample.questions)
     asked = [(sample, own) for sample in batch if (own := scored_questions(sample, protocol))]
     if not asked:
         return

@@ -23,7 +23,6 @@ import segearth
 from segearth.data.base import SegmentationDataset
 from segearth.evaluation.evaluator import evaluate
 from segearth.evaluation.examples import ScoredExample
-from segearth.evaluation.protocols import BatchPredictor, QuestionPredictor
 from segearth.evaluation.records import Record, breakdown
 from segearth.evaluation.results import EvaluationResult, ScorerResult
 from segearth.evaluation.scorer import Scorer, signed
@@ -37,6 +36,7 @@ from segearth.inference.visualize import (
     save_picture,
     side_by_side,
 )
+from segearth.segmenter import Segmenter
 from segearth.utils.files import write_text
 from segearth.utils.versions import installed_versions
 
@@ -46,7 +46,7 @@ PACKAGES = ("numpy", "pillow", "opencv-python-headless", "torch", "transformers"
 
 
 def run_evaluation(
-    predictor: QuestionPredictor | BatchPredictor,
+    predictor: Segmenter,
     dataset: SegmentationDataset,
     output_dir: str | Path,
     *,

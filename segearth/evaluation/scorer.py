@@ -26,7 +26,6 @@ class Scorer(ABC, Generic[R]):
     Attributes:
         name: What the report and its files call it, such as ``"boxes"``.
         tasks: The tasks that it scores, see :class:`segearth.structures.Question`.
-        target: Name of the class of target that it takes, such as ``"Boxes"``.
         record: Class of its records.
         headline: The field of :meth:`summary` that is the mean of the records' ``value``.
         headline_name: How tables call that field, such as ``"gIoU"``.
@@ -38,7 +37,6 @@ class Scorer(ABC, Generic[R]):
 
     name: str
     tasks: tuple[str, ...]
-    target: str
     record: type[R]
     headline: str
     headline_name: str
@@ -55,7 +53,7 @@ class Scorer(ABC, Generic[R]):
 
         Args:
             question_id: The record's id.
-            question: With a target of the class that the scorer takes.
+            question: With a target that its task takes.
             answer: The model's or a control's.
             sample: The image that was asked about.
             protocol: How answers are compared with targets.

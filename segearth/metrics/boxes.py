@@ -151,14 +151,15 @@ def rotated_to_horizontal(boxes: Any) -> np.ndarray:
 def rotated_box_iou(first: Any, second: Any) -> np.ndarray:
     """Returns the intersection over union of every rotated box of one set with every one of another.
 
-    Only pairs whose upright boxes meet are computed, one by one, by OpenCV's intersection of two rotated rectangles.
+    Only pairs whose upright boxes meet are computed, one by one. OpenCV has a function for this, which computes in 32
+    bits: of thin boxes its overlaps are several percent off, so it is not used.
 
     Args:
         first: ``(n, 5)``, as for :func:`rotated_to_horizontal`.
         second: ``(m, 5)``.
 
     Returns:
-        Float64 of shape ``(n, m)`` in [0, 1], right to about 1e-5.
+        Float64 of shape ``(n, m)`` in [0, 1].
 
     Example:
         >>> round(float(rotated_box_iou([50, 50, 20, 10, 0], [50, 50, 20, 10, 90])[0, 0]), 4)  # a cross: 100 of 300
@@ -173,21 +174,36 @@ def rotated_box_iou(first: Any, second: Any) -> np.ndarray:
 
 
 def _rotated_pair(a: np.ndarray, b: np.ndarray) -> float:
-    import cv2
-
     areas = abs(a[2] * a[3]), abs(b[2] * b[3])
     if not min(areas) > 0:
         return 0.0
-    # OpenCV computes in 32 bits: around the middle of the two, and in units of their size, nothing is lost to rounding.
-    middle, unit = (a[:2] + b[:2]) / 2, max(np.abs(a[2:4]).max(), np.abs(b[2:4]).max())
-    rectangles = [((box[:2] - middle) / unit, np.abs(box[2:4]) / unit, box[4] % 180) for box in (a, b)]
-    kind, corners = cv2.rotatedRectangleIntersection(
-        *[(tuple(map(float, centre)), tuple(map(float, sides)), float(turn)) for centre, sides, turn in rectangles]
-    )
-    if kind == cv2.INTERSECT_NONE or corners is None or len(corners) < 3:
-        return 0.0
-    shared = min(cv2.contourArea(cv2.convexHull(corners)) * unit**2, *areas)
-    return float(shared / (sum(areas) - shared))
+    middle = (a[:2] + b[:2]) / 2  # corners are counted from there: far from zero, their products would lose digits
+    shared, around = _corners(a, middle), _corners(b, middle)
+    for start, end in zip(around, np.roll(around, -1, axis=0), strict=True):
+        shared = _cut(shared, start, end - start)
+    x, y = shared[:, 0], shared[:, 1]
+    overlap = min(abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2, *areas)
+    return float(overlap / (sum(areas) - overlap))
+
+
+def _corners(box: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """The corners of a rotated box, ``(4, 2)``, in the order in which the x axis turns towards the y axis."""
+    cos, sin = np.cos(np.radians(box[4])), np.sin(np.radians(box[4]))
+    half = np.abs(box[2:4]) / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    return box[:2] - origin + half @ np.array([[cos, sin], [-sin, cos]])
+
+
+def _cut(polygon: np.ndarray, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Keeps the part of a convex polygon ``(n, 2)`` on the inner side of a line (Sutherland and Hodgman 1974)."""
+    side = direction[0] * (polygon[:, 1] - point[1]) - direction[1] * (polygon[:, 0] - point[0])
+    kept = []
+    for i in range(len(polygon)):
+        j = (i + 1) % len(polygon)
+        if side[i] >= 0:
+            kept.append(polygon[i])
+        if (side[i] >= 0) != (side[j] >= 0):  # the edge crosses the line
+            kept.append(polygon[i] + side[i] / (side[i] - side[j]) * (polygon[j] - polygon[i]))
+    return np.array(kept).reshape(-1, 2)
 
 
 def _numbers(boxes: Any, count: int, form: str) -> np.ndarray:

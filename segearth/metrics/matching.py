@@ -210,8 +210,8 @@ def _superfluous_copies(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def _components(joined: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows and columns of each part of a bipartite graph that hangs together; rows without a neighbour are left out."""
-    rows_left = joined.any(axis=1)
-    columns_left = joined.any(axis=0)
+    rows_left: np.ndarray = np.asarray(joined.any(axis=1))
+    columns_left: np.ndarray = np.asarray(joined.any(axis=0))
     for start in range(len(joined)):
         if not rows_left[start]:
             continue

@@ -20,7 +20,7 @@ from segearth.evaluation.controls import (
     build_controls,
     derange,
 )
-from segearth.evaluation.protocols import PROTOCOLS, OneAtATime, scored_questions
+from segearth.evaluation.protocols import PROTOCOLS, scored_questions
 from segearth.evaluation.scorers import SCORERS, scorer_of
 from segearth.metrics.masks import mask_iou
 from segearth.structures import Question, Sample
@@ -29,11 +29,10 @@ NATIVE = PROTOCOLS["native"]
 
 
 def masks_of(control, sample, predictor=None):
-    """A control's masks of one image; ``predictor`` is one that takes no batches."""
-    batched = OneAtATime(predictor)
+    """A control's masks of one image."""
     if predictor is not None:
-        batched.set_images([sample.image])
-    (answers,) = control.answers(batched, [sample], [scored_questions(sample, NATIVE)])
+        predictor.set_image(sample.image)
+    (answers,) = control.answers(predictor, [sample], [scored_questions(sample, NATIVE)])
     return [answer.mask for answer in answers]
 
 

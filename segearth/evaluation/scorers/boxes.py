@@ -10,12 +10,12 @@ import numpy as np
 
 from segearth.errors import DatasetError
 from segearth.evaluation.controls import ConstantMask, Control, SplitReading, of_each_image
-from segearth.evaluation.protocols import EvaluationProtocol, scored_questions, target_of
+from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
 from segearth.evaluation.scorer import Scorer, mean, percent
 from segearth.metrics.boxes import as_boxes, box_iou, rotated_to_horizontal
 from segearth.metrics.matching import average_precision, match_boxes
-from segearth.structures import Segmentation
+from segearth.structures import Boxes, Segmentation
 
 if TYPE_CHECKING:
     from segearth.structures import Question, Sample
@@ -91,7 +91,6 @@ class BoxesScorer(Scorer[BoxRecord]):
 
     name = "boxes"
     tasks = ("detection", "grounding")
-    target = "Boxes"
     record = BoxRecord
     headline = "matched_iou"
     headline_name = "matched IoU"
@@ -110,7 +109,7 @@ class BoxesScorer(Scorer[BoxRecord]):
         """Scores the boxes of the answer's regions, at the image's own size whatever the protocol."""
         regions = answer.regions
         predicted = as_boxes([region.box for region in regions])
-        targets = upright(target_of(question).values)
+        targets = upright(_right(question))
         scores = match_boxes(predicted, targets, HIT)
         return BoxRecord(
             **identity(question_id, question, sample),
@@ -176,7 +175,7 @@ class MeanBox:
         def shares(sample: Sample) -> list[np.ndarray]:
             height, width = sample.image.shape[:2]
             asked = scored_questions(sample, reading.protocol).values()
-            own = [upright(target_of(q).values) for q in asked if q.task in BoxesScorer.tasks]
+            own = [upright(_right(q)) for q in asked if q.task in BoxesScorer.tasks]
             return [boxes / [width, height, width, height] for boxes in own]
 
         found = [boxes for own in of_each_image(reading, shares, "mean box") for boxes in own]
@@ -199,6 +198,11 @@ def upright(boxes: Sequence[Sequence[float]]) -> np.ndarray:
     """Returns boxes of four numbers as they are, and the upright boxes around rotated ones of five, ``(n, 4)``."""
     rows = [rotated_to_horizontal(box)[0] if len(box) == 5 else as_boxes(box)[0] for box in boxes]
     return np.stack(rows) if rows else np.zeros((0, 4))
+
+
+def _right(question: Question) -> tuple[tuple[float, ...], ...]:
+    assert isinstance(question.target, Boxes)  # the task takes no others, which was checked
+    return question.target.values
 
 
 def _filled(text: str, box: np.ndarray, height: int, width: int) -> Segmentation:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from segearth.errors import DatasetError
 from segearth.evaluation.controls import Control, SplitReading
-from segearth.evaluation.protocols import EvaluationProtocol, scored_questions, target_of
+from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
 from segearth.evaluation.scorer import Scorer, mean, percent
 from segearth.evaluation.scorers.text import CommonestAnswer, said
 from segearth.metrics.choices import choice_scores, macro_f1, read_choices
+from segearth.structures import Choices
 
 if TYPE_CHECKING:
     from segearth.structures import Question, Sample, Segmentation
@@ -79,7 +80,6 @@ class ChoicesScorer(Scorer[ChoiceRecord]):
 
     name = "choices"
     tasks = ("classification",)
-    target = "Choices"
     record = ChoiceRecord
     headline = "f1"
     headline_name = "F1"
@@ -96,7 +96,7 @@ class ChoicesScorer(Scorer[ChoiceRecord]):
         self, question_id: str, question: Question, answer: Segmentation, sample: Sample, protocol: EvaluationProtocol
     ) -> ChoiceRecord:
         """Scores the options that the answer names; an answer without words names none."""
-        target, words = target_of(question), answer.answer or ""
+        target, words = _right(question), answer.answer or ""
         chosen = tuple(target.options[index] for index in read_choices(words, target.options))
         scores = choice_scores(chosen, target.right)
         return ChoiceRecord(
@@ -138,7 +138,7 @@ class ChoicesScorer(Scorer[ChoiceRecord]):
 
         def right(sample: Sample) -> list[str]:
             asked = scored_questions(sample, reading.protocol).values()
-            return [option for q in asked if q.task in self.tasks for option in target_of(q).right]
+            return [option for q in asked if q.task in self.tasks for option in _right(q).right]
 
         return CommonestAnswer.fit(reading, right)
 
@@ -154,6 +154,11 @@ class EveryOption:
     ) -> list[list[Segmentation]]:
         """Returns the options of each question, one after the other."""
         return [
-            [said(", ".join(target_of(question).options), question.text, sample) for question in own.values()]
+            [said(", ".join(_right(question).options), question.text, sample) for question in own.values()]
             for sample, own in zip(samples, questions, strict=True)
         ]
+
+
+def _right(question: Question) -> Choices:
+    assert isinstance(question.target, Choices)  # the task takes no others, which was checked
+    return question.target

@@ -25,7 +25,6 @@ class SegmentationScorer(Scorer[SampleRecord]):
 
     name = "segmentation"
     tasks = ("referring", "reasoning")
-    target = "Regions"
     record = SampleRecord
     headline = "giou"
     headline_name = "gIoU"

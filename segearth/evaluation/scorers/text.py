@@ -11,7 +11,7 @@ import numpy as np
 
 from segearth.errors import DatasetError
 from segearth.evaluation.controls import Control, SplitReading, of_each_image
-from segearth.evaluation.protocols import EvaluationProtocol, scored_questions, target_of
+from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
 from segearth.evaluation.scorer import Scorer, mean, percent
 from segearth.metrics.text import (
@@ -24,7 +24,7 @@ from segearth.metrics.text import (
     word_jaccard,
     words,
 )
-from segearth.structures import Segmentation
+from segearth.structures import Segmentation, Text
 
 if TYPE_CHECKING:
     from segearth.structures import Question, Sample
@@ -91,7 +91,6 @@ class TextMetrics:
 
 
 class _TextScorer(Scorer[TextRecord]):
-    target = "Text"
     record = TextRecord
     needs_words = True
     fitted_control = "commonest_answer"
@@ -106,7 +105,7 @@ class _TextScorer(Scorer[TextRecord]):
         self, question_id: str, question: Question, answer: Segmentation, sample: Sample, protocol: EvaluationProtocol
     ) -> TextRecord:
         """Scores the answer in words; none at all counts as an empty one."""
-        said, references = answer.answer or "", tuple(target_of(question).references)
+        said, references = answer.answer or "", _right(question)
         return TextRecord(
             **identity(question_id, question, sample),
             answer=said,
@@ -147,7 +146,7 @@ class _TextScorer(Scorer[TextRecord]):
 
         def right(sample: Sample) -> list[str]:
             asked = scored_questions(sample, reading.protocol).values()
-            return [text for q in asked if q.task in self.tasks for text in target_of(q).references]
+            return [text for q in asked if q.task in self.tasks for text in _right(q)]
 
         return CommonestAnswer.fit(reading, right)
 
@@ -209,6 +208,11 @@ class CommonestAnswer:
             [said(self.text, question.text, sample) for question in own.values()]
             for sample, own in zip(samples, questions, strict=True)
         ]
+
+
+def _right(question: Question) -> tuple[str, ...]:
+    assert isinstance(question.target, Text)  # the task takes no others, which was checked
+    return question.target.references
 
 
 def said(answer: str, question: str, sample: Sample) -> Segmentation:
