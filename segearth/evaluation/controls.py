@@ -345,7 +345,7 @@ def _same_answer(mask: np.ndarray, questions: Questions) -> list[Segmentation]:
 
 
 def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[int]:
-    """Deals items out so that each place gets an item of another group, and of another text where possible.
+    """Deals items out so that each gets, in its stead, one of another group, and of another text where possible.
 
     Args:
         groups: The group (image) of each item.
@@ -353,7 +353,7 @@ def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[
         seed: Decides the deal.
 
     Returns:
-        For each place the index of the item dealt to it: a permutation, unless one group holds more than half of all
+        For each item the index of the one dealt to it: a permutation, unless one group holds more than half of all
         items, in which case none exists and items of the smaller groups are dealt more than once.
 
     Raises:
@@ -371,35 +371,36 @@ def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[
         members.setdefault(groups[index], []).append(int(index))
     largest = max(map(len, members.values()))
     if 2 * largest > len(groups):
-        return [_draw_other(place, groups, texts, rng) for place in range(len(groups))]
-    # With the groups laid end to end, a turn by the largest group's size leaves every group (and, as no group is more
-    # than half, enters none again).
+        return [_draw_other(index, groups, texts, rng) for index in range(len(groups))]
+    # All items are laid in a row, group by group, and each is dealt the one that lies as many steps further on (round the
+    # end) as the largest group has items. That many steps lead out of any group, and, as no group holds more than half of
+    # the row, not all the way round into it again.
     row = [index for group in members.values() for index in group]
     dealt = dict(zip(row, row[largest:] + row[:largest], strict=True))
     _avoid_equal_texts(dealt, groups, texts, rng)
-    return [dealt[place] for place in range(len(groups))]
+    return [dealt[index] for index in range(len(groups))]
 
 
 def _avoid_equal_texts(
     dealt: dict[int, int], groups: Sequence[str], texts: Sequence[str], rng: np.random.Generator
 ) -> None:
-    """Swaps items in place until no place has its own text, or no swap helps."""
+    """Exchanges, in ``dealt`` itself, what two items were dealt, until none has its own text or no exchange helps."""
 
-    def fits(place: int, item: int) -> bool:
-        return groups[place] != groups[item] and texts[place] != texts[item]
+    def fits(index: int, item: int) -> bool:
+        return groups[index] != groups[item] and texts[index] != texts[item]
 
-    for place in list(dealt):
-        if fits(place, dealt[place]):
+    for index in list(dealt):
+        if fits(index, dealt[index]):
             continue
         for other in rng.permutation(len(groups)).tolist():
-            if fits(place, dealt[other]) and fits(other, dealt[place]):
-                dealt[place], dealt[other] = dealt[other], dealt[place]
+            if fits(index, dealt[other]) and fits(other, dealt[index]):
+                dealt[index], dealt[other] = dealt[other], dealt[index]
                 break
 
 
-def _draw_other(place: int, groups: Sequence[str], texts: Sequence[str], rng: np.random.Generator) -> int:
-    others = [i for i, group in enumerate(groups) if group != groups[place]]
-    reworded = [i for i in others if texts[i] != texts[place]]
+def _draw_other(index: int, groups: Sequence[str], texts: Sequence[str], rng: np.random.Generator) -> int:
+    others = [i for i, group in enumerate(groups) if group != groups[index]]
+    reworded = [i for i in others if texts[i] != texts[index]]
     return int(rng.choice(reworded or others))
 
 

@@ -6,7 +6,7 @@ Boxes are often written by a language model, so every function takes whatever nu
 ==============  ========================================================================================================
 no box at all   ``[]`` is zero boxes; the result has zero rows or columns.
 reversed        left and right, or top and bottom, are exchanged where they come in the wrong order.
-NaN             the box has no place: it overlaps nothing, not even itself.
+NaN             where the box lies is unknown: it overlaps nothing, not even itself.
 huge, infinite  coordinates are cut at ±1e9, far outside of any image, so that areas stay finite.
 without area    a line or a point overlaps nothing, not even itself.
 ==============  ========================================================================================================

@@ -177,8 +177,8 @@ def average_precision(
         return 0.0
     found = np.cumsum(hit)
     precision = np.maximum.accumulate((found / np.arange(1, len(hit) + 1))[::-1])[::-1]
-    place = np.searchsorted(found / targets, RECALL_POINTS, side="left")
-    return float(np.where(place < len(hit), precision[np.minimum(place, len(hit) - 1)], 0).mean())
+    first = np.searchsorted(found / targets, RECALL_POINTS, side="left")  # prediction at which each recall is reached
+    return float(np.where(first < len(hit), precision[np.minimum(first, len(hit) - 1)], 0).mean())
 
 
 def _greedy_hits(iou: np.ndarray, threshold: float) -> np.ndarray:
