@@ -23,7 +23,7 @@ def test_of_many_regions_the_largest_are_named() -> None:
     lines = summary_of(Segmentation("roofs", mask, 0.5, True, 0.75)).splitlines()
     assert lines[0].startswith("9 regions, 12 pixels, ")
     assert lines[1] == "  4 pixels in columns 6 to 7, rows 6 to 7"
-    assert lines[5:] == ["  1 pixel in columns 3 to 3, rows 3 to 3", "  and 4 more"]
+    assert lines[5:] == ["  1 pixel in columns 0 to 0, rows 3 to 3", "  and 4 more"]
 
 
 def test_nothing_of_the_kind() -> None:

@@ -23,8 +23,8 @@ from segearth.integrations.detectron2.evaluator import QuestionEvaluator
 from segearth.integrations.detectron2.meta_arch import (
     SegEarthMetaArch,
     add_segearth_config,
-    as_output,
     answer_entries,
+    as_output,
     group_by_image,
     to_instances,
 )
