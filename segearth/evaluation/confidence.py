@@ -13,7 +13,8 @@ from segearth.errors import DatasetError
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.evaluator import evaluate
 from segearth.evaluation.records import SampleRecord
-from segearth.inference.predictor import Predictor, logit, score_of
+from segearth.inference.deciding import logit, score_of
+from segearth.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from segearth.data.base import SegmentationDataset
@@ -30,7 +31,7 @@ class Calibration:
 
     Attributes:
         presence_threshold: From which presence on a question is answered with a mask.
-        score_curve: Slope and offset, see :func:`segearth.inference.predictor.score_of`.
+        score_curve: Slope and offset, see :func:`segearth.inference.deciding.score_of`.
         giou: gIoU before and after.
         score_error: Calibration error of the score before and after, of the answers that the threshold lets through.
     """
@@ -112,7 +113,7 @@ def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
 
 
 def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, float]:
-    """Fits the curve of :func:`segearth.inference.predictor.score_of` by cross-entropy against the IoUs reached.
+    """Fits the curve of :func:`segearth.inference.deciding.score_of` by cross-entropy against the IoUs reached.
 
     Args:
         raw: Mean probabilities in [0, 1].

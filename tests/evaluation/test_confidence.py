@@ -16,7 +16,8 @@ from segearth.errors import DatasetError
 from segearth.evaluation import confidence as module
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.confidence import best_presence_threshold, calibrate, fit_curve, giou_at
-from segearth.inference.predictor import Predictor, logit, score_of
+from segearth.inference.deciding import logit, score_of
+from segearth.inference.predictor import Predictor
 from segearth.models.segearth import SegEarth
 
 
