@@ -372,9 +372,9 @@ def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[
     largest = max(map(len, members.values()))
     if 2 * largest > len(groups):
         return [_draw_other(index, groups, texts, rng) for index in range(len(groups))]
-    # All items are laid in a row, group by group, and each is dealt the one that lies as many steps further on (round the
-    # end) as the largest group has items. That many steps lead out of any group, and, as no group holds more than half of
-    # the row, not all the way round into it again.
+    # All items are laid in a row, group by group, and each is dealt the one that lies as many steps further on (round
+    # the end) as the largest group has items. That many steps lead out of any group, and, as no group holds more than
+    # half of the row, not all the way round into it again.
     row = [index for group in members.values() for index in group]
     dealt = dict(zip(row, row[largest:] + row[:largest], strict=True))
     _avoid_equal_texts(dealt, groups, texts, rng)

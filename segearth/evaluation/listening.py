@@ -130,7 +130,7 @@ def score_pairs(
         logits: Float ``(H, W)`` each.
 
     Returns:
-        One record a pair. One whose targets contain one another is left out: no pixel is asked for by one of them alone.
+        One record a pair. One whose targets contain one another is left out: one of them has no pixel of its own.
     """
     members: dict[str, list[int]] = {}
     for index, names in enumerate(pairs):

@@ -1,4 +1,4 @@
-"""Reports in docs/ were written before there were scorers; scored again from their samples, every number is the same."""
+"""Reports in docs/, some from before there were scorers, scored again from their samples: every number is the same."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.errors import ConfigError, DatasetError
 from segearth.models.segearth import SegEarth
 from segearth.preprocessing.transform import ImageTransform
-from segearth.structures import Question, Regions, Sample
+from segearth.structures import Boxes, Question, Regions, Sample
 
 TRANSFORM = ImageTransform(ImageTransformConfig(size=64, mean=[0.0] * 3, std=[255.0] * 3))
 STILL = AugmentConfig(enabled=False)
@@ -180,6 +180,9 @@ class TestGivenViews:
         image = corner(64, 64)[0]
         view = view_of(Given([Sample("empty", image), Sample("unlabelled", image, [Question("ships")])]))
         assert view[0, 0].questions == []
+        boxed = Sample("boxed", image, [Question("ships", target=Boxes(()))])
+        with pytest.raises(DatasetError, match="takes a target of Regions, not Boxes"):  # and not passed over
+            view_of(Given([boxed]))[0, 0]
         with pytest.raises(DatasetError, match="image unlabelled of given has no question with a mask"):
             view[0, 1]
 
