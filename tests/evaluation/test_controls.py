@@ -359,3 +359,20 @@ def test_bars_are_shown_unless_they_are_not_wanted(capsys):
 def test_questions_for_another_number_of_images_are_an_error(control):
     with pytest.raises(ValueError, match="zip"):
         control.answers(None, Patches(2).samples, [{}])
+
+
+def test_shuffled_answers_are_compared_as_finished_masks():
+    """As all controls are; the frame of a letterboxing model would be taken in place of the mask."""
+
+    class Letterboxing(PerfectPredictor):
+        def _answer(self, question):
+            answer = super()._answer(question)
+            answer.frame_mask = np.ones((1024, 1024), bool)
+            return answer
+
+    dataset, predictor = Patches(2), Letterboxing()
+    control = ShuffledQuestions.draw(dataset, NATIVE)
+    predictor.set_image(dataset[0].image)
+    (answers,) = control.answers(predictor, [dataset[0]], [scored_questions(dataset[0], NATIVE)])
+    assert len(answers) == 3
+    assert [answer.frame_mask for answer in answers] == [None] * 3

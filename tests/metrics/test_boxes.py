@@ -69,6 +69,7 @@ def test_a_box_with_a_nan_overlaps_nothing_and_its_neighbours_keep_their_values(
     assert box_iou(boxes, boxes).tolist() == [[1, 0], [0, 0]]
     assert box_giou(boxes, boxes).tolist() == [[1, -1], [-1, -1]]
     assert box_area(boxes).tolist() == [100, 0]
+    assert np.isnan(as_boxes(boxes)).tolist() == [[False] * 4, [True] * 4]
     assert centre_distance(boxes, boxes, 10, 10).tolist() == [[0, math.inf], [math.inf, math.inf]]
 
 

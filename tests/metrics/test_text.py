@@ -98,6 +98,7 @@ def test_meteor_by_hand():
         10 * 0.75 * 0.5 / (0.5 + 9 * 0.75) * (1 - 0.5 / 27)
     )
     assert meteor("roofs", "roof") == 0  # no stems
+    assert meteor("on the mat sat the cat", "the cat sat on the mat") == 1 - 0.5 * (3 / 6) ** 3  # in three runs
 
 
 @given(sentences.filter(bool))

@@ -113,6 +113,13 @@ def test_an_id_may_not_occur_twice_whatever_the_scorers():
         evaluate(AllKnowing(), dataset, controls=False, progress=False)
 
 
+def test_an_id_may_not_occur_in_two_images_under_two_scorers():
+    dataset = Mixed(2)
+    dataset[0].questions[0].id = dataset[1].questions[1].id = "same"
+    with pytest.raises(DatasetError, match="'same' occurs twice"):
+        evaluate(AllKnowing(), dataset, controls=False, progress=False)
+
+
 @pytest.mark.parametrize("name", sorted(SCORERS))
 def test_nothing_to_score_is_an_error(name):
     with pytest.raises(DatasetError, match="no samples to score"):
