@@ -365,8 +365,8 @@ def test_shuffled_answers_are_compared_as_finished_masks():
     """As all controls are; the frame of a letterboxing model would be taken in place of the mask."""
 
     class Letterboxing(PerfectPredictor):
-        def _answer(self, question):
-            answer = super()._answer(question)
+        def _answer(self, *asked):
+            answer = super()._answer(*asked)
             answer.frame_mask = np.ones((1024, 1024), bool)
             return answer
 
