@@ -34,7 +34,7 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
         text: One prompt, encoded to its end (``whole=True``).
 
     Returns:
-        As ``SegEarth.forward``; with auxiliary logits whether gradients are recorded or not.
+        What ``SegEarth.decode_masks`` returns, with auxiliary logits, and what ``SegEarth.encode_text`` returns.
     """
     with plain_operators(model):
         tokens = model.token_compressor(model.vision_encoder(image)[-1])

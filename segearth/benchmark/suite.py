@@ -350,13 +350,13 @@ class _Bench:
 
         def step(count: int) -> None:
             given = batch(count, False)
-            output, queries = self.model(given)
-            criterion(output, queries, given, self.model.language_model).total.backward()
+            criterion(self.model(given), given).total.backward()
 
         def naive_step() -> None:
             given = batch(1, True)
             output, queries = naive_answer(self.model, self.image, given.text)
-            criterion(output, queries, given, self.model.language_model).total.backward()
+            output.token_logits = self.model.predict_labels(queries, given.text)
+            criterion(output, given).total.backward()
 
         self.model.train()
         step(1)

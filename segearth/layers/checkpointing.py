@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -22,7 +21,8 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def set_recomputed(modules: Iterable[nn.Module], enabled: bool) -> int:
     """Makes modules keep their inputs alone for the backward pass, which runs them again; or makes them ordinary again.
 
-    Outputs and gradients stay equal; the random state is that of the first run. Without gradients nothing changes.
+    Outputs and gradients stay equal; the random state is that of the first run. Where no gradient is recorded nothing
+    is kept, and nothing is computed twice.
 
     Args:
         modules: None inside another.
@@ -54,10 +54,7 @@ def innermost_blocks(root: nn.Module) -> list[nn.Module]:
 
 
 def _run(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    forward = partial(type(module).forward, module)
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    contexts = partial(_contexts, module)
+    forward, contexts = partial(type(module).forward, module), partial(_contexts, module)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 

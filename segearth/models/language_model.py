@@ -90,16 +90,15 @@ class LanguageModel(Freezable):
         """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
         return self.causal_lm.get_input_embeddings()(input_ids)
 
-    def remember(self, embeds: Tensor) -> PromptMemory:
+    def remember(self, embeds: Tensor, cached: bool = True) -> PromptMemory:
         """Takes in the prompt up to and including the image.
-
-        Without gradients its keys and values are computed now and serve every question; with them it is read together
-        with the questions, in one pass.
 
         Args:
             embeds: ``(B, P, D)``.
+            cached: Compute its keys and values now, to serve every question; else it is read together with the
+                questions, in one pass. A model that does not pack questions caches nothing.
         """
-        if torch.is_grad_enabled() or not self.packs:
+        if not cached or not self.packs:
             return PromptMemory(embeds)
         from transformers import DynamicCache
 
@@ -121,7 +120,7 @@ class LanguageModel(Freezable):
         nobody's answer depends on what else is asked.
 
         Args:
-            prompt: From :meth:`remember`; without gradients, what the questions open with is added to its cache.
+            prompt: From :meth:`remember`; if it has a cache, what the questions open with is added to it.
             embeds: ``(N, L, D)`` of what follows the image, padded on the right.
             lengths: Real tokens of each.
             image_index: ``(N,)`` ascending, on the host; which image each is about.

@@ -44,6 +44,8 @@ class PixelDecoder(nn.Module):
     Attributes:
         dim: Channels of the memory levels.
         mask_dim: Channels of the mask features.
+        recomputes: Whether training computes the largest maps a second time in the backward pass instead of keeping
+            them from the first: they take the most memory of all and are quickly computed.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class PixelDecoder(nn.Module):
         if dim % num_heads or dim % 4:
             raise ConfigError(f"pixel_decoder: dim {dim} must be divisible by 4 and by its {num_heads} heads")
         self.dim, self.mask_dim = dim, mask_dim or dim
+        self.recomputes = True
         coarse_to_fine = list(in_channels)[:0:-1]  # res5, res4, res3
         self.input_proj = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, dim, 1), group_norm(dim)) for channels in coarse_to_fine
@@ -119,9 +122,9 @@ class PixelDecoder(nn.Module):
         memory = [
             rearrange(part, "b (h w) d -> b d h w", h=h) for part, (h, _) in zip(x.split(sizes, 1), shapes, strict=True)
         ]
-        if torch.is_grad_enabled():
-            # The largest maps of all are quickly computed again. Recomputation stops before the 3 x 3 convolution: its
-            # result is kept, as the input of what follows.
+        if self.training and self.recomputes:
+            # In two halves, so that the result of the 3 x 3 convolution between them is kept: of all that is done at
+            # this size, it alone takes long.
             joined = checkpoint(self._join, res2, memory[-1], use_reentrant=False)
             return checkpoint(self._finish, joined, use_reentrant=False), memory
         return self._finish(self._join(res2, memory[-1])), memory

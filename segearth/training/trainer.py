@@ -178,8 +178,7 @@ class Trainer:
             batch: Batch = next(batches)
             window.waited += time.perf_counter() - waited
             batch = batch.to(self.process.device)
-            output, queries = self.engine(batch)
-            losses = self.criterion(output, queries, batch, self.model.language_model)
+            losses = self.criterion(self.engine(batch), batch)
             self.engine.backward(losses.total)
             self.engine.step()
             window.add(losses, self.accumulation, batch.question_ids)

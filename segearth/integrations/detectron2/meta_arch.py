@@ -91,8 +91,7 @@ class SegEarthMetaArch(nn.Module):
         total: dict[str, Tensor] = {}
         for alike in group_by_frame(examples):
             batch = self.collator(alike).to(self.device)
-            output, queries = self.model(batch)
-            losses = self.criterion(output, queries, batch, self.model.language_model)
+            losses = self.criterion(self.model(batch), batch)
             for name in LOSS_NAMES:
                 weight = getattr(self.criterion.config, name) * len(batch.question_ids) / len(entries)
                 total[f"loss_{name}"] = total.get(f"loss_{name}", 0) + weight * getattr(losses, name)
