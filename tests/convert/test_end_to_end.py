@@ -52,7 +52,7 @@ def test_answers(golden: Golden, parity: Parity, model: SegEarth, kind: str, tas
     features = model.encode_image(recorded["in.images"])
     text = encoder.encode(questions, whole=True)
     queries = model.encode_text(features, text, IMAGES)
-    output = model.decode_masks(features, queries)
+    output = model.decode_masks(features, queries, auxiliary=True)
 
     before = features.prompt.embeds.shape[1]  # words and image, the same for both
     real = recorded["prep.attention_mask"]

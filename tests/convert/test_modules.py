@@ -107,7 +107,7 @@ def test_mask_decoder(golden: Golden, parity: Parity, name: str, memory_dim: int
     load(module, tensors, "predictor.", "mask_decoder.", left="presence_head.")
     memory = [tensors[f"x{i}"] for i in range(3)]
     remembered = module.remember(tensors["mask_features"], memory)
-    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), remembered)
+    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), remembered, auxiliary=True)
     ours_all = torch.stack([*output.auxiliary, output.mask_logits])
     theirs_all = tensors["pred_masks_all_layers"][:, :, 0]
     parity("mask decoder", "mask logits of all predictions", relative_error(ours_all, theirs_all), PIECE)
