@@ -13,7 +13,6 @@ import torch
 
 from segearth.errors import ImageError, SegEarthError
 from segearth.model_types import ImageFeatures
-from segearth.preprocessing.transform import ImageTransform
 from segearth.structures import Question, Segmentation, Task
 from segearth.utils.files import read_image, rgb_of
 
@@ -49,7 +48,7 @@ class Predictor:
         self.model = model.eval()
         if device is not None:
             self.model.to(device)
-        self.transform = ImageTransform(model.config.image_transform)
+        self.transform = model.image_transform
         self._features: ImageFeatures | None = None
         self._sizes: list[tuple[int, int]] = []
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from segearth.models.mask_decoder import MaskDecoder
     from segearth.models.pixel_decoder import PixelDecoder
     from segearth.models.vision_encoder import VisionEncoder
+    from segearth.preprocessing.transform import ImageTransform
     from segearth.text.encoding import PromptEncoder
 
 
@@ -53,6 +54,8 @@ class SegEarth(Freezable, ModelHubMixin):
 
     Attributes:
         config: What it was built from.
+        prompt_encoder: Turns questions into the tokens that these weights were trained with.
+        image_transform: Turns pictures into the frames that these weights were trained with, and masks back.
         random_parts: Names of the parts whose weights were neither loaded nor trained; kept with the saved weights.
     """
 
@@ -65,6 +68,7 @@ class SegEarth(Freezable, ModelHubMixin):
         pixel_decoder: PixelDecoder,
         mask_decoder: MaskDecoder,
         prompt_encoder: PromptEncoder,
+        image_transform: ImageTransform,
         config: ModelConfig,
         coordinates: Coordinates | None = None,
         class_head: ClassHead | None = None,
@@ -79,6 +83,7 @@ class SegEarth(Freezable, ModelHubMixin):
         self.pixel_decoder = pixel_decoder
         self.mask_decoder = mask_decoder
         self.prompt_encoder = prompt_encoder
+        self.image_transform = image_transform
         self.coordinates = coordinates
         self.class_head = class_head
         self.bag_of_words = bag_of_words

@@ -11,7 +11,6 @@ from segearth.losses.criterion import Criterion, class_loss
 from segearth.model_types import ClassMaps
 from segearth.models.class_head import ClassHead
 from segearth.models.segearth import SegEarth
-from segearth.preprocessing.transform import ImageTransform
 from segearth.zoo.lookup import build_described
 
 
@@ -23,7 +22,7 @@ def model() -> SegEarth:
 
 @pytest.fixture(scope="module")
 def view(model: SegEarth) -> TrainingView:
-    transform = ImageTransform(model.config.image_transform)
+    transform = model.image_transform
     return TrainingView([SyntheticDataset(length=6, size=96)], transform, DataConfig(), 0, with_classes=True)
 
 
@@ -98,7 +97,7 @@ def test_only_known_cells_count() -> None:
 
 
 def test_without_the_head_nothing_is_drawn(debug_model: SegEarth) -> None:
-    transform = ImageTransform(debug_model.config.image_transform)
+    transform = debug_model.image_transform
     plain = TrainingView([SyntheticDataset(length=1, size=96)], transform, DataConfig(), 0)
     assert plain[0, 0].classes == []
     batch = Collator(debug_model.prompt_encoder, False)([plain[0, 0]])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from segearth.config import LanguageModelConfig, LossConfig, from_dict
 from segearth.data.feed.loading import Collator, TrainingExample
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
+from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion, Losses
 from segearth.model_types import Batch
 from segearth.models.build import build_model
@@ -330,3 +331,11 @@ class TestSavedFolders:
     def test_an_unknown_id(self) -> None:
         with pytest.raises(CheckpointError, match="no folder here and no model on the hub"):
             SegEarth.from_pretrained("nobody/nothing")
+
+
+def test_preprocessing_is_built_once_with_the_model(debug_model: SegEarth) -> None:
+    """Whoever made one of their own from the configuration could feed these weights frames they have never seen."""
+    assert debug_model.image_transform.config is debug_model.config.image_transform
+    assert Predictor(debug_model).transform is debug_model.image_transform
+    with pytest.raises(UnknownNameError, match="leterbox"):
+        build_model(model_config({"name": "segearth_debug", "image_transform": {"fit": "leterbox"}}))

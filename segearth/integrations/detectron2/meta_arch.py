@@ -21,7 +21,6 @@ from segearth.errors import DatasetError
 from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.models.segearth import SegEarth
-from segearth.preprocessing.transform import ImageTransform
 from segearth.structures import Question, Segmentation
 from segearth.zoo.lookup import load_model
 
@@ -47,7 +46,6 @@ class SegEarthMetaArch(nn.Module):
         super().__init__()
         self.model = model
         self.criterion = Criterion(loss or LossConfig())
-        self.transform = ImageTransform(model.config.image_transform)
         self.collator = Collator(model.prompt_encoder, with_answers=self.criterion.config.text > 0)
 
     @classmethod
@@ -84,7 +82,7 @@ class SegEarthMetaArch(nn.Module):
         if any("mask" not in entry for entry in entries):
             raise DatasetError("a training entry has no 'mask'; give the loader a QuestionMapper as its mapper")
         examples = [
-            frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.transform)
+            frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.model.image_transform)
             for group in groups
         ]
         # A tensor holds one frame and detectron2's loaders mix sizes: each frame is a pass of its own.

@@ -171,7 +171,7 @@ def test_losses_are_those_of_the_own_trainer(val, dicts):
     model = SegEarthMetaArch(load_model("segearth_debug", weights=None))
     config = LossConfig()
     own = model.model
-    example = frame_example(val[0].image, val[0].questions[:2], model.transform)
+    example = frame_example(val[0].image, val[0].questions[:2], model.model.image_transform)
     batch = Collator(own.prompt_encoder, with_answers=True)([example])
     own.train()
     torch.manual_seed(1)
