@@ -22,9 +22,8 @@ from segearth.model_types import Batch, EncodedText, ImageFeatures, MaskOutput, 
 from segearth.models.description_projector import pool_description
 from segearth.models.parts import build_parts
 from segearth.models.pretrained import (
-    WEIGHTS_FILE,
     WithoutRandomStart,
-    load_weights,
+    load_folder,
     local_folder,
     read_config,
     save_folder,
@@ -300,7 +299,7 @@ class SegEarth(Freezable, ModelHubMixin):
         config = read_config(folder)
         with WithoutRandomStart():
             model = cls(**build_parts(config, load_weights=False))
-        model.random_parts = load_weights(model, folder / WEIGHTS_FILE)
+        model.random_parts = load_folder(model, folder)
         return model.eval()
 
 
