@@ -128,20 +128,20 @@ def _decode(
 @contextmanager
 def plain_operators(model: SegEarth) -> Iterator[None]:
     """Replaces fused operators by their definitions while it lasts, and computes nothing twice to save memory."""
-    causal_lm = model.language_model.causal_lm
-    before = causal_lm.config._attn_implementation
+    causal_lm, pixel_decoder = model.language_model.causal_lm, model.pixel_decoder
+    before = causal_lm.config._attn_implementation, pixel_decoder.recomputes
     causal_lm.set_attn_implementation("eager")
-    sampling = "segearth.layers.deformable_attention.multi_scale_sample"
+    pixel_decoder.recomputes = False
     try:
         with (
-            mock.patch(sampling, multi_scale_sample_definition),
+            pixel_decoder.sampling_with(multi_scale_sample_definition),
             mock.patch.object(F, "scaled_dot_product_attention", plain_attention),
             mock.patch.object(F, "gelu", _plain_gelu),
-            mock.patch("segearth.models.pixel_decoder.checkpoint", lambda work, *given, **_: work(*given)),
         ):
             yield
     finally:
-        causal_lm.set_attn_implementation(before)
+        causal_lm.set_attn_implementation(before[0])
+        pixel_decoder.recomputes = before[1]
 
 
 def plain_attention(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -69,6 +68,6 @@ def _first_layer(model: SegEarth, image: Tensor) -> tuple[Tensor, list[tuple[int
         calls.append(given)
         return multi_scale_sample(*given)
 
-    with mock.patch("segearth.layers.deformable_attention.multi_scale_sample", record):
+    with model.pixel_decoder.sampling_with(record):
         model.pixel_decoder(model.vision_encoder(image))
     return calls[0]

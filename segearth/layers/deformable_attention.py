@@ -86,7 +86,12 @@ def multi_scale_sample_definition(
 
 
 class DeformableAttention(nn.Module):
-    """Each query reads a few learned points around its reference point in every level."""
+    """Each query reads a few learned points around its reference point in every level.
+
+    Attributes:
+        sample: What reads the points: :func:`multi_scale_sample`, or another function of the same arguments and result,
+            to be measured or watched in its place.
+    """
 
     def __init__(self, dim: int, num_levels: int = 3, num_heads: int = 8, num_points: int = 4) -> None:
         """Builds the four projections.
@@ -99,6 +104,7 @@ class DeformableAttention(nn.Module):
         """
         super().__init__()
         self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
+        self.sample: Sampler = multi_scale_sample
         self.sampling_offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
         self.attention_weights = nn.Linear(dim, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(dim, dim)
@@ -144,4 +150,4 @@ class DeformableAttention(nn.Module):
         weights = self.attention_weights(query).view(batch, length, heads, levels * points).softmax(-1)
         weights = weights.view(batch, length, heads, levels, points)
         value = self.value_proj(value).view(batch, -1, heads, value.shape[-1] // heads)
-        return self.output_proj(multi_scale_sample(value, shapes, locations, weights))
+        return self.output_proj(self.sample(value, shapes, locations, weights))

@@ -5,7 +5,8 @@ Shapes: ``B`` images, ``C`` decoder channels, ``S`` cells of the three coarse le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segearth.errors import ConfigError
 from segearth.layers.blocks import group_norm
-from segearth.layers.deformable_attention import DeformableAttention
+from segearth.layers.deformable_attention import DeformableAttention, Sampler
 from segearth.layers.position import sine_position
 
 NUM_LEVELS = 3  # res5, res4, res3 exchange information; res2 joins by a feature pyramid step
@@ -97,6 +98,19 @@ class PixelDecoder(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """The layers that activation checkpointing runs again in the backward pass."""
         return list(self.layers)
+
+    @contextmanager
+    def sampling_with(self, sample: Sampler) -> Iterator[None]:
+        """Inside, every layer reads its points with another function, see :class:`DeformableAttention`."""
+        attentions = [module for module in self.modules() if isinstance(module, DeformableAttention)]
+        before = [attention.sample for attention in attentions]
+        try:
+            for attention in attentions:
+                attention.sample = sample
+            yield
+        finally:
+            for attention, usual in zip(attentions, before, strict=True):
+                attention.sample = usual
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Decodes.

@@ -118,7 +118,8 @@ def _saved_facts(folder: Path) -> dict[str, Any]:
     if not isinstance(found, int) or found > FORMAT:
         raise CheckpointError(
             f"{path} was saved in format {found} by segearth {facts.get('version', 'of an unknown version')}, and "
-            f"segearth {__version__} reads formats up to {FORMAT}; install a newer one: `pip install --upgrade segearth`"
+            f"segearth {__version__} reads formats up to {FORMAT}; install a newer one: `pip install "
+            "--upgrade segearth`"
         )
     return facts
 

@@ -109,7 +109,7 @@ def test_a_prompt_cut_after_the_description_gives_the_same_masks(golden: Golden,
 
 
 @pytest.fixture
-def recorded_rounding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def recorded_rounding(model: SegEarth, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Rounds where the recording did: its memory layout, order of sums, and number of threads.
 
     A gradient through bilinear sampling jumps where a sampling point crosses a cell's edge, and the last bit of a
@@ -118,11 +118,11 @@ def recorded_rounding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     decode = PixelDecoder.forward
     monkeypatch.setattr(F, "scaled_dot_product_attention", plain_attention)
-    monkeypatch.setattr("segearth.layers.deformable_attention.multi_scale_sample", _plain_sampling)
     monkeypatch.setattr(PixelDecoder, "forward", lambda self, maps: decode(self, [m.contiguous() for m in maps]))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield
+    with model.pixel_decoder.sampling_with(_plain_sampling):
+        yield
     torch.set_num_threads(before)
 
 
