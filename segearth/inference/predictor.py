@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 8
 PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
-QUESTIONS_AT_ONCE = 32  # read and decoded together: beyond this memory grows and time a question does not fall
+# Questions that are read and decoded together. More of them take more memory, and are no faster each.
+QUESTIONS_AT_ONCE = 32
 
 BELOW_HIGHEST = 1.0  # how far below its highest logit a mask is cut that must not be empty
 

@@ -67,11 +67,17 @@ class LanguageModel(Freezable):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of its embeddings."""
-        return next(self.causal_lm.get_input_embeddings().parameters()).dtype  # by name, ZeRO-3 would gather the table
+        # Not by `.weight`: under ZeRO-3 that look-up makes all processes send each other the whole table, only to learn
+        # its precision. Going through parameters() does not.
+        return next(self.causal_lm.get_input_embeddings().parameters()).dtype
 
     @contextmanager
     def exact_buffers(self) -> Iterator[None]:
-        """While weights are cast, keeps buffers as they are: rotary frequencies in bf16 turn far tokens wrongly."""
+        """While weights are cast to another precision, keeps buffers as they are.
+
+        The frequencies of rotary position embeddings are buffers. They are multiplied by a token's position, so what
+        bf16 rounds off them grows with the position: the model would take tokens far down a prompt to stand elsewhere.
+        """
         kept = [(module, name, b) for module in self.modules() for name, b in module.named_buffers(recurse=False)]
         yield
         for module, name, buffer in kept:

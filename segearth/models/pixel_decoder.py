@@ -144,8 +144,9 @@ class PixelDecoder(nn.Module):
         return self._finish(self._join(res2, memory[-1])), memory
 
     def _join(self, res2: Tensor, finest: Tensor) -> Tensor:
-        # Both laid out alike: otherwise each step at this size copies first. A clone, as the map of a single image
-        # passes for contiguous in either layout whatever its strides are.
+        # Both maps need the same order of numbers in memory (channels first or last), or each of the steps below, at
+        # the largest size there is, would first copy one of them. clone() always writes the order that it is given.
+        # contiguous() would not do: of a single image PyTorch takes either order for the other, and leaves it as it is.
         last = res2.is_contiguous(memory_format=torch.channels_last)
         finest = finest.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
         up = F.interpolate(finest, size=res2.shape[2:], mode="bilinear", align_corners=False)

@@ -255,11 +255,13 @@ def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int,
 class WithoutRandomStart(TorchFunctionMode):
     """Inside this context tensors are filled with zeros instead of random numbers: weights that follow replace them.
 
-    Drawing takes most of the time of building a large model. What is computed, such as constants and the buffers that
-    no file holds, is computed as ever.
+    Drawing random numbers takes most of the time of building a large model. Everything else that building computes is
+    computed as ever. That is why the model is not built on PyTorch's meta device, which would draw nothing either: some
+    buffers are computed once, when a module is built, and are in no file, such as the frequencies of rotary positions
+    and the table of relative positions. On the meta device they would have no values, and nothing would replace them.
     """
 
-    # By name, since transformers puts its own functions in the place of those in torch.nn.init.
+    # Known by their names, not by the functions themselves: transformers replaces those of torch.nn.init by its own.
     DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_"})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
