@@ -61,7 +61,7 @@ SOURCES: dict[str, SourceFacts] = {
     "gsi_road": SourceFacts(("airplane", "stadium")),
     "gsi_solar": SourceFacts(
         ("airplane", "ship", "stadium", "wind turbine"),
-        stuff=("solar panel",),  # an array may be one piece or many, by where the glint is
+        stuff=("solar panel",),  # sun glint splits some arrays into several pieces, so they cannot be counted
         left_out=(
             "gsi_solar_0304.jpg",  # overlaps gsi_solar_0302 (val)
             "gsi_solar_0113.jpg",  # most of its panels are missing from the mask, lost to sun glint

@@ -42,7 +42,8 @@ def test_pasted_reader_reads_its_layout_and_knows_absent_things(tmp_path):
     exec(compile(blocks("python")[1], "mask_csv.py", "exec", dont_inherit=True), names)
     write_image(tmp_path / "images/a.png", 40)
     write_mask(tmp_path / "masks/a.png", 8)
-    (tmp_path / "train.csv").write_text("image,question,mask\na.png,the roof,a.png\na.png,the ship,\n", encoding="utf-8")
+    lines = "image,question,mask\na.png,the roof,a.png\na.png,the ship,\n"
+    (tmp_path / "train.csv").write_text(lines, encoding="utf-8")
     (sample,) = names["MaskCsv"](tmp_path, "train")
     assert [(q.text, bool(q.mask.any()), q.present) for q in sample.questions] == [
         ("the roof", True, True),
