@@ -86,8 +86,10 @@ def predict(
     from segearth.errors import ConfigError
     from segearth.inference.precision import set_precision
     from segearth.inference.predictor import Predictor
+    from segearth.inference.summary import summary_of
     from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
+    from segearth.segmenter import Segmenter
     from segearth.utils.files import check_apart, read_image
     from segearth.utils.processes import own_device
 
@@ -98,18 +100,18 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    predictor = Predictor(set_precision(open_model(model or default_model()).to(own_device(device)), precision))
-    predictor.set_image(picture)
-    result = predictor.predict(
-        question, task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt
+    opened = set_precision(open_model(model or default_model()).to(own_device(device)), precision)
+    segmenter: Segmenter = Predictor(opened)
+    segmenter.set_image(picture)
+    (result,) = segmenter.predict(
+        [question], task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt
     )
     save_mask(out, result.mask)
     if overlay is not None:
         logits = result.logits  # asked for only where doubt is to be drawn
         drawn = draw(picture, result.mask) if logits is None else overlay_doubt(picture, result.mask, logits)
         save_picture(overlay, drawn)
-    share = f"{100 * result.mask.mean():.1f} % of the picture" if result.present else "nothing of the kind"
-    typer.echo(f"{out}: {share} (present {result.presence:.2f}, score {result.score:.2f})")
+    typer.echo(f"{out}: {summary_of(result)}")
     if result.answer is not None:
         typer.echo(result.answer)
 
@@ -158,6 +160,7 @@ def evaluate_model(
     from segearth.config import load_experiment
     from segearth.evaluation.run import evaluate_experiment, report_folder
     from segearth.inference.precision import set_precision
+    from segearth.inference.predictor import Predictor
     from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
     from segearth.utils.processes import join_processes
@@ -171,7 +174,7 @@ def evaluate_model(
     check_output_folder(folder)
     opened = set_precision(open_model(source).to(process.device), precision)
     result = evaluate_experiment(
-        experiment, opened, str(source), split, folder, process.rank, process.world_size, str(process.device),
+        experiment, Predictor(opened), str(source), split, folder, process.rank, process.world_size,
         facts_of(str(source)).get("trained_on", ()),
     )  # fmt: skip
     if process.is_main:

@@ -14,7 +14,7 @@ from segearth.data.feed.collage import Part, can_be_pasted, cut_out, mosaic, mos
 from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage, Box, cut_to, transform_image
 from segearth.data.questions.builder import BuilderSettings, Expression, ExpressionBuilder
 from segearth.preprocessing.resampling import raised
-from segearth.structures import Question
+from segearth.structures import Question, Regions
 
 TRIES = 5  # how many views are drawn to find one that something can be asked about
 DONORS = 2  # objects to paste are taken from so many images; more would cost time, since each must be decoded
@@ -40,7 +40,8 @@ class View:
         """Returns the question of an expression with its training target, float32 ``(h, w)`` in [0, 1]."""
         share = self.covered(found.referents.ids)
         within = found.referents.within
-        return replace(found.question(self.annotated), mask=raised(share if within is None else cut_to(share, within)))
+        drawn = raised(share if within is None else cut_to(share, within))
+        return replace(found.question(self.annotated), target=Regions(drawn))
 
 
 class Drawn(NamedTuple):
