@@ -1,4 +1,4 @@
-"""How long deformable sampling takes, by its definition and as it is done here, and how far from a plain copy it is."""
+"""Times deformable sampling, as it is defined and as it is implemented here, beside a plain copy of memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segearth.benchmark.measure import alternate
 from segearth.layers.deformable_attention import Sampler, multi_scale_sample, multi_scale_sample_definition
 from segearth.models.segearth import SegEarth
 
-COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes: far more than any cache holds
+COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes of the plain copy, far more than any cache holds
 
 
 def measure_sampling(model: SegEarth, image: Tensor, repeats: int) -> dict[str, Any]:

@@ -30,7 +30,9 @@ LOSS_NAMES = ("bce", "dice", "presence", "text", "boxes")
 
 @META_ARCH_REGISTRY.register()
 class SegEarthMetaArch(nn.Module):
-    """Takes detectron2's list of dicts, one a question; those that show the same image share its vision pass.
+    """SegEarth with detectron2's interface: it takes a list of dicts, one for each question.
+
+    Questions about the same image share one pass of the vision encoder.
 
     Attributes:
         model: The model; ``model.save_pretrained(folder)`` writes it for use without detectron2.
@@ -61,16 +63,17 @@ class SegEarthMetaArch(nn.Module):
         return self.model.device
 
     def forward(self, entries: Sequence[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Gives losses in training and masks in evaluation.
+        """Returns losses in training mode and masks in eval mode.
 
         Args:
             entries: Each with ``image``, a ``uint8`` RGB tensor ``(3, H, W)``, and ``question``; ``task`` is
                 ``"referring"`` if left out. In training also ``mask``, a boolean tensor ``(H, W)``.
 
         Returns:
-            In training the weighted losses by name; their sum is what this library's own trainer minimises. Else one
-            dict an entry, masks at the size of its ``image``: ``instances``, none where the thing is judged absent, and
-            ``presence`` and ``frame_mask`` as in :class:`segearth.structures.Segmentation`.
+            In training the weighted losses by name; their sum is what this library's own trainer minimises. In
+            evaluation one dict for each entry: ``instances``, with masks at the size of the entry's ``image`` (no
+            instance if the thing is judged absent), and ``presence`` and ``frame_mask`` as in
+            :class:`segearth.structures.Segmentation`.
 
         Raises:
             DatasetError: A training entry has no mask.
@@ -85,7 +88,7 @@ class SegEarthMetaArch(nn.Module):
             frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.model.image_transform)
             for group in group_by_image(entries)
         ]
-        # A tensor holds one frame and detectron2's loaders mix sizes: each frame is a pass of its own.
+        # detectron2's loaders mix image sizes, and a tensor holds one size only, so each frame size is a separate pass.
         total: dict[str, Tensor] = {}
         for alike in group_by_frame(examples):
             batch = self.collator(alike).to(self.device)
@@ -116,20 +119,20 @@ def answer_entries(segmenter: Segmenter, entries: Sequence[dict[str, Any]]) -> l
 
 
 def add_segearth_config(cfg: CfgNode) -> None:
-    """Adds to a yacs configuration what the model needs, and chooses the model.
+    """Adds this model's settings to a yacs configuration and selects it as the meta-architecture.
 
-    ``MODEL.SEGEARTH.NAME`` is a model of the zoo. ``WEIGHTS`` is ``"auto"`` for the zoo's weights, ``""`` for random
-    ones, or a folder or hub id that ``save_pretrained`` wrote, which then brings its own configuration; detectron2's
-    checkpoints still go to ``MODEL.WEIGHTS``.
+    ``MODEL.SEGEARTH.NAME`` is a model of the zoo. ``MODEL.SEGEARTH.WEIGHTS`` is ``"auto"`` for the zoo's weights,
+    ``""`` for random ones, or a folder or hub id that ``save_pretrained`` wrote, whose configuration is then used too.
+    Checkpoints of detectron2 are named by ``MODEL.WEIGHTS``, as usual.
     """
     cfg.MODEL.META_ARCHITECTURE = "SegEarthMetaArch"
     cfg.MODEL.SEGEARTH = CfgNode({"NAME": "segearth_tiny", "WEIGHTS": "auto"})
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False  # "nothing of the kind is there" is an answer to learn
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False  # keep questions about absent things, whose masks are empty
     cfg.INPUT.FORMAT = "RGB"
 
 
 def group_by_image(entries: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Returns the positions of the entries, those with equal ``image`` tensors together, in order of appearance."""
+    """Returns the indices of the entries in groups with equal ``image`` tensors, in the order of the list."""
     groups: list[list[int]] = []
     for i, entry in enumerate(entries):
         for group in groups:
@@ -142,12 +145,12 @@ def group_by_image(entries: Sequence[dict[str, Any]]) -> list[list[int]]:
 
 
 def as_output(answer: Segmentation) -> dict[str, Any]:
-    """Returns an answer as detectron2's models give theirs."""
+    """Returns an answer in the form of detectron2's model outputs."""
     return {"instances": to_instances(answer), "presence": answer.presence, "frame_mask": answer.frame_mask}
 
 
 def to_instances(answer: Segmentation) -> Instances:
-    """Returns an answer as one instance of class 0 at the image's size, or as none where its mask is empty."""
+    """Returns an answer as one instance of class 0 at the image's size, or as no instance if its mask is empty."""
     masks = torch.from_numpy(answer.mask)[None][: int(answer.mask.any())]  # (1, H, W) or (0, H, W)
     return Instances(
         answer.mask.shape,
