@@ -116,6 +116,10 @@ MODULES: dict[str, Module] = {
     "structures": Module("segearth/structures.py", ("tests/test_structures.py",)),
     "segmenter": Module("segearth/segmenter.py", ("tests/test_segmenter.py",), warm=MODEL),
     "masks": Module("segearth/metrics/masks.py", ("tests/metrics/test_masks.py",)),
+    **{
+        name: Module(f"segearth/metrics/{name}.py", (f"tests/metrics/test_{name}.py",))
+        for name in ("boxes", "matching", "text", "choices")
+    },
     "bootstrap": Module("segearth/metrics/bootstrap.py", ("tests/metrics/test_bootstrap.py",)),
     "records": Module("segearth/evaluation/records.py", ("tests/evaluation/test_records.py",)),
     "controls": Module("segearth/evaluation/controls.py", ("tests/evaluation/test_controls.py",)),
