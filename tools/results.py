@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from segearth.cli import open_model
 from segearth.config import load_experiment
 from segearth.data.registry import build_dataset
 from segearth.evaluation.compare import as_markdown, compare_records, read_records
@@ -35,7 +34,7 @@ from segearth.inference.visualize import (
     side_by_side,
 )
 from segearth.utils.files import write_text
-from segearth.zoo.lookup import facts_of
+from segearth.zoo.opening import facts_of, load, open_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {
@@ -131,7 +130,7 @@ def gallery(model: str, records: Sequence[SampleRecord]) -> Any:
     """Draws for each source an answer among the best, one in the middle and one among the worst."""
     dataset = build_dataset("aerial_mini", None, "test")
     index = {str(record["id"]): i for i, record in enumerate(dataset.records)}  # type: ignore[attr-defined]
-    predictor = Predictor(open_model(model))
+    predictor = load(model, "cpu")
     sheets = {place: [] for place in PLACES}  # type: dict[str, list[SheetRow]]
     for source in sorted({record.source for record in records}):
         ranked = sorted((r for r in records if r.source == source and not r.target_empty), key=lambda r: r.iou)
