@@ -23,7 +23,6 @@ from segearth.data.registry import build_dataset
 from segearth.evaluation.compare import as_markdown, compare_records, read_records
 from segearth.evaluation.records import SampleRecord
 from segearth.evaluation.run import evaluate_experiment
-from segearth.inference.predictor import Predictor
 from segearth.inference.visualize import (
     PREDICTION_COLOUR,
     TARGET_COLOUR,

@@ -1,7 +1,7 @@
 """Models of the hub as folders that open: in this library's own form as they are, published SegEarth-R1 converted once.
 
-A converted model stays in a cache. Its folder counts only if :data:`NOTE` lies in it, which is written last, and if every
-file has the size noted there: whatever a conversion that was cut off has left is removed and made again.
+A converted model stays in a cache. Its folder counts only if :data:`NOTE` lies in it, which is written last, and if
+every file has the size noted there: whatever a conversion that was cut off has left is removed and made again.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def _named_device(name: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # one for each way of not being there
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"no device {str(name)!r} here ({reason}); use cpu, or cuda or mps where there is one") from error
+        raise ConfigError(
+            f"no device {str(name)!r} here ({reason}); use cpu, or cuda or mps where there is one"
+        ) from error
     return device
 
 

@@ -1,6 +1,7 @@
 """The one way in: what a name, a folder, a training run or a hub id means, and opening it.
 
-Python, the command line and configurations all come through :func:`find_folder`, so that a text means the same everywhere.
+Python, the command line and configurations all come through :func:`find_folder`, so that a text means the same
+everywhere.
 """
 
 from __future__ import annotations

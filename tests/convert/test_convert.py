@@ -19,14 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from segearth.config import (
-    DescriptionProjectorConfig,
-    ImageTransformConfig,
-    LanguageModelConfig,
-    MaskDecoderConfig,
     ModelConfig,
-    PixelDecoderConfig,
-    TextConfig,
-    TokenCompressorConfig,
     VisionEncoderConfig,
 )
 from segearth.convert.causal_lm import join_interleaved

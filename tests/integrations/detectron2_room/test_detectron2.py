@@ -335,7 +335,8 @@ def saved(trained, tmp_path_factory):
 
 def test_lazy_config(trained, saved):
     config = LazyConfig.load(str(CONFIG))
-    config = LazyConfig.apply_overrides(config, [f"model.model.spec.pretrained={saved}", "dataloader.test.num_workers=0"])
+    overrides = [f"model.model.spec.pretrained={saved}", "dataloader.test.num_workers=0"]
+    config = LazyConfig.apply_overrides(config, overrides)
     config.dataloader.test.dataset.names = VAL
     model = instantiate(config.model)
     assert isinstance(model, SegEarthMetaArch) and model.criterion.config == LossConfig()
