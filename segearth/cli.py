@@ -83,8 +83,10 @@ def predict(
 ) -> None:
     """Answers one question about one picture."""
     from segearth.errors import ConfigError
+    from segearth.inference.summary import summary_of
     from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
+    from segearth.segmenter import Segmenter
     from segearth.utils.files import check_apart, read_image
     from segearth.zoo.opening import load
 
@@ -95,18 +97,17 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    predictor = load(model, device, precision)
-    predictor.set_image(picture)
-    result = predictor.predict(
-        question, task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt
+    segmenter: Segmenter = load(model, device, precision)
+    segmenter.set_image(picture)
+    (result,) = segmenter.predict(
+        [question], task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt
     )
     save_mask(out, result.mask)
     if overlay is not None:
         logits = result.logits  # asked for only where doubt is to be drawn
         drawn = draw(picture, result.mask) if logits is None else overlay_doubt(picture, result.mask, logits)
         save_picture(overlay, drawn)
-    share = f"{100 * result.mask.mean():.1f} % of the picture" if result.present else "nothing of the kind"
-    typer.echo(f"{out}: {share} (present {result.presence:.2f}, score {result.score:.2f})")
+    typer.echo(f"{out}: {summary_of(result)}")
     if result.answer is not None:
         typer.echo(result.answer)
 
@@ -167,7 +168,7 @@ def evaluate_model(
     check_output_folder(folder)
     opened = load(source, process.device, precision)
     result = evaluate_experiment(
-        experiment, opened.model, str(source), split, folder, process.rank, process.world_size, str(process.device),
+        experiment, opened, str(source), split, folder, process.rank, process.world_size,
         facts_of(source).get("trained_on", ()),
     )  # fmt: skip
     if process.is_main:

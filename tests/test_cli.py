@@ -40,6 +40,8 @@ def test_predict_writes_a_mask_of_the_pictures_size(model: str, picture: np.ndar
     assert mask.shape == picture.shape[:2]
     assert set(np.unique(mask)) <= {0, 255}
     assert Image.open(tmp_path / "o.png").size == picture.shape[1::-1]
+    said = f"{np.count_nonzero(mask):,} pixel" if mask.any() else "nothing of the kind"
+    assert said in result.output
 
 
 @pytest.mark.parametrize(

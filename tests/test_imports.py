@@ -11,7 +11,7 @@ import segearth
 
 PACKAGE = Path(segearth.__file__).parent
 FLOORS = {
-    0: ["structures", "model_types", "config", "errors", "utils"],
+    0: ["structures", "segmenter", "model_types", "config", "errors", "utils"],
     1: ["layers", "text", "preprocessing", "geo", "metrics"],
     2: ["models", "losses", "data"],
     3: ["inference", "convert"],

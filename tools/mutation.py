@@ -112,10 +112,9 @@ MODULES: dict[str, Module] = {
         "segearth/inference/predictor.py",
         tuple(f"tests/inference/test_{name}.py" for name in ("predictor", "deciding", "several_images")), warm=MODEL,
     ),
-    "deciding": Module(
-        "segearth/inference/predictor.py", ("tests/inference/test_deciding.py",),
-        ("*_decide", "*_segmentation", "threshold_of", "score_of", "logit"), MODEL,
-    ),
+    "deciding": Module("segearth/inference/deciding.py", ("tests/inference/test_deciding.py",), warm=MODEL),
+    "structures": Module("segearth/structures.py", ("tests/test_structures.py",)),
+    "segmenter": Module("segearth/segmenter.py", ("tests/test_segmenter.py",), warm=MODEL),
     "masks": Module("segearth/metrics/masks.py", ("tests/metrics/test_masks.py",)),
     "bootstrap": Module("segearth/metrics/bootstrap.py", ("tests/metrics/test_bootstrap.py",)),
     "records": Module("segearth/evaluation/records.py", ("tests/evaluation/test_records.py",)),

@@ -32,8 +32,9 @@ from segearth.inference.visualize import (
     save_picture,
     side_by_side,
 )
+from segearth.segmenter import Segmenter
 from segearth.utils.files import write_text
-from segearth.zoo.opening import facts_of, load, open_model
+from segearth.zoo.opening import facts_of, load
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {
@@ -61,7 +62,8 @@ def main() -> None:
         _scored(options.beside, "fixed", other / "fixed")
         rows = compare_records(read_records(reports / "fixed"), read_records(other / "fixed"))
         lines += ["", "## Beside another model", "", as_markdown(rows, options.model, options.beside)]
-    save_picture(options.out / "images" / "gallery.jpg", gallery(options.model, read_records(reports / "fixed")))
+    segmenter = load(options.model, "cpu")
+    save_picture(options.out / "images" / "gallery.jpg", gallery(segmenter, read_records(reports / "fixed")))
     write_text(options.out / "results.md", "\n".join(lines) + "\n")
 
 
@@ -125,11 +127,10 @@ def page(model: str, facts: Mapping[str, Mapping[str, Any]], training: Mapping[s
     ]
 
 
-def gallery(model: str, records: Sequence[SampleRecord]) -> Any:
-    """Draws for each source an answer among the best, one in the middle and one among the worst."""
+def gallery(segmenter: Segmenter, records: Sequence[SampleRecord]) -> Any:
+    """Asks again and draws for each source an answer among the best, one in the middle and one among the worst."""
     dataset = build_dataset("aerial_mini", None, "test")
     index = {str(record["id"]): i for i, record in enumerate(dataset.records)}  # type: ignore[attr-defined]
-    predictor = load(model, "cpu")
     sheets = {place: [] for place in PLACES}  # type: dict[str, list[SheetRow]]
     for source in sorted({record.source for record in records}):
         ranked = sorted((r for r in records if r.source == source and not r.target_empty), key=lambda r: r.iou)
@@ -138,8 +139,8 @@ def gallery(model: str, records: Sequence[SampleRecord]) -> Any:
             sample = dataset[index[record.image_id]]
             asked = next(question for question in sample.questions if question.id == record.id)
             assert asked.mask is not None
-            predictor.set_image(sample.image)
-            mask = predictor.predict(asked.text, task=asked.task).mask
+            segmenter.set_image(sample.image)
+            mask = segmenter.predict([asked.text], task=asked.task)[0].mask
             drawn = [overlay(sample.image, asked.mask, TARGET_COLOUR), overlay(sample.image, mask, PREDICTION_COLOUR)]
             sheets[place].append(SheetRow([sample.image, *drawn], asked.text, f"IoU {record.iou:.2f} · {source}"))
     return side_by_side([picture_sheet(rows, heading=place.capitalize(), tile=160) for place, rows in sheets.items()])
@@ -151,7 +152,7 @@ def _scored(model: str, questions: str, folder: Path) -> dict[str, Any]:
         controls = f"eval.controls={str(questions == 'fixed').lower()}"  # minutes, and told once
         experiment = load_experiment(ROOT / "configs/experiment/aerial_mini.yaml", [override, controls])
         seen = facts_of(model).get("trained_on", ())
-        evaluate_experiment(experiment, open_model(model), model, "test", folder, trained_on=seen)
+        evaluate_experiment(experiment, load(model, "cpu"), model, "test", folder, trained_on=seen)
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 

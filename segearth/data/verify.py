@@ -13,7 +13,7 @@ import numpy as np
 from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, dataset_class
 from segearth.errors import DatasetError, SegEarthError
-from segearth.structures import Sample
+from segearth.structures import Sample, check_target
 from segearth.utils.text import is_whole_text
 
 
@@ -150,6 +150,10 @@ def _problems_of(sample: Sample) -> list[str]:
         if not is_whole_text(question.text + (question.answer or "")):
             what = f"question {question.id!r} or its answer"
             problems.append(f"{where}: {what} holds half a character; write it as UTF-8")
+        try:
+            check_target(question)
+        except SegEarthError as error:
+            problems.append(f"{where}: {error}")
         if question.mask is None:
             continue
         if question.mask.shape != sample.image.shape[:2]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,14 +13,14 @@ from segearth.errors import DatasetError
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.evaluator import evaluate
 from segearth.evaluation.records import SampleRecord
-from segearth.inference.predictor import Predictor, logit, score_of
+from segearth.inference.deciding import logit, score_of
+from segearth.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from segearth.data.base import SegmentationDataset
     from segearth.models.segearth import SegEarth
 
-# Of presence: in steps that a few hundred questions can tell apart; 0 is right for a model that knows no absence.
-THRESHOLDS = np.arange(100) / 100
+LAST_THRESHOLD = 0.99  # of presence, in steps that a few hundred questions can tell apart
 LEAST_ANSWERS = 20  # from which a curve is fitted
 START, RIDGE = np.array([1.0, 0.0]), 1e-3  # the curve that leaves a score as it is, and how little it is preferred
 
@@ -30,7 +31,7 @@ class Calibration:
 
     Attributes:
         presence_threshold: From which presence on a question is answered with a mask.
-        score_curve: Slope and offset, see :func:`segearth.inference.predictor.score_of`.
+        score_curve: Slope and offset, see :func:`segearth.inference.deciding.score_of`.
         giou: gIoU before and after.
         score_error: Calibration error of the score before and after, of the answers that the threshold lets through.
     """
@@ -86,14 +87,33 @@ def giou_at(records: Sequence[SampleRecord], threshold: float) -> float:
 
 
 def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
-    """Returns the threshold in 0, 0.01 … 0.99 with the highest gIoU; of equal ones that nearest to a half."""
-    scores = [giou_at(records, threshold) for threshold in THRESHOLDS]
-    best = max(scores)
-    return float(min((t for t, s in zip(THRESHOLDS, scores, strict=True) if s == best), key=lambda t: abs(t - 0.5)))
+    """Returns the presence from which on an answer makes the expected gIoU higher than silence does.
+
+    A mask of what is there is worth the IoU it reaches, ``m`` on average; silence about what is not there is worth 1.
+    So an answer pays from the probability ``1 / (1 + m)`` on. That probability is read off presence by a curve through
+    all records: of a few hundred questions only a handful are near any one threshold, and the one that does best among
+    them by counting does so by chance.
+
+    Args:
+        records: Answers that were given whatever presence said.
+
+    Returns:
+        In 0, 0.01 … 0.99; 0 for a model whose presence tells nothing, where most is there.
+    """
+    there = np.array([not r.target_empty for r in records])
+    if not there.any():
+        return LAST_THRESHOLD
+    worth = float(np.mean([r.iou for r in records if not r.target_empty]))
+    slope, offset = fit_curve([r.presence or 0.0 for r in records], there.astype(float))
+    wanted = logit(1 / (1 + worth))
+    if slope == 0:
+        return 0.0 if offset >= wanted else LAST_THRESHOLD
+    threshold = 1 / (1 + math.exp(-np.clip((wanted - offset) / slope, -60, 60)))
+    return min(round(threshold, 2), LAST_THRESHOLD)
 
 
 def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, float]:
-    """Fits the curve of :func:`segearth.inference.predictor.score_of` by cross-entropy against the IoUs reached.
+    """Fits the curve of :func:`segearth.inference.deciding.score_of` by cross-entropy against the IoUs reached.
 
     Args:
         raw: Mean probabilities in [0, 1].

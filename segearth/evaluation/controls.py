@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
 from segearth.errors import DatasetError
-from segearth.evaluation.protocols import BatchPredictor, EvaluationProtocol, ask, scored_questions
+from segearth.evaluation.protocols import EvaluationProtocol, ask, scored_questions
+from segearth.segmenter import Segmenter
 from segearth.structures import Question, Sample
 from segearth.utils.processes import gather_objects, is_joined
 from segearth.utils.seeds import rng_for
@@ -46,7 +47,7 @@ class Control(Protocol):
     rule: str
 
     def masks(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[np.ndarray]]:
         """Answers each question of each image with a boolean ``(H, W)`` mask; ``predictor`` holds the images."""
 
@@ -60,7 +61,7 @@ class ConstantMask:
         self.rule = "every pixel is predicted" if value else "no pixel is predicted"
 
     def masks(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[np.ndarray]]:
         """Returns the same constant mask for each question."""
         return [
@@ -122,7 +123,7 @@ class MeanMask:
         return cls(*_best_cut(np.stack(targets)))
 
     def masks(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[np.ndarray]]:
         """Returns the one mask at each image's size (nearest neighbour) for each question."""
         return [
@@ -188,7 +189,7 @@ class ShuffledQuestions:
         return cls({question_id: asked[i][1] for (question_id, _), i in zip(asked, order, strict=True)})
 
     def masks(
-        self, predictor: BatchPredictor, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[np.ndarray]]:
         """Returns the model's masks for the questions dealt to each image."""
         asked = [[self.asked[question_id] for question_id in own] for own in questions]

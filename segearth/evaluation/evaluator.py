@@ -18,10 +18,7 @@ from segearth.evaluation.batches import in_batches, one_ahead
 from segearth.evaluation.controls import Control, build_controls
 from segearth.evaluation.listening import PairRecord, needs_words, score_pairs, swapped_partner
 from segearth.evaluation.protocols import (
-    BatchPredictor,
     EvaluationProtocol,
-    OneAtATime,
-    QuestionPredictor,
     ask,
     get_protocol,
     scored_questions,
@@ -29,6 +26,7 @@ from segearth.evaluation.protocols import (
 from segearth.evaluation.records import Metrics, SampleRecord, compute_metrics, merge_records
 from segearth.metrics.bootstrap import bootstrap_interval
 from segearth.metrics.masks import count_pixels, mask_iou
+from segearth.segmenter import Segmenter, frame_size_of
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects
 
@@ -175,7 +173,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    predictor: QuestionPredictor | BatchPredictor,
+    predictor: Segmenter,
     dataset: SegmentationDataset,
     *,
     protocol: str = "native",
@@ -189,15 +187,14 @@ def evaluate(
     examples: int = 8,
     progress: bool = True,
 ) -> EvaluationResult:
-    """Scores a predictor on one split, through its public methods only.
+    """Scores a segmenter on one split, through its public methods only.
 
     Rank ``r`` takes the images ``i`` with ``i % world_size == r``. Where ``torch.distributed`` has a group of that
     many, the parts are gathered and every rank returns the whole; elsewhere each rank returns its own part.
 
     Args:
-        predictor: Is given each image once, and asked all its questions at once (and once more for the control with
-            shuffled questions, of the same features).
-        dataset: The split to score; questions without a mask are passed over.
+        predictor: Any :class:`~segearth.segmenter.Segmenter`. Is given each image once, and asked all its questions at
+            once (and once more for the control with shuffled questions, of the same features).
         protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`.
         controls: Whether to score the controls beside the model.
         train_dataset: The training split, for the control ``mean_mask``; ``None`` leaves that control out.
@@ -205,8 +202,8 @@ def evaluate(
         rank: This process.
         world_size: Number of processes.
         limit: Only the first so many images; ``None``: all.
-        batch_size: Most images that the predictor is given at a time, where it takes several; these are of one frame
-            size. It changes speed and memory; answers are the same but for rounding.
+        batch_size: Most images that the predictor is given at a time; these are of one frame size. It changes speed and
+            memory; answers are the same but for rounding.
         examples: How many best and how many worst samples to keep as pictures.
         progress: Whether rank 0 shows progress bars.
 
@@ -277,17 +274,12 @@ class _Part:
 
 
 def _score_all(
-    predictor: QuestionPredictor | BatchPredictor, dataset: SegmentationDataset, indices: Sequence[int],
+    predictor: Segmenter, dataset: SegmentationDataset, indices: Sequence[int],
     batch_size: int, rules: EvaluationProtocol, controls: list[Control], part: _Part, progress: bool,
 ) -> None:  # fmt: skip
     """Scores the images at ``indices`` into ``part``; each batch is read while the one before it is scored."""
-    batched: BatchPredictor
-    if isinstance(predictor, BatchPredictor):
-        batched = predictor
-    else:
-        batched, batch_size = OneAtATime(predictor), 1
     samples = (dataset[index] for index in indices)
-    batches = one_ahead(in_batches(samples, batched.frame_size, batch_size))
+    batches = one_ahead(in_batches(samples, frame_size_of(predictor), batch_size))
     start, waited = time.perf_counter(), 0.0
     with tqdm(total=len(indices), desc=f"{dataset.name} {dataset.split}", disable=not progress) as bar:
         while True:
@@ -296,14 +288,14 @@ def _score_all(
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            _score_batch(batched, batch, rules, controls, part)
+            _score_batch(predictor, batch, rules, controls, part)
             bar.update(len(batch))
     if indices:
         logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
 
 
 def _score_batch(
-    predictor: BatchPredictor, batch: list[Sample], rules: EvaluationProtocol, controls: list[Control], part: _Part
+    predictor: Segmenter, batch: list[Sample], rules: EvaluationProtocol, controls: list[Control], part: _Part
 ) -> None:
     part.without_mask += sum(question.mask is None for sample in batch for question in sample.questions)
     asked = [(sample, own) for sample in batch if (own := scored_questions(sample, rules))]

@@ -2,60 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from segearth.config import ImageTransformConfig
 from segearth.errors import UnknownNameError
-from segearth.structures import Question, Sample, Segmentation
-
-
-class QuestionPredictor(Protocol):
-    """What evaluation needs of a predictor; no ground truth goes in."""
-
-    def set_image(self, image: Any) -> None:
-        """Takes a ``uint8`` RGB array of shape ``(H, W, 3)``."""
-
-    def predict(self, questions: Any, *, task: Any, return_logits: bool = False) -> Any:
-        """Takes a list of questions and a list of tasks; returns one ``Segmentation`` a question."""
-
-
-@runtime_checkable
-class BatchPredictor(Protocol):
-    """A predictor that takes several images at a time, as :class:`segearth.inference.predictor.Predictor` does."""
-
-    def frame_size(self, height: int, width: int) -> tuple[int, int]:
-        """Tells which images can be set together: those for which this is equal."""
-
-    def set_images(self, images: Any) -> None:
-        """Takes a list of ``uint8`` RGB arrays, each of shape ``(H, W, 3)``."""
-
-    def predict(self, questions: Any, *, task: Any, return_logits: bool = False) -> Any:
-        """Takes, for each image, a list of questions and a list of tasks; returns a list of ``Segmentation`` each."""
-
-
-class OneAtATime:
-    """Gives a :class:`QuestionPredictor` the form of one that takes batches, of which each must hold one image."""
-
-    def __init__(self, predictor: QuestionPredictor) -> None:
-        self.predictor = predictor
-
-    def frame_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the size as it is."""
-        return height, width
-
-    def set_images(self, images: Sequence[np.ndarray]) -> None:
-        """Sets the one image."""
-        (image,) = images
-        self.predictor.set_image(image)
-
-    def predict(self, questions: Any, *, task: Any, **options: Any) -> list[list[Segmentation]]:
-        """Asks the questions of the one image."""
-        (own,), (tasks,) = questions, task
-        return [self.predictor.predict(own, task=tasks, **options)]
+from segearth.segmenter import Segmenter
+from segearth.structures import Question, Sample, Segmentation, check_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +86,38 @@ def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, 
     """Returns the questions of an image that the protocol scores, by id; those without a mask are left out.
 
     A question without an id is called ``"<image id>#<its index>"``.
+
+    Raises:
+        UnknownNameError: A question's task is unknown.
+        DatasetError: A question has a target that its task does not take.
     """
     asked = sample.questions[:1] if protocol.first_question_only else sample.questions
+    for question in asked:
+        check_target(question)
     return {q.id or f"{sample.image_id}#{i}": q for i, q in enumerate(asked) if q.mask is not None}
 
 
-def ask(predictor: BatchPredictor, questions: Iterable[Iterable[Question]]) -> list[list[Segmentation]]:
-    """Asks a predictor the questions of each image it holds: their wordings and tasks go in, their targets do not.
+def ask(predictor: Segmenter, questions: Iterable[Iterable[Question]]) -> list[list[Segmentation]]:
+    """Asks a segmenter the questions of each image it holds: their wordings and tasks go in, their targets do not.
 
     Logits are asked for only where questions come in pairs that are told apart by them.
+
+    Args:
+        predictor: Holds the images.
+        questions: Those of each image, in the order in which the images were set.
+
+    Returns:
+        The answers, likewise.
     """
     rows = [list(own) for own in questions]
-    options = {"return_logits": True} if any(q.pairs for own in rows for q in own) else {}
-    texts, tasks = [[q.text for q in own] for own in rows], [[q.task for q in own] for own in rows]
-    return predictor.predict(texts, task=tasks, **options)
+    asked = [question for own in rows for question in own]
+    options = {"return_logits": True} if any(q.pairs for q in asked) else {}
+    answers = iter(
+        predictor.predict(
+            [q.text for q in asked],
+            task=[q.task for q in asked],
+            about=[number for number, own in enumerate(rows) for _ in own],
+            **options,
+        )
+    )
+    return [[next(answers) for _ in own] for own in rows]

@@ -23,7 +23,6 @@ import segearth
 from segearth.data.base import SegmentationDataset
 from segearth.evaluation.evaluator import EvaluationResult, ScoredExample, evaluate
 from segearth.evaluation.listening import listening_facts
-from segearth.evaluation.protocols import BatchPredictor, QuestionPredictor
 from segearth.evaluation.records import SampleRecord, breakdown
 from segearth.inference.visualize import (
     PREDICTION_COLOUR,
@@ -34,6 +33,7 @@ from segearth.inference.visualize import (
     save_picture,
     side_by_side,
 )
+from segearth.segmenter import Segmenter
 from segearth.utils.files import write_text
 from segearth.utils.versions import installed_versions
 
@@ -44,7 +44,7 @@ PACKAGES = ("numpy", "pillow", "opencv-python-headless", "torch", "transformers"
 
 
 def run_evaluation(
-    predictor: QuestionPredictor | BatchPredictor,
+    predictor: Segmenter,
     dataset: SegmentationDataset,
     output_dir: str | Path,
     *,

@@ -15,7 +15,6 @@ from segearth.data.registry import build_dataset, share_images, split_configs, s
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.confidence import calibrate
 from segearth.evaluation.report import run_evaluation
-from segearth.inference.predictor import Predictor
 from segearth.models.pretrained import (
     BEST,
     CONFIG_FILE,
@@ -26,8 +25,10 @@ from segearth.models.pretrained import (
     training_facts,
 )
 from segearth.models.segearth import SegEarth
+from segearth.segmenter import Segmenter, facts_of
 
 logger = logging.getLogger(__name__)
+UNKNOWN_SIDE = 1024  # pixels: what a segmenter is taken to see that does not say
 
 
 def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) -> Path:
@@ -76,26 +77,24 @@ def _check_same_data(folder: Path, chosen: Sequence[DatasetConfig]) -> None:
 
 def evaluate_experiment(
     experiment: ExperimentConfig,
-    model: SegEarth,
+    segmenter: Segmenter,
     model_name: str,
     split: str,
     output_dir: Path,
     rank: int = 0,
     world_size: int = 1,
-    device: str = "cpu",
     trained_on: Sequence[str] = (),
 ) -> str:
-    """Scores a model on one split of an experiment's data and writes the report.
+    """Scores whatever answers questions on one split of an experiment's data and writes the report.
 
     Args:
         experiment: ``data`` and ``eval`` are read.
-        model: What to score.
+        segmenter: What to score; of its ``facts`` the protocol, the frame and the device are read.
         model_name: Named in the report.
         split: ``"train"``, ``"val"`` or ``"test"``.
         output_dir: Folder for the report.
         rank: This process.
         world_size: Processes.
-        device: Where to run.
         trained_on: Splits that the weights have seen, as a card names them; left out, what lies beside the weights
             tells, or else the experiment is taken to have trained them.
 
@@ -109,22 +108,22 @@ def evaluate_experiment(
     chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
-    facts = training_facts(model_name)
-    notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, facts)}
-    if warning := _seen_before(chosen[0], trained_on or facts.get("trained_on"), experiment):
+    trained = training_facts(model_name)
+    notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, trained)}
+    if warning := _seen_before(chosen[0], trained_on or trained.get("trained_on"), experiment):
         notes["warning"] = warning
-    options = experiment.eval
+    options, facts = experiment.eval, facts_of(segmenter)
     train = experiment.data.train[0] if options.controls and experiment.data.train else None
-    images_at_a_time = usual_batch_size(device, model.config.image_transform.size)
+    images_at_a_time = usual_batch_size(facts.device, facts.side or UNKNOWN_SIDE)
     result = run_evaluation(
-        Predictor(model, device),
+        segmenter,
         _open(chosen[0]),
         output_dir,
         model_name=model_name,
         notes=notes,
         rank=rank,
         world_size=world_size,
-        protocol=model.config.protocol if options.protocol == "auto" else options.protocol,
+        protocol=facts.protocol if options.protocol == "auto" else options.protocol,
         controls=options.controls,
         train_dataset=_open(train) if train else None,
         seed=experiment.train.seed,

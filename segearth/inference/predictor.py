@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from segearth.errors import ImageError, SegEarthError
+from segearth.inference.deciding import decide
 from segearth.model_types import ImageFeatures
 from segearth.preprocessing.transform import ImageTransform
+from segearth.segmenter import DecidingSettings, ImageInput, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
 from segearth.utils.files import read_image, rgb_of
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from segearth.models.segearth import SegEarth
 
 MIN_SIDE = 8
 PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
 QUESTIONS_AT_ONCE = 32  # read and decoded together: beyond this memory grows and time a question does not fall
 
-BELOW_HIGHEST = 1.0  # how far below its highest logit a mask is cut that must not be empty
+Portion: TypeAlias = list[tuple[int, list[int]]]  # images by number, with the places of some questions of each
 
-Portion: TypeAlias = list[tuple[int, list[Question]]]  # images by number, with some questions of each
+
+@dataclass(frozen=True, slots=True)
+class RawScores:
+    """What the model says to one question, before anything is decided.
+
+    Attributes:
+        logits: ``(H, W)`` at the image's size.
+        frame: The same in a letterbox's square frame, padding included; ``None`` without a letterbox.
+        presence: In [0, 1].
+        words: The answer in words, where asked for.
+    """
+
+    logits: Tensor
+    frame: Tensor | None
+    presence: float
+    words: str | None
 
 
 class Predictor:
-    """Asks a model about one image, or about several at a time; no ground truth can enter here.
+    """Asks a model about one image, or about several at a time: the :class:`~segearth.segmenter.Segmenter` of SegEarth.
+
+    No ground truth can enter here.
 
     Attributes:
         model: The model, in eval mode.
@@ -53,11 +70,19 @@ class Predictor:
         self._features: ImageFeatures | None = None
         self._sizes: list[tuple[int, int]] = []
 
+    @property
+    def facts(self) -> SegmenterFacts:
+        """What the model's configuration says that others need to know."""
+        config = self.model.config
+        slope, offset = config.score_curve
+        deciding = DecidingSettings(config.presence_threshold, config.presence_decides, (slope, offset))
+        return SegmenterFacts(config.protocol, config.image_transform.size, self.model.device.type, deciding)
+
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """Size ``(h, w)`` at which the model sees an image of ``(H, W)``; images of one frame can be set together."""
         return self.transform.frame_size(height, width)
 
-    def set_image(self, image: str | Path | np.ndarray | Image) -> None:
+    def set_image(self, image: ImageInput) -> None:
         """Encodes an image; its features serve every following question.
 
         If anything goes wrong, no image is set, so that a caller who goes on asking is not answered about the image
@@ -72,8 +97,8 @@ class Predictor:
         self.set_images([image])
 
     @torch.inference_mode()
-    def set_images(self, images: Sequence[str | Path | np.ndarray | Image]) -> None:
-        """Encodes several images in one pass, to be asked together with one list of questions for each.
+    def set_images(self, images: Sequence[ImageInput]) -> None:
+        """Encodes several images in one pass, to be asked together.
 
         Args:
             images: As for :meth:`set_image`. Their sizes may differ, their :meth:`frame_size` may not.
@@ -92,163 +117,108 @@ class Predictor:
         features = self.model.encode_image(tensor)
         self._features, self._sizes = features, sizes
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a text is a sequence of texts to a type checker, to nobody else
+        self, questions: str, *, task: Task = ..., about: int | None = ..., answer: bool = ...,
+        return_logits: bool = ...,
+    ) -> Segmentation: ...  # fmt: skip
+
+    @overload
+    def predict(
+        self, questions: Sequence[str], *, task: Task | Sequence[Task] = ..., about: int | Sequence[int] | None = ...,
+        answer: bool = ..., return_logits: bool = ...,
+    ) -> list[Segmentation]: ...  # fmt: skip
+
     def predict(
         self,
-        questions: str | Sequence[str] | Sequence[Sequence[str]],
+        questions: str | Sequence[str],
         *,
-        task: Task | Sequence[Task] | Sequence[Sequence[Task]] = "referring",
+        task: Task | Sequence[Task] = "referring",
+        about: int | Sequence[int] | None = None,
         answer: bool = False,
         return_logits: bool = False,
-    ) -> Any:
-        """Answers questions about the image, or about each of several.
+    ) -> Segmentation | list[Segmentation]:
+        """Answers questions about the image, or about several; see :meth:`segearth.segmenter.Segmenter.predict`.
 
         Args:
-            questions: One question, or several; after :meth:`set_images` one list of questions for each image.
-            task: ``"referring"`` or ``"reasoning"``, for all or, nested as the questions are, for each.
+            questions: One question, or several.
+            task: ``"referring"`` or ``"reasoning"``, for all or for each.
+            about: After :meth:`set_images`, for all questions or for each the number of its image, from 0.
             answer: Also answer in words.
             return_logits: Also give the logits, four bytes a pixel and question.
 
         Returns:
-            One :class:`Segmentation`, a list of them in the order of the questions, or a list of them for each image;
-            masks have their image's size.
+            One :class:`Segmentation`, or a list of them in the order of the questions; masks have their image's size.
 
         Raises:
-            SegEarthError: No image was set, there are not as many lists of questions as images, or a task is unknown.
+            SegEarthError: No image was set, or tasks or numbers of images do not fit the questions.
+            UnknownNameError: The model has no prompt for a task.
             QuestionError: A question is empty or too long.
         """
-        if isinstance(questions, str):
-            return self._ask([[questions]], task if isinstance(task, str) else [task], answer, return_logits)[0][0]
-        if not questions or any(isinstance(question, str) for question in questions):
-            return self._ask([questions], task if isinstance(task, str) else [task], answer, return_logits)[0]
-        return self._ask(questions, task, answer, return_logits)
-
-    def _ask(self, questions: Any, task: Any, in_words: bool, with_logits: bool) -> list[list[Segmentation]]:
-        """Answers the questions of each image, with one task for all or a list for each image."""
-        tasks = [[task] * len(texts) for texts in questions] if isinstance(task, str) else task
-        asked, given = ([len(each) for each in rows] for rows in (questions, tasks))
-        if asked != given:
-            counts = [" + ".join(map(str, numbers)) for numbers in (asked, given)]
-            raise SegEarthError(f"{counts[0]} questions but {counts[1]} tasks; give one task, or one each")
-        if unknown := {each for row in tasks for each in row} - {"referring", "reasoning"}:
-            raise SegEarthError(f"unknown task {sorted(unknown)}; use 'referring' or 'reasoning'")
+        texts = [questions] if isinstance(questions, str) else questions
         if self._features is None:
             raise SegEarthError("no image is set (a set_image that fails leaves none); call set_image first")
-        if len(questions) != len(self._sizes):
-            raise SegEarthError(
-                f"{len(self._sizes)} images are set and {len(questions)} lists of questions given; give one list each"
-            )
-        rows = [
-            [Question(text, task=each) for text, each in zip(texts, row, strict=True)]
-            for texts, row in zip(questions, tasks, strict=True)
-        ]
-        return self._answer(self._features, rows, in_words, with_logits)
+        asked = [Question(text, task=own) for text, own in zip(texts, one_each(task, len(texts), "tasks"), strict=True)]
+        of_images: list[list[int]] = [[] for _ in self._sizes]  # questions by place, of each image
+        for place, image in enumerate(numbers_of_images(about, len(texts), len(self._sizes))):
+            of_images[image].append(place)
+        answers: dict[int, Segmentation] = {}
+        for place, scores in self._scores(self._features, asked, of_images, answer):
+            answers[place] = self._decide(asked[place].text, scores, return_logits)
+        return answers[0] if isinstance(questions, str) else [answers[place] for place in range(len(asked))]
 
     @torch.inference_mode()
-    def _answer(
-        self, features: ImageFeatures, asked: list[list[Question]], in_words: bool, with_logits: bool
-    ) -> list[list[Segmentation]]:
-        answers: list[list[Segmentation]] = [[] for _ in asked]
-        for portion in _portions(asked, QUESTIONS_AT_ONCE):
-            found = self._answer_portion(features, portion, in_words, with_logits)
-            for (image, _), some in zip(portion, found, strict=True):
-                answers[image] += some
-        return answers
+    def _scores(
+        self, features: ImageFeatures, asked: list[Question], of_images: list[list[int]], in_words: bool
+    ) -> Iterator[tuple[int, RawScores]]:
+        """Yields the raw scores of each question with its place; few at a time are in memory."""
+        for portion in _portions(of_images, QUESTIONS_AT_ONCE):
+            first, last = portion[0][0], portion[-1][0]
+            some = features.of_images(first, last + 1)
+            questions = [asked[place] for _, places in portion for place in places]
+            index = torch.tensor([image - first for image, places in portion for _ in places])
+            text = self.model.prompt_encoder.encode(questions).to(self.model.device)
+            output = self.model.decode_masks(some, self.model.encode_text(some, text, index))
+            words: list[str | None] = [None] * len(questions)
+            if in_words:
+                words = [*self.model.generate_answers(some, questions, index)]
+            presence = output.presence_logits.float().sigmoid().tolist()
+            start = 0
+            for image, places in portion:
+                own = slice(start, start + len(places))
+                enlarged = self._enlarged(self._sizes[image], output.mask_logits[own])
+                for place, (logits, frame), sure, said in zip(places, enlarged, presence[own], words[own], strict=True):
+                    yield place, RawScores(logits, frame, sure, said)
+                start = own.stop
 
-    def _answer_portion(
-        self, features: ImageFeatures, portion: Portion, in_words: bool, with_logits: bool
-    ) -> list[list[Segmentation]]:
-        first, last = portion[0][0], portion[-1][0]
-        features = features.of_images(first, last + 1)
-        questions = [question for _, some in portion for question in some]
-        index = torch.tensor([image - first for image, some in portion for _ in some])
-        text = self.model.prompt_encoder.encode(questions).to(self.model.device)
-        output = self.model.decode_masks(features, self.model.encode_text(features, text, index))
-        words: list[str | None] = [None] * len(questions)
-        if in_words:
-            words = [*self.model.generate_answers(features, questions, index)]
-        presence = output.presence_logits.float().sigmoid().tolist()
-        answers, start = [], 0
-        for image, some in portion:
-            own = slice(start, start + len(some))
-            found = self._decide(
-                self._sizes[image], some, output.mask_logits[own], presence[own], words[own], with_logits
-            )
-            answers.append(found)
-            start = own.stop
-        return answers
-
-    def _decide(
-        self,
-        size: tuple[int, int],
-        questions: list[Question],
-        coarse: torch.Tensor,
-        presence: list[float],
-        words: list[str | None],
-        with_logits: bool,
-    ) -> list[Segmentation]:
-        """Makes the masks of one image, of ``(H, W)`` = ``size``, from the decoder's ``(N, h, w)`` logits."""
+    def _enlarged(self, size: tuple[int, int], coarse: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Brings the decoder's ``(N, h, w)`` logits to an image's ``(H, W)`` = ``size``; a letterbox's frame beside."""
         height, width = size
         chunk = max(1, PIXELS_AT_ONCE // max(height * width, self.transform.size**2))
-        results = []
-        for start in range(0, len(questions), chunk):
+        for start in range(0, len(coarse), chunk):
             logits = coarse[start : start + chunk]
-            frames: Any = [None] * len(logits)
             if self.transform.fit == "letterbox":
                 frames = self.transform.fill_frame(logits, height, width)
-                logits = self.transform.leave_frame(frames, height, width)
+                yield from zip(self.transform.leave_frame(frames, height, width), frames, strict=True)
             else:
-                logits = self.transform.invert(logits, height, width)
-            for i, (row, frame) in enumerate(zip(logits, frames, strict=True), start):
-                result = self._segmentation(questions[i].text, row, frame, presence[i], words[i])
-                results.append(replace(result, logits=row.float().cpu().numpy()) if with_logits else result)
-        return results
+                yield from ((row, None) for row in self.transform.invert(logits, height, width))
 
-    def _segmentation(
-        self, question: str, logits: torch.Tensor, frame: torch.Tensor | None, presence: float, words: str | None
-    ) -> Segmentation:
-        judged = presence >= self.model.config.presence_threshold
-        cut = threshold_of(logits) if self.model.config.presence_decides else logits.new_zeros(())
-        mask = logits > cut
-        present = judged and bool(mask.any())
-        score = score_of(float(logits[mask].sigmoid().mean()), *self.model.config.score_curve) if present else 0.0
-        array = mask.cpu().numpy() if present else np.zeros(tuple(logits.shape), bool)
-        frame_mask = None if frame is None else ((frame > cut) & judged).cpu().numpy()
-        return Segmentation(question, array, score, present, presence, words, frame_mask)
+    @torch.inference_mode()
+    def _decide(self, question: str, scores: RawScores, with_logits: bool) -> Segmentation:
+        decision = decide(scores.logits, scores.presence, self.facts.deciding)
+        return Segmentation(
+            question,
+            decision.mask.cpu().numpy(),
+            decision.score,
+            decision.present,
+            scores.presence,
+            scores.words,
+            frame_mask=None if scores.frame is None else decision.of_frame(scores.frame).cpu().numpy(),
+            logits=scores.logits.float().cpu().numpy() if with_logits else None,
+        )
 
 
-def threshold_of(logits: torch.Tensor) -> torch.Tensor:
-    """Where a mask is cut that is known not to be empty: at 0, or a little below the highest logit if that is less.
-
-    Presence and mask are two judgements. Where presence says that the thing is there and no logit is above 0, the mask
-    would contradict it and half of the present things would be answered by nothing; the best guess is what stands out.
-
-    Args:
-        logits: ``(H, W)``.
-
-    Returns:
-        A scalar, at most 0.
-    """
-    return (logits.amax() - BELOW_HIGHEST).clamp_max(0)
-
-
-def score_of(raw: float, slope: float, offset: float) -> float:
-    """Returns the IoU to expect of a mask whose pixels have a mean probability of ``raw``: a logistic curve.
-
-    Slope and offset are fitted by :func:`segearth.evaluation.confidence.calibrate` (Platt scaling, 1999, with an IoU in
-    place of right and wrong); 1 and 0 leave the mean probability as it is.
-    """
-    if (slope, offset) == (1, 0):
-        return raw
-    return 1 / (1 + math.exp(-min(max(slope * logit(raw) + offset, -60.0), 60.0)))
-
-
-def logit(share: float) -> float:
-    """Inverse of the logistic function; ends are moved in by a millionth, where it would be infinite."""
-    share = min(max(share, 1e-6), 1 - 1e-6)
-    return math.log(share / (1 - share))
-
-
-def _portions(asked: list[list[Question]], most: int) -> Iterator[Portion]:
+def _portions(asked: list[list[int]], most: int) -> Iterator[Portion]:
     """Cuts the questions of several images into portions that are read and decoded together.
 
     The images of a portion lie side by side, each with as many places as the one with most questions fills: memory

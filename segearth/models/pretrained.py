@@ -1,6 +1,6 @@
 """A model as files: saving it in a folder, and finding, reading and checking such a folder again.
 
-:meth:`segearth.models.segearth.SegEarth.save_pretrained` and ``from_pretrained`` are the doors for users.
+:meth:`segearth.models.segearth.SegEarth.save_pretrained` writes such a folder; users open one with ``segearth.load``.
 """
 
 from __future__ import annotations

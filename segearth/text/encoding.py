@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from segearth.errors import QuestionError
+from segearth.errors import QuestionError, UnknownNameError
 from segearth.model_types import EncodedText
 from segearth.structures import Question, Task
 from segearth.text.templates import ANSWER, PromptTemplate
@@ -64,6 +64,7 @@ class PromptEncoder:
 
         Raises:
             QuestionError: A question is empty, not text, or too long.
+            UnknownNameError: The template has no prompt for a question's task.
         """
         rows = [self._row(question, whole or (with_answers and bool(question.answer))) for question in questions]
         return self._stack(questions, rows)
@@ -89,6 +90,8 @@ class PromptEncoder:
 
     def _row(self, question: Question, with_reply: bool) -> dict[str, list[Any]]:
         row: dict[str, list[Any]] = {"ids": [], "description": [], "labels": []}
+        if question.task not in self._before_description:
+            raise UnknownNameError("task", question.task, self._before_description)
         _append(row, self._before_description[question.task])
         _append(row, self._description(question.text), description=True)
         if with_reply:

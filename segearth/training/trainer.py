@@ -20,6 +20,7 @@ from segearth.data.feed.loading import Collator, TrainingView, build_loader
 from segearth.data.feed.sampling import StepSampler
 from segearth.data.registry import build_dataset, split_label
 from segearth.errors import ConfigError, TrainingError
+from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.model_types import Batch
 from segearth.models.pretrained import BEST, LAST, UNKNOWN_SPLITS
@@ -38,7 +39,7 @@ from segearth.training.optimisation import (
     zero_stage,
 )
 from segearth.training.resume import as_yaml, check_same_run
-from segearth.training.validation import Validation
+from segearth.training.validation import Validation, weights_of
 from segearth.training.window import Window
 from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
@@ -157,7 +158,7 @@ class Trainer:
         self._check_weights(done)
         began = time.perf_counter()
         average = None if self.average is None else self.average.state_dict()
-        score, is_best = self.validation.run(self.model, done, average)
+        score, is_best = self.validation.run(Predictor(self.model), done, weights_of(self.model, average))
         assert self.validation.best is not None  # there is one now
         if is_best:
             self._export(BEST, done, score.facts())

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,9 +23,8 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, split_configs
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.evaluator import evaluate
-from segearth.evaluation.run import usual_batch_size
-from segearth.inference.predictor import Predictor
-from segearth.models.segearth import SegEarth
+from segearth.evaluation.run import UNKNOWN_SIDE, usual_batch_size
+from segearth.segmenter import Segmenter, facts_of
 from segearth.structures import Sample
 from segearth.utils.processes import Process
 from segearth.utils.seeds import rng_for
@@ -111,13 +110,16 @@ class Validation:
             return False
         return done % self.train.val_every == 0 or done == self.train.max_steps
 
-    def run(self, model: SegEarth, done: int, average: Mapping[str, torch.Tensor] | None) -> tuple[Score, bool]:
-        """Scores a model; all processes call it together and get the same.
+    def run(
+        self, segmenter: Segmenter, done: int, weights: AbstractContextManager[None] | None = None
+    ) -> tuple[Score, bool]:
+        """Scores what is being trained; all processes call it together and get the same.
 
         Args:
-            model: Left in eval mode, with the weights it had.
+            segmenter: Answers the questions.
             done: Optimiser steps done.
-            average: Averaged weights by parameter name, to be scored in place of the model's own.
+            weights: Entered while it is scored, such as :func:`weights_of` with the averaged weights; ``None``: it is
+                scored as it is.
 
         Returns:
             The score, and whether it is the best so far.
@@ -125,10 +127,10 @@ class Validation:
         assert self.subset is not None  # is_due says so
         began = time.perf_counter()
         rank, world_size = (0, 1) if self.in_step else (self.process.rank, self.process.world_size)
-        at_a_time = usual_batch_size(self.process.device.type, model.config.image_transform.size)
-        with weights_of(model, average):
+        at_a_time = usual_batch_size(self.process.device.type, facts_of(segmenter).side or UNKNOWN_SIDE)
+        with weights or nullcontext():
             metrics = evaluate(
-                Predictor(model), self.subset, protocol="native", controls=False, examples=0, progress=False,
+                segmenter, self.subset, protocol="native", controls=False, examples=0, progress=False,
                 rank=rank, world_size=world_size, batch_size=at_a_time,
             ).metrics  # fmt: skip
         score = Score(

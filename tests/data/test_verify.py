@@ -12,7 +12,7 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.readers.aerial import PACKAGED
 from segearth.data.verify import verify_dataset, verify_split
 from segearth.errors import UnknownNameError
-from segearth.structures import Question, Sample
+from segearth.structures import Boxes, Question, Sample
 
 
 def test_whole_data_set_is_counted(tmp_path):
@@ -196,13 +196,14 @@ class Odd(SegmentationDataset):
             masks = [np.zeros((5, 4), bool), np.zeros((4, 5), np.uint8), None]
             return Sample("a", image, [Question(t, m, id=t) for t, m in zip(("p", "q", ""), masks, strict=True)])
         if index == 3:
-            return Sample("d", image, [Question("\ud800", id="r"), Question("x", answer="\udcff", id="s")])
+            boxes = Question("x", id="t", target=Boxes(()))
+            return Sample("d", image, [Question("\ud800", id="r"), Question("x", answer="\udcff", id="s"), boxes])
         return Sample("a", image if index == 1 else image.astype(float), [Question("p", id="p")] if index == 1 else [])
 
 
 def test_broken_promises_are_found(tmp_path):
     report = verify_split(Odd(tmp_path, "train"))
-    assert report.unlabelled == 4 and report.images == 4
+    assert report.unlabelled == 5 and report.images == 4
     assert report.problems == [
         "a: mask of question 'p' is (5, 4), image (4, 5)",
         "a: mask of question 'q' is uint8, expected bool",
@@ -211,6 +212,7 @@ def test_broken_promises_are_found(tmp_path):
         "a: no question",
         "d: question 'r' or its answer holds half a character; write it as UTF-8",
         "d: question 's' or its answer holds half a character; write it as UTF-8",
+        "d: question 't': task 'referring' takes a target of Regions, not Boxes; give it Regions",
         "image id 'a' occurs 3 times",
         "question id 'p' occurs 2 times",
     ]

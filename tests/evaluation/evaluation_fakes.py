@@ -60,61 +60,55 @@ class PerfectPredictor:
     """Reads the answer off the image; counts its calls."""
 
     def __init__(self):
-        self.encoded, self.asked, self.tasks = 0, [], []
+        self.encoded, self.batches, self.asked, self.tasks = 0, [], [], []
 
     def set_image(self, image):
-        self.image, self.encoded = image, self.encoded + 1
+        self.set_images([image])
 
-    def predict(self, questions, *, task="referring", answer=False):
+    def set_images(self, images):
+        self.images, self.encoded = images, self.encoded + len(images)
+        self.batches.append(len(images))
+
+    def predict(self, questions, *, task="referring", about=None):
+        """Notes the questions of each image by themselves."""
         assert isinstance(questions, list)
-        assert len(task) == len(questions)
-        self.asked.append(questions)
+        assert len(task) == len(about) == len(questions)
+        for number in range(len(self.images)):
+            self.asked.append([q for q, own in zip(questions, about, strict=True) if own == number])
         self.tasks.extend(task)
-        return [self._answer(question) for question in questions]
+        return [self._answer(question, self.images[own]) for question, own in zip(questions, about, strict=True)]
 
-    def _answer(self, question):
-        mask = self.image[..., 0] == COLOURS[question]
+    def _answer(self, question, image):
+        mask = image[..., 0] == COLOURS[question]
         return Segmentation(question, mask, 0.9, bool(mask.any()), 0.75)
 
 
 class Shifted:
     """Right but for a shift of two pixels."""
 
-    def _answer(self, question):
-        answer = super()._answer(question)
+    def _answer(self, question, image):
+        answer = super()._answer(question, image)
         answer.mask = np.roll(answer.mask, 2, axis=(0, 1))
         return answer
 
 
 class ShiftedPredictor(Shifted, PerfectPredictor):
-    """One image at a time."""
+    """Images of any sizes together."""
 
 
 class PerfectBatches(PerfectPredictor):
-    """Takes several images of one frame size; landscapes and portraits have different ones."""
-
-    def __init__(self):
-        super().__init__()
-        self.batches = []
+    """Takes images of one frame size together; landscapes and portraits have different ones."""
 
     def frame_size(self, height, width):
         return (2, 3) if width > height else (3, 2)
 
     def set_images(self, images):
         assert len({self.frame_size(*image.shape[:2]) for image in images}) == 1
-        self.images, self.encoded = images, self.encoded + len(images)
-        self.batches.append(len(images))
-
-    def predict(self, questions, *, task="referring"):
-        answers = []
-        for image, own, tasks in zip(self.images, questions, task, strict=True):
-            self.image = image
-            answers.append(super().predict(own, task=tasks))
-        return answers
+        super().set_images(images)
 
 
 class ShiftedBatches(Shifted, PerfectBatches):
-    """Several at a time."""
+    """Images of one frame size together."""
 
 
 def counted(id, intersection, union, target, predicted, image_id="", question="roofs", **facts):

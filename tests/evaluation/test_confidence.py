@@ -16,7 +16,8 @@ from segearth.errors import DatasetError
 from segearth.evaluation import confidence as module
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.confidence import best_presence_threshold, calibrate, fit_curve, giou_at
-from segearth.inference.predictor import Predictor, logit, score_of
+from segearth.inference.deciding import logit, score_of
+from segearth.inference.predictor import Predictor
 from segearth.models.segearth import SegEarth
 
 
@@ -41,13 +42,39 @@ def test_an_answer_without_presence_is_never_sure():
     assert giou_at(records, 0.01) == 0.5
 
 
-def test_the_best_threshold_nearest_to_a_half_is_taken():
-    records = [*RECORDS[:3]]  # any from 0.41 to 0.6 is best
-    assert best_presence_threshold(records) == 0.5
-    assert best_presence_threshold(RECORDS[:1] + RECORDS[2:3]) == 0.5
-    assert best_presence_threshold([answered(0.9, 0, 0), answered(0.95, 10, 10)]) == pytest.approx(0.91)
-    assert best_presence_threshold([answered(0.001, 10, 10), answered(0.6, 10, 10)]) == 0  # it knows no absence
-    assert best_presence_threshold([answered(0.1, 10, 10), answered(0.05, 0, 0)]) == pytest.approx(0.1)
+def said_and_true(reached, sharpened=1.0, number=4000):
+    """Answers of one IoU in ten-thousandths to questions whose presence is right as often as it says, or overdone."""
+    rng = np.random.default_rng(0)
+    chances = rng.uniform(0.02, 0.98, number)
+    records = []
+    for chance in chances:
+        there = rng.random() < chance
+        presence = score_of(float(chance), sharpened, 0.0)
+        records.append(scored(presence, 0.5, reached) if there else replace(scored(presence, 0.5, 0), target_area=0))
+    return records
+
+
+@pytest.mark.parametrize("reached", [20, 50, 90])
+def test_an_answer_is_given_where_it_is_worth_more_than_silence(reached):
+    """Right with probability P it is worth P times its IoU, silence 1 - P: they are equal at 1 / (1 + IoU)."""
+    wanted = 1 / (1 + reached / 100)
+    assert best_presence_threshold(said_and_true(reached)) == pytest.approx(wanted, abs=0.03)
+    overdone = score_of(wanted, 3.0, 0.0)  # the same certainty, by a presence that exaggerates
+    assert best_presence_threshold(said_and_true(reached, sharpened=3.0)) == pytest.approx(overdone, abs=0.03)
+
+
+def test_few_questions_near_the_threshold_do_not_decide_it():
+    """One absent thing of which the model was nearly sure: by counting, 0.96 would be best, and would silence ten."""
+    records = [*said_and_true(50, number=400), replace(scored(0.95, 0.5, 0), target_area=0)]
+    assert best_presence_threshold(records) == pytest.approx(1 / 1.5, abs=0.06)
+
+
+def test_where_all_or_nothing_is_there_presence_is_not_asked():
+    assert best_presence_threshold([answered(0.001, 10, 10), answered(0.6, 10, 10)]) <= 0.01
+    assert best_presence_threshold([answered(0.9, 0, 0), answered(0.6, 0, 0)]) == 0.99
+    upside_down = [scored(0.1 + 0.008 * k, 0.5, 50) if k < 60 else answered(0.1 + 0.008 * k, 0, 0) for k in range(100)]
+    assert best_presence_threshold(upside_down) == 0.99  # of 100 there are 60: too few for masks that reach a half
+    assert best_presence_threshold(upside_down[:70]) == 0
 
 
 def test_the_curve_that_made_the_scores_is_found_again():
@@ -112,9 +139,9 @@ def test_any_answers_give_a_curve_that_never_falls(pairs):
 def model(debug_model, monkeypatch):
     """A model that answers every question with a mask; left as it was found.
 
-    Its weights are random, so that the best it could do is not to answer: no threshold to choose from lets it.
+    Its weights are random, so that the best it could do is not to answer: the threshold is given.
     """
-    monkeypatch.setattr("segearth.evaluation.confidence.THRESHOLDS", np.array([0.01, 0.02]))
+    monkeypatch.setattr(module, "best_presence_threshold", lambda records: 0.01)
     before = replace(debug_model.config)
     debug_model.config.presence_decides = True
     yield debug_model
@@ -126,7 +153,7 @@ def test_a_model_is_set_and_answers_accordingly(model):
     found = calibrate(model, data, progress=False)
     assert model.config.presence_threshold == found.presence_threshold
     assert model.config.score_curve == list(found.score_curve)
-    assert found.presence_threshold in (0.01, 0.02) and found.score_error[1] < found.score_error[0]
+    assert found.presence_threshold == 0.01 and found.score_error[1] < found.score_error[0]
     predictor = Predictor(model)
     predictor.set_image(data.image(0))
     model.config.presence_threshold = 0.0
@@ -171,6 +198,7 @@ def test_a_calibration_by_hand(monkeypatch):
         replace(scored(presence, 0.99, 0), target_area=0, intersection=0, union=100) for presence in (0.5, None)
     ]
     records = [*shown, *kept_back, scored(0.9, 0.97, 0, empty=True)]
+    monkeypatch.setattr(module, "best_presence_threshold", lambda given: 0.51 if given is records else 0.0)
     found, config, options = calibrate_on(records, monkeypatch)
     assert (options["batch_size"], options["progress"]) == (1, True)
     raw, reached = [r.score for r in shown], [r.iou for r in shown]
@@ -183,6 +211,7 @@ def test_a_calibration_by_hand(monkeypatch):
     assert found.score_error == pytest.approx(tuple(errors)) and errors[1] < errors[0]
     _, _, options = calibrate_on(records, monkeypatch, batch_size=3, progress=False)
     assert (options["batch_size"], options["progress"]) == (3, False)
+    monkeypatch.setattr(module, "best_presence_threshold", lambda given: 0.51)
     with pytest.raises(DatasetError, match=r"^only 19 answers to fit a curve to; take more images, 20 are needed$"):
         calibrate_on(records[1:], monkeypatch)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from segearth.errors import DatasetError
 from segearth.evaluation import controls as module
 from segearth.evaluation.controls import ConstantMask, MeanMask, ShuffledQuestions, build_controls, derange
-from segearth.evaluation.protocols import PROTOCOLS, OneAtATime, scored_questions
+from segearth.evaluation.protocols import PROTOCOLS, scored_questions
 from segearth.metrics.masks import mask_iou
 from segearth.structures import Question, Sample
 
@@ -21,11 +21,10 @@ NATIVE = PROTOCOLS["native"]
 
 
 def masks_of(control, sample, predictor=None):
-    """A control's masks of one image; ``predictor`` is one that takes no batches."""
-    batched = OneAtATime(predictor)
+    """A control's masks of one image."""
     if predictor is not None:
-        batched.set_images([sample.image])
-    (masks,) = control.masks(batched, [sample], [scored_questions(sample, NATIVE)])
+        predictor.set_image(sample.image)
+    (masks,) = control.masks(predictor, [sample], [scored_questions(sample, NATIVE)])
     return masks
 
 

@@ -29,6 +29,7 @@ from segearth.evaluation.records import merge_records
 from segearth.evaluation.run import evaluate_experiment
 from segearth.inference.predictor import Predictor
 from segearth.metrics.bootstrap import bootstrap_interval
+from segearth.segmenter import SegmenterFacts
 from segearth.structures import Question, Sample, Segmentation
 
 
@@ -64,7 +65,9 @@ def test_images_of_one_frame_go_through_together_and_are_encoded_once():
     assert predictor.encoded == 12
     assert len(predictor.asked) == 24
     assert result.metrics.giou == 1
-    one_by_one = run(PerfectPredictor(), Patches(12), controls=True, batch_size=4)  # one that takes no batches
+    anyhow = PerfectPredictor()  # one that says nothing of frames: landscapes and portraits go through together
+    one_by_one = run(anyhow, Patches(12), controls=True, batch_size=4)
+    assert anyhow.batches == [4, 4, 4]
     assert one_by_one.records == result.records
     assert one_by_one.controls == result.controls
 
@@ -151,7 +154,7 @@ class Drawn(PerfectPredictor):
         super().__init__()
         self.masks = masks
 
-    def _answer(self, question):
+    def _answer(self, question, image):
         return Segmentation(question, self.masks[question], 0.5, True, 0.5)
 
 
@@ -210,8 +213,8 @@ def test_an_answers_own_frame_is_what_the_published_protocol_compares():
     frame[:, : 1024 - 307] = True  # the picture's 409 columns and the 308 to the left of them
 
     class Letterboxed(Drawn):
-        def _answer(self, question):
-            answer = super()._answer(question)
+        def _answer(self, question, image):
+            answer = super()._answer(question, image)
             answer.frame_mask = frame if answer.mask.any() else np.zeros_like(frame)
             return answer
 
@@ -367,8 +370,8 @@ def test_unknown_protocol_names_the_nearest():
 
 def test_prediction_of_another_size_is_an_error_naming_the_sample():
     class Wrong(PerfectPredictor):
-        def _answer(self, question):
-            answer = super()._answer(question)
+        def _answer(self, question, image):
+            answer = super()._answer(question, image)
             answer.mask = answer.mask[1:]
             return answer
 
@@ -452,7 +455,7 @@ def test_a_model_brings_its_protocol(debug_model, monkeypatch, tmp_path, asked, 
         return run(PerfectPredictor(), Patches(1))
 
     monkeypatch.setattr("segearth.evaluation.run.run_evaluation", stand_in)
-    evaluate_experiment(experiment, debug_model, "debug", "val", tmp_path)
+    evaluate_experiment(experiment, Predictor(debug_model), "debug", "val", tmp_path)
     assert seen["protocol"] == used
 
 
@@ -460,14 +463,14 @@ def test_a_model_brings_its_protocol(debug_model, monkeypatch, tmp_path, asked, 
     ("device", "side", "asked", "used"),
     [
         ("cpu", 128, "null", 4), ("cpu", 512, "null", 4), ("cpu", 640, "null", 2), ("cpu", 1024, "null", 1),
-        ("cpu", 2048, "null", 1), ("cuda:1", 2048, "null", 4), ("cpu", 1024, "6", 6), ("cuda", 128, "1", 1),
+        ("cpu", 2048, "null", 1), ("cuda", 2048, "null", 4), ("cpu", None, "null", 1),
+        ("cpu", 1024, "6", 6), ("cuda", 128, "1", 1),
     ],
 )  # fmt: skip
 def test_images_at_a_time_follow_device_and_frame_unless_asked_for(
-    debug_model, monkeypatch, tmp_path, device, side, asked, used
+    monkeypatch, tmp_path, device, side, asked, used
 ):
     experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.batch_size={asked}", "eval.limit=2"])
-    monkeypatch.setattr(debug_model.config.image_transform, "size", side)
     seen = {}
 
     def stand_in(*args, **options):
@@ -475,6 +478,7 @@ def test_images_at_a_time_follow_device_and_frame_unless_asked_for(
         return run(PerfectPredictor(), Patches(1))
 
     monkeypatch.setattr("segearth.evaluation.run.run_evaluation", stand_in)
-    monkeypatch.setattr("segearth.evaluation.run.Predictor", lambda model, device: None)
-    evaluate_experiment(experiment, debug_model, "debug", "val", tmp_path, device=device)
+    segmenter = PerfectPredictor()
+    segmenter.facts = SegmenterFacts(side=side, device=device)
+    evaluate_experiment(experiment, segmenter, "debug", "val", tmp_path)
     assert (seen["batch_size"], seen["limit"]) == (used, 2)

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from segearth.errors import UnknownNameError
+from segearth.errors import DatasetError, UnknownNameError
 from segearth.evaluation.protocols import (
     PROTOCOLS,
-    BatchPredictor,
     EvaluationProtocol,
-    OneAtATime,
     ask,
     get_protocol,
     scored_questions,
 )
-from segearth.structures import Question, Sample, Segmentation
+from segearth.structures import Boxes, Question, Sample, Segmentation
 
 NATIVE, PUBLISHED = PROTOCOLS["native"], PROTOCOLS["segearth_r1"]
 FRAME_8 = EvaluationProtocol("frame_8", "compared in 8x8", frame_size=8)
@@ -90,47 +90,28 @@ def test_the_published_frame():
     assert PUBLISHED.to_frame(np.ones((32, 48), bool)).sum() == 1024 * 682
 
 
-class Noting:
-    """Notes what it is given; answers with that."""
+def test_only_wordings_and_tasks_are_asked_and_answers_come_back_by_image():
+    class Noting:
+        def predict(self, questions, **options):
+            self.seen = questions, options
+            return [f"about {text}" for text in questions]
 
-    def set_image(self, image):
-        self.image = image
-
-    def predict(self, questions, *, task="referring"):
-        return [f"{text}, {each}" for text, each in zip(questions, task, strict=True)]
-
-
-def test_only_wordings_and_tasks_are_asked():
-    class Batched:
-        def predict(self, questions, *, task):
-            self.seen = questions, task
-            return "answers"
-
-    predictor = Batched()
+    predictor = Noting()
     needs = Question("where to land?", np.ones((2, 2), bool), "at the pier", task="reasoning", kind="need", id="n")
-    rows = [[Question("roofs"), needs], iter([Question("roads")])]
-    assert ask(predictor, rows) == "answers"
-    assert predictor.seen == (
-        [["roofs", "where to land?"], ["roads"]], [["referring", "reasoning"], ["referring"]]
-    )  # fmt: skip
+    rows = [[Question("roofs"), needs], [], iter([Question("roads")])]
+    assert ask(predictor, rows) == [["about roofs", "about where to land?"], [], ["about roads"]]
+    tasks = ["referring", "reasoning", "referring"]
+    assert predictor.seen == (["roofs", "where to land?", "roads"], {"task": tasks, "about": [0, 0, 2]})
+    ask(predictor, [[replace(needs, pairs=("side 1",))]])
+    assert predictor.seen[1]["return_logits"] is True  # only logits tell pairs apart
 
 
-def test_a_predictor_without_batches_is_given_one_image():
-    inner, image = Noting(), np.zeros((2, 4, 3), np.uint8)
-    predictor = OneAtATime(inner)
-    predictor.set_images([image])
-    assert inner.image is image
-    assert predictor.predict([["roofs", "ships"]], task=[["referring", "reasoning"]]) == [
-        ["roofs, referring", "ships, reasoning"]
-    ]
-    assert predictor.frame_size(2, 4) == (2, 4)
-    with pytest.raises(ValueError, match="too many values"):
-        predictor.set_images([image, image])
-
-
-def test_who_takes_batches_is_told_by_its_methods():
-    assert isinstance(OneAtATime(Noting()), BatchPredictor)
-    assert not isinstance(Noting(), BatchPredictor)
+def test_a_target_that_cannot_be_scored_is_refused_and_not_passed_over():
+    boxes = Question("ships", target=Boxes(((0, 0, 2, 2),)), id="s")
+    with pytest.raises(DatasetError, match="question 's': task 'referring' takes a target of Regions, not Boxes"):
+        scored_questions(sample_of(asked("roofs"), boxes), NATIVE)
+    with pytest.raises(UnknownNameError, match=r"unknown task 'refering'; did you mean 'referring' or "):
+        scored_questions(sample_of(Question("ships", task="refering")), NATIVE)
 
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))

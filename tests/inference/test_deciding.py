@@ -12,10 +12,12 @@ import torch
 
 from segearth.config import ImageTransformConfig
 from segearth.inference import predictor as module
-from segearth.inference.predictor import Predictor, logit, score_of
+from segearth.inference.deciding import decide, logit, score_of, threshold_of
+from segearth.inference.predictor import Predictor
 from segearth.model_types import MaskOutput
 from segearth.models.segearth import SegEarth
 from segearth.preprocessing.transform import ImageTransform
+from segearth.segmenter import DecidingSettings
 
 Saying = Callable[..., Predictor]
 
@@ -192,8 +194,8 @@ def test_logits_come_when_asked_for_and_before_anything_is_decided(saying: Sayin
     predictor = saying([halves(-3.0, 1.5)], [-4.0])
     assert predictor.predict("a").logits is None
     found = predictor.predict("a", return_logits=True)
-    (listed,), ((nested,),) = (predictor.predict(asked, return_logits=True) for asked in (["a"], [["a"]]))
-    assert np.array_equal(listed.logits, found.logits) and np.array_equal(nested.logits, found.logits)
+    (listed,) = predictor.predict(["a"], return_logits=True)
+    assert np.array_equal(listed.logits, found.logits)
     assert not found.present and found.logits.dtype == np.float32
     assert np.array_equal(found.logits, np.array(halves(-3.0, 1.5), np.float32))
 
@@ -223,3 +225,51 @@ def test_logit_by_hand() -> None:
     assert logit(0.0) == logit(1e-6) == pytest.approx(-np.log(999_999))  # infinite ends are moved in
     assert logit(1.0) == logit(1 - 1e-6) == pytest.approx(np.log(999_999))
     assert logit(2e-6) == pytest.approx(-np.log(499_999))
+
+
+RAW = torch.tensor([[-3.0, -0.5, 0.2], [1.0, 2.0, -4.0]])
+
+
+def test_deciding_is_a_step_of_its_own() -> None:
+    """From raw scores alone, without a model: as a scene does with the scores of all its tiles."""
+    found = decide(RAW, 0.5, DecidingSettings())
+    assert found.mask.tolist() == [[False, False, True], [True, True, False]]
+    assert found.present and found.judged
+    assert found.score == pytest.approx(np.mean([probability(value) for value in (0.2, 1.0, 2.0)]), abs=1e-6)
+    absent = decide(RAW, 0.49, DecidingSettings())
+    assert (absent.present, absent.judged, absent.score, bool(absent.mask.any())) == (False, False, 0.0, False)
+    assert absent.mask.shape == RAW.shape
+    assert decide(RAW, 0.49, DecidingSettings(presence_threshold=0.4)).present
+    curved = decide(RAW, 0.5, DecidingSettings(score_curve=(0.0, 1.0)))
+    assert curved.score == pytest.approx(probability(1.0))
+
+
+def test_other_logits_of_a_question_are_decided_as_its_own() -> None:
+    frame = torch.tensor([[-0.5, 0.5, -2.5]])
+    assert decide(RAW, 0.9, DecidingSettings()).of_frame(frame).tolist() == [[False, True, False]]
+    assert not decide(RAW, 0.1, DecidingSettings()).of_frame(frame).any()
+    low = decide(RAW - 4, 0.9, DecidingSettings(presence_decides=True))  # the highest is -2: cut at -3
+    assert low.of_frame(frame).tolist() == [[True, True, True]] and low.mask.sum() == 1
+
+
+@pytest.mark.parametrize("decides", [False, True])
+@pytest.mark.parametrize("shift", [0.0, -4.0])
+def test_tiles_are_decided_once_for_all(decides: bool, shift: float) -> None:
+    """Tile by tile with the threshold of the whole is what the whole in one piece is: each by itself is not."""
+    settings, whole = DecidingSettings(presence_decides=decides), RAW + shift
+    highest = torch.stack([tile.amax() for tile in whole]).amax()
+    cut = threshold_of(highest, settings)
+    assert torch.equal(torch.stack([tile > cut for tile in whole]), decide(whole, 1.0, settings).mask)
+    if decides and shift:
+        by_itself = torch.stack([decide(tile[None], 1.0, settings).mask[0] for tile in whole])
+        assert not torch.equal(by_itself, decide(whole, 1.0, settings).mask)
+
+
+def test_raw_scores_and_deciding_give_what_predict_gives(debug_model: SegEarth, picture: np.ndarray) -> None:
+    predictor = Predictor(debug_model)
+    predictor.set_image(picture)
+    for answer in predictor.predict(QUESTIONS, return_logits=True):
+        assert answer.logits is not None
+        decided = decide(torch.from_numpy(answer.logits), answer.presence, predictor.facts.deciding)
+        assert np.array_equal(decided.mask.numpy(), answer.mask)
+        assert (decided.present, decided.score) == (answer.present, pytest.approx(answer.score, abs=1e-6))

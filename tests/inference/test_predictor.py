@@ -225,6 +225,6 @@ def test_misuse(debug_model: SegEarth, picture: np.ndarray) -> None:
         fresh.predict("roads")
     fresh.set_image(picture)
     with pytest.raises(SegEarthError, match="unknown task"):
-        fresh.predict("roads", task="guessing")  # type: ignore[arg-type]
+        fresh.predict("roads", task="guessing")
     with pytest.raises(SegEarthError, match="2 questions but 1 tasks"):
         fresh.predict(["a", "b"], task=["reasoning"])

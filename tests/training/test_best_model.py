@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from segearth.config import DatasetConfig, ExperimentConfig, from_dict
+from segearth.inference.predictor import Predictor
 from segearth.models.pretrained import local_folder, training_facts
 from segearth.models.segearth import SegEarth
 
@@ -189,7 +190,7 @@ def test_ranks_share_the_work_and_agree(tmp_path: Path, stage: int) -> None:
     again = room.Validation(config, Process(0, 1, torch.device("cpu")))
     kept = SegEarth.from_pretrained(tmp_path / "two")
     best = next(line for line in two if line["step"] == two[-1]["best_step"])
-    assert again.run(kept, 4, None)[0].giou == pytest.approx(best["val_giou"], abs=1e-6)
+    assert again.run(Predictor(kept), 4)[0].giou == pytest.approx(best["val_giou"], abs=1e-6)
 
 
 def test_the_report_names_the_weights(tmp_path: Path, scripted: dict[int, float]) -> None:
@@ -203,7 +204,7 @@ def test_the_report_names_the_weights(tmp_path: Path, scripted: dict[int, float]
         (tmp_path, f"weights: {tmp_path}/model_best, after 2 steps, best in validation: gIoU 25.00 on 3 images"),
         (tmp_path / "model", f"weights: {tmp_path}/model, after 4 steps"),
     ):
-        evaluate_experiment(config, SegEarth.from_pretrained(source), str(source), "test", tmp_path / "eval")
+        evaluate_experiment(config, Predictor(SegEarth.from_pretrained(source)), str(source), "test", tmp_path / "eval")
         assert f"- {expected}\n" in (tmp_path / "eval" / "report.md").read_text()
 
 
@@ -238,7 +239,7 @@ def test_a_model_keeps_which_splits_it_has_seen(tmp_path: Path) -> None:
     warned = {}
     for split in ("train", "val", "test"):
         second.data.test = [DatasetConfig("synthetic", None, split, {"length": 2, "size": 64})]
-        evaluate_experiment(second, model, str(tmp_path / "second"), "test", tmp_path / split)
+        evaluate_experiment(second, Predictor(model), str(tmp_path / "second"), "test", tmp_path / split)
         report = json.loads((tmp_path / split / "report.json").read_text())
         warned[split] = "trained on" in report["notes"].get("warning", "")
     assert warned == {"train": True, "val": True, "test": False}
@@ -246,5 +247,5 @@ def test_a_model_keeps_which_splits_it_has_seen(tmp_path: Path) -> None:
     assert Trainer(second).splits_seen == ["unknown", "synthetic val"]
     for path in (tmp_path / "second").glob("*/training.json"):
         path.write_text(json.dumps({"step": 1, "trained_on": ["unknown", "synthetic val"]}))
-    evaluate_experiment(second, model, str(tmp_path / "second"), "test", tmp_path / "again")
+    evaluate_experiment(second, Predictor(model), str(tmp_path / "second"), "test", tmp_path / "again")
     assert "do not tell" in json.loads((tmp_path / "again" / "report.json").read_text())["notes"]["warning"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from segearth.inference.predictor import Predictor
 from segearth.models.pretrained import save_folder
 
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
@@ -118,7 +119,7 @@ def test_public_data_sets(
     assert moved == {"token_compressor", "language_model", *SMALL}  # the published encoder is frozen
     head = "mask_decoder.presence_head.0.weight"
     assert after[head].equal(before[head]) == published  # which knows no absence
-    evaluate_experiment(config, model, str(tmp_path / "run"), "test", tmp_path / "report")
+    evaluate_experiment(config, Predictor(model), str(tmp_path / "run"), "test", tmp_path / "report")
     report = json.loads((tmp_path / "report/report.json").read_text())
     assert report["protocol"]["name"] == ("segearth_r1" if published else "native")
     assert report["metrics"]["samples"] == asked

@@ -148,7 +148,7 @@ def test_the_score_is_what_the_evaluator_says_of_the_averaged_weights(model: Any
     validation = Validation(experiment(val_images=4), ALONE)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     average = {name: 0.5 * value for name, value in before.items() if "mask_decoder" in name}
-    score, is_best = validation.run(model, 2, average)
+    score, is_best = validation.run(Predictor(model), 2, weights_of(model, average))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     with torch.no_grad():
         for name, value in average.items():
@@ -158,7 +158,7 @@ def test_the_score_is_what_the_evaluator_says_of_the_averaged_weights(model: Any
     with torch.no_grad():
         for name, value in before.items():
             dict(model.named_parameters())[name].copy_(value)
-    own = Validation(experiment(val_images=4), ALONE).run(model, 2, None)[0]
+    own = Validation(experiment(val_images=4), ALONE).run(Predictor(model), 2)[0]
     expected = (metrics.giou, metrics.ciou, metrics.n_acc, metrics.t_acc)
     assert (score.giou, score.ciou, score.n_acc, score.t_acc) == pytest.approx(expected, abs=1e-3)  # several at a time
     assert (score.step, score.images, score.questions) == (2, 4, metrics.samples) and is_best
@@ -167,7 +167,7 @@ def test_the_score_is_what_the_evaluator_says_of_the_averaged_weights(model: Any
 
 def test_training_goes_on_after_a_validation(model: Any) -> None:
     """The predictor works in inference mode, whose tensors must not stay behind in the model."""
-    Validation(experiment(val_images=1), ALONE).run(model, 2, None)
+    Validation(experiment(val_images=1), ALONE).run(Predictor(model), 2)
     model.train()
     model.zero_grad()
     features = model.encode_image(torch.randn(1, 3, 64, 64))
@@ -204,7 +204,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_first_of_equals_stays_the_best(scripted: list[float], model: Any) -> None:
     validation = Validation(experiment(), ALONE)
     scripted += [0.2, 0.4, 0.4, 0.3, 0.41]
-    assert [validation.run(model, done, None)[1] for done in (2, 4, 6, 8, 10)] == [True, True, False, False, True]
+    assert [validation.run(Predictor(model), done)[1] for done in (2, 4, 6, 8, 10)] == [True, True, False, False, True]
     assert validation.best == Score(10, 0.41, 0.5, None, 1.0, 2, 3)
 
 
@@ -213,7 +213,7 @@ def test_patience_counts_validations_in_a_row(scripted: list[float], model: Any)
     scripted += [0.4, 0.3, 0.5, 0.4, 0.3]
     stops = []
     for done in (2, 4, 6, 8, 10):
-        validation.run(model, done, None)
+        validation.run(Predictor(model), done)
         stops.append(validation.should_stop)
     assert stops == [False, False, False, False, True]
     patient = Validation(experiment(early_stop_patience=0), ALONE)
@@ -225,7 +225,7 @@ def test_a_checkpoint_keeps_the_best(scripted: list[float], model: Any) -> None:
     validation = Validation(experiment(), ALONE)
     scripted += [1 / 3, 0.1]
     for done in (2, 4):
-        validation.run(model, done, None)
+        validation.run(Predictor(model), done)
     again = Validation(experiment(), ALONE)
     again.load_state_dict(json.loads(json.dumps(validation.state_dict())))
     assert (again.best, again.stale) == (validation.best, 1)
@@ -241,7 +241,7 @@ def test_scores_of_other_images_or_steps_are_forgotten(
 ) -> None:
     validation = Validation(experiment(), ALONE)
     scripted.append(0.9)
-    validation.run(model, 2, None)
+    validation.run(Predictor(model), 2)
     data = {"train": [{"name": "synthetic", "options": {**SMALL, "length": 7}}]} if change.pop("data", None) else None
     caplog.set_level(logging.INFO, "segearth")
     other = Validation(experiment(data, **change), ALONE)

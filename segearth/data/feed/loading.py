@@ -24,7 +24,7 @@ from segearth.data.questions.regions import has_direction
 from segearth.errors import ConfigError, DatasetError
 from segearth.model_types import Batch, ClassMaps
 from segearth.preprocessing.transform import MULTIPLE, ImageTransform
-from segearth.structures import Question
+from segearth.structures import Question, Regions, check_target
 from segearth.text.encoding import PromptEncoder
 from segearth.utils.seeds import rng_for
 
@@ -117,6 +117,8 @@ class TrainingView(Dataset[TrainingExample]):
             return TrainingExample(self._tensor(view.image), None, view.questions, view.classes)
         dataset = self.datasets[number]
         sample = dataset[i]
+        for question in sample.questions:
+            check_target(question)
         questions = [q for q in sample.questions if q.mask is not None]
         if sample.questions and not questions:
             raise DatasetError(f"image {sample.image_id} of {dataset.name} has no question with a mask")
@@ -151,7 +153,7 @@ class TrainingView(Dataset[TrainingExample]):
             array = np.rot90(array, turns)
             return np.ascontiguousarray(array[:, ::-1] if flip else array)
 
-        asked = [replace(q, mask=turned(q.mask)) for q in questions if q.mask is not None]
+        asked = [replace(q, target=Regions(turned(q.mask))) for q in questions if q.mask is not None]
         return frame_example(turned(image), asked, self.transform)
 
     def _frame(self, dataset: SegmentationDataset, index: int) -> Frame:
@@ -173,7 +175,7 @@ def frame_example(image: np.ndarray, questions: Sequence[Question], transform: I
         transform: The model's preprocessing.
     """
     valid = transform.valid(*image.shape[:2]) if transform.fit == "letterbox" else None
-    framed = [replace(q, mask=transform.apply_to_target(q.mask)) for q in questions if q.mask is not None]
+    framed = [replace(q, target=Regions(transform.apply_to_target(q.mask))) for q in questions if q.mask is not None]
     return TrainingExample(transform.apply(image), valid, framed)
 
 

@@ -14,7 +14,7 @@ from segearth.data.feed.collage import Part, can_be_pasted, cut_out, mosaic, mos
 from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage, Box, cut_to, transform_image
 from segearth.data.questions.builder import BuilderSettings, Expression, ExpressionBuilder
 from segearth.preprocessing.resampling import raised
-from segearth.structures import Question
+from segearth.structures import Question, Regions
 
 TRIES = 5  # views drawn before one without a question is taken
 DONORS = 2  # images that pasted objects are taken from: each must be decoded
@@ -38,7 +38,8 @@ class View:
         """Draws the target of an expression: the share of each pixel, averaged and not sampled."""
         share = self.covered(found.referents.ids)
         within = found.referents.within
-        return replace(found.question(self.annotated), mask=raised(share if within is None else cut_to(share, within)))
+        drawn = raised(share if within is None else cut_to(share, within))
+        return replace(found.question(self.annotated), target=Regions(drawn))
 
 
 class Drawn(NamedTuple):

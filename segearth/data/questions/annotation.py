@@ -15,6 +15,7 @@ import numpy as np
 from segearth.data.questions.table import Table
 from segearth.errors import DatasetError
 from segearth.preprocessing.resampling import resized
+from segearth.structures import centroid_of
 from segearth.utils.coco_masks import decode_cropped
 
 Box = tuple[int, int, int, int]
@@ -55,11 +56,7 @@ class AnnotatedObject:
     @cached_property
     def centroid(self) -> tuple[float, float]:
         """Mean ``(x, y)`` of the pixel centres, in frame pixels."""
-        x0, y0, _, _ = self.box
-        total = max(self.area, 1)
-        xs = self.mask.sum(axis=0, dtype=np.int64) @ (np.arange(self.mask.shape[1]) + 0.5)
-        ys = self.mask.sum(axis=1, dtype=np.int64) @ (np.arange(self.mask.shape[0]) + 0.5)
-        return x0 + float(xs) / total, y0 + float(ys) / total
+        return centroid_of(self.mask, *self.box[:2])
 
     def area_within(self, box: Box) -> int:
         """Number of its pixels inside the pixel box ``(x0, y0, x1, y1)``."""

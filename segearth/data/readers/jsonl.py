@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 
 from segearth.data.base import SegmentationDataset, check_mask
 from segearth.data.readers.layout import parse_json, read_text
 from segearth.errors import DatasetError, ImageError, nearest_names
-from segearth.structures import Question, Sample, Task
+from segearth.structures import TARGETS_OF_TASK, Question, Sample, Task
 from segearth.utils.coco_masks import decode_segmentation
 from segearth.utils.files import is_file, read_image, read_mask
 
@@ -137,8 +137,8 @@ ROOT/                      or the path of one .jsonl file
             if not isinstance(record.get(key, ""), str | None):
                 raise DatasetError(f'"{key}" must be a text')
         task: Task = record.get("task") or "referring"
-        if task not in get_args(Task):
-            raise DatasetError(f'"task" is {task!r}; it must be one of {", ".join(get_args(Task))}')
+        if task not in TARGETS_OF_TASK:
+            raise DatasetError(f'"task" is {task!r}; it must be one of {", ".join(TARGETS_OF_TASK)}')
         image = Path(record["image"]).as_posix()
         if not is_file(self.root / image):
             raise DatasetError(f"no image file {self.root / image}")

@@ -22,6 +22,7 @@ from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.models.segearth import SegEarth
 from segearth.preprocessing.transform import ImageTransform
+from segearth.segmenter import Segmenter
 from segearth.structures import Question, Segmentation
 from segearth.zoo.lookup import build_described
 from segearth.zoo.opening import open_model
@@ -80,15 +81,14 @@ class SegEarthMetaArch(nn.Module):
             DatasetError: A training entry has no mask.
             QuestionError: A question is empty or too long.
         """
-        groups = group_by_image(entries)
-        return self._losses(entries, groups) if self.training else self._answers(entries, groups)
+        return self._losses(entries) if self.training else answer_entries(Predictor(self.model), entries)
 
-    def _losses(self, entries: Sequence[dict[str, Any]], groups: list[list[int]]) -> dict[str, Tensor]:
+    def _losses(self, entries: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         if any("mask" not in entry for entry in entries):
             raise DatasetError("a training entry has no 'mask'; give the loader a QuestionMapper as its mapper")
         examples = [
             frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.transform)
-            for group in groups
+            for group in group_by_image(entries)
         ]
         # A tensor holds one frame and detectron2's loaders mix sizes: each frame is a pass of its own.
         total: dict[str, Tensor] = {}
@@ -101,15 +101,24 @@ class SegEarthMetaArch(nn.Module):
                 total[f"loss_{name}"] = total.get(f"loss_{name}", 0) + weight * getattr(losses, name)
         return total
 
-    def _answers(self, entries: Sequence[dict[str, Any]], groups: list[list[int]]) -> list[dict[str, Any]]:
-        predictor = Predictor(self.model)
-        answers: dict[int, Segmentation] = {}
-        for group in groups:
-            predictor.set_image(_image(entries[group[0]]))
-            asked = [_question(entries[i]) for i in group]
-            found = predictor.predict([q.text for q in asked], task=[q.task for q in asked])
-            answers |= zip(group, found, strict=True)
-        return [as_output(answers[i]) for i in range(len(entries))]
+
+def answer_entries(segmenter: Segmenter, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Asks any segmenter what detectron2's loaders give, and answers in detectron2's form.
+
+    Args:
+        segmenter: Is given each image once.
+        entries: As for :meth:`SegEarthMetaArch.forward`.
+
+    Returns:
+        One dict an entry, as there.
+    """
+    answers: dict[int, Segmentation] = {}
+    for group in group_by_image(entries):
+        segmenter.set_image(_image(entries[group[0]]))
+        asked = [_question(entries[i]) for i in group]
+        found = segmenter.predict([q.text for q in asked], task=[q.task for q in asked])
+        answers |= zip(group, found, strict=True)
+    return [as_output(answers[i]) for i in range(len(entries))]
 
 
 def add_segearth_config(cfg: CfgNode) -> None:

@@ -33,7 +33,7 @@ from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.errors import ConfigError, DatasetError
 from segearth.models.segearth import SegEarth
 from segearth.preprocessing.transform import ImageTransform
-from segearth.structures import Question, Sample
+from segearth.structures import Boxes, Question, Regions, Sample
 
 TRANSFORM = ImageTransform(ImageTransformConfig(size=64, mean=[0.0] * 3, std=[255.0] * 3))
 STILL = AugmentConfig(enabled=False)
@@ -180,6 +180,9 @@ class TestGivenViews:
         image = corner(64, 64)[0]
         view = view_of(Given([Sample("empty", image), Sample("unlabelled", image, [Question("ships")])]))
         assert view[0, 0].questions == []
+        boxed = Sample("boxed", image, [Question("ships", target=Boxes(()))])
+        with pytest.raises(DatasetError, match="takes a target of Regions, not Boxes"):  # and not passed over
+            view_of(Given([boxed]))[0, 0]
         with pytest.raises(DatasetError, match="image unlabelled of given has no question with a mask"):
             view[0, 1]
 
@@ -335,8 +338,8 @@ class TestCollator:
     def test_questions_stay_with_their_image_and_their_mask(self, collator: Collator, debug_model: SegEarth) -> None:
         masks = [np.full((32, 64), value, np.float32) for value in (0.25, 0.5, 1.0)]
         a, b, c = (Question(text, mask) for text, mask in zip("abc", masks, strict=True))
-        absent = replace(c, mask=masks[2] * 0, id="nothing here")
-        gone = replace(b, mask=masks[0] * 0)  # present, though its mask has vanished
+        absent = replace(c, target=Regions(masks[2] * 0), id="nothing here")
+        gone = replace(b, target=Regions(masks[0] * 0))  # present, though its mask has vanished
         absent.present = False
         batch = collator([self.example(0, a, gone), self.example(1), self.example(2, c, absent)])
         assert batch.image_index.tolist() == [0, 0, 2, 2]

@@ -14,6 +14,7 @@ from segearth.data.feed.views import AnnotatedViews, jitter, largest_crop, rando
 from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject
 from segearth.data.questions.builder import BuilderSettings
 from segearth.data.questions.table import load_table
+from segearth.structures import Regions
 
 SIZE = 64
 
@@ -52,7 +53,9 @@ def views(**augment):
 def drawn(place, number=40, **augment):
     source = views(**augment)
     views_drawn = [source.draw(place, np.random.default_rng(seed)) for seed in range(number)]
-    return [(image, [replace(q, mask=q.mask > 0.5) for q in questions]) for image, questions, _ in views_drawn]
+    return [
+        (image, [replace(q, target=Regions(q.mask > 0.5)) for q in questions]) for image, questions, _ in views_drawn
+    ]
 
 
 def test_a_view_depends_on_its_generator_alone():

@@ -19,7 +19,7 @@ from segearth.data.questions.claims import Claim, verify_claim
 from segearth.data.questions.regions import HALVES, QUARTERS, SPOTS, has_direction, mirrored
 from segearth.data.questions.table import load_table
 from segearth.data.readers.drawing import draw_image
-from segearth.structures import Question
+from segearth.structures import Question, Regions
 
 TABLE = load_table()
 EVENLY = BuilderSettings(max_questions=24, paraphrases=1, mix=dict.fromkeys(DEFAULT_MIX, 1.0))
@@ -90,7 +90,7 @@ def test_words_stay_true_in_the_mirror_with_left_and_right_exchanged(seed: int) 
             text = question.text
         elif text != question.text:
             assert has_direction(question.text)
-        check(flipped, replace(question, text=text, answer=answer, mask=question.mask[:, ::-1]))
+        check(flipped, replace(question, text=text, answer=answer, target=Regions(question.mask[:, ::-1])))
 
 
 @settings(max_examples=30, deadline=None)

@@ -23,6 +23,7 @@ from segearth.integrations.detectron2.evaluator import QuestionEvaluator
 from segearth.integrations.detectron2.meta_arch import (
     SegEarthMetaArch,
     add_segearth_config,
+    answer_entries,
     as_output,
     group_by_image,
     to_instances,
@@ -386,3 +387,26 @@ def test_python_of_the_docs_runs_as_pasted(tmp_path, monkeypatch):
     exec(compile(code, "detectron2.md", "exec"), {})
     for name in ("output/model_final.pth", "output/segearth/model.safetensors", "answer.png"):
         assert (tmp_path / name).is_file()
+
+
+def test_any_segmenter_answers_in_detectron2s_form():
+    """Each image is set once, and answers come back in the order of the entries."""
+
+    class Noting:
+        def __init__(self):
+            self.asked = []
+
+        def set_image(self, image):
+            self.level = int(image[0, 0, 0])
+
+        def predict(self, questions, *, task):
+            self.asked.append((self.level, questions, task))
+            return [Segmentation(q, np.full((2, 3), q == "roofs"), 0.5, True, self.level / 10) for q in questions]
+
+    images = [torch.full((3, 2, 3), level, dtype=torch.uint8) for level in (1, 2)]
+    entries = [{"image": images[i], "question": q} for i, q in ((0, "roofs"), (1, "roads"), (0, "ships"))]
+    segmenter = Noting()
+    found = answer_entries(segmenter, entries)
+    assert segmenter.asked == [(1, ["roofs", "ships"], ["referring"] * 2), (2, ["roads"], ["referring"])]
+    assert [output["presence"] for output in found] == [0.1, 0.2, 0.1]
+    assert [len(output["instances"]) for output in found] == [1, 0, 0]

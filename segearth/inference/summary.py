@@ -1,0 +1,31 @@
+"""An answer in a few lines of text."""
+
+from __future__ import annotations
+
+from segearth.structures import Segmentation
+
+LISTED = 5  # regions named one by one
+
+
+def summary_of(answer: Segmentation) -> str:
+    """Says how much was found, in how many regions, how sure that is, and where the first regions are.
+
+    Areas and boxes are in pixels. The lines after the first name a region each; of many the first five, which are the
+    largest unless the segmenter itself tells regions apart.
+    """
+    sure = f"(present {answer.presence:.2f}, score {answer.score:.2f})"
+    if not answer.present:
+        return f"nothing of the kind {sure}"
+    regions, pixels = answer.regions, int(answer.mask.sum())
+    share = f"{100 * pixels / answer.mask.size:.1f} % of the picture"
+    lines = [f"{_counted(len(regions), 'region')}, {_counted(pixels, 'pixel')}, {share} {sure}"]
+    for region in regions[:LISTED]:
+        x0, y0, x1, y1 = region.box
+        lines.append(f"  {_counted(region.area, 'pixel')} in columns {x0} to {x1 - 1}, rows {y0} to {y1 - 1}")
+    if len(regions) > LISTED:
+        lines.append(f"  and {len(regions) - LISTED} more")
+    return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,163 @@
+"""The one contract of whatever answers questions about images: :class:`Segmenter`.
+
+An end-to-end model, a vision-language model that prompts a segmenter, a concept segmenter and a stub in a test have
+nothing in common but this. Evaluation, controls, validation, the command line and the other rooms ask through it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from segearth.errors import SegEarthError
+from segearth.structures import Segmentation, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from PIL.Image import Image
+
+    ImageInput: TypeAlias = str | Path | np.ndarray | Image
+else:
+    ImageInput = Any  # Pillow is not imported for a name
+
+FrameSize: TypeAlias = Callable[[int, int], tuple[int, int]]
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Holds an image, or several, and answers questions about them. No ground truth goes in.
+
+    Two further members are read where a segmenter has them, and do without where it has not:
+
+    ``facts``       a :class:`SegmenterFacts`, see :func:`facts_of`.
+    ``frame_size``  a method from the ``(H, W)`` of an image to the size at which it is seen, see :func:`frame_size_of`:
+                    only images for which it gives the same can be set together.
+    """
+
+    def set_image(self, image: ImageInput) -> None:
+        """Takes one image, which serves every following question.
+
+        Args:
+            image: A file, a PIL image, or a ``uint8`` array of shape ``(H, W, 3)``, RGB.
+        """
+
+    def set_images(self, images: Sequence[ImageInput]) -> None:
+        """Takes several images, or tiles of one, in place of those that were set before.
+
+        Args:
+            images: At least one, each as for :meth:`set_image`. Their sizes may differ, their ``frame_size`` may not.
+        """
+
+    def predict(
+        self,
+        questions: Sequence[str],
+        *,
+        task: Task | Sequence[Task] = "referring",
+        about: int | Sequence[int] | None = None,
+        answer: bool = False,
+        return_logits: bool = False,
+    ) -> list[Segmentation]:
+        """Answers ``N`` questions; the answer to one does not depend on the others.
+
+        Args:
+            questions: In any order, whichever image they are about.
+            task: What is asked for, for all or for each; see :class:`segearth.structures.Question`.
+            about: For each question, or for all, the number of the image it is about, counted from 0 in the order of
+                :meth:`set_images`. May be left out where one image is set.
+            answer: Also answer in words, if the segmenter can.
+            return_logits: Also give the raw scores: ``Segmentation.logits``, float32 ``(H, W)`` of the image's size,
+                which with ``Segmentation.presence`` is what :func:`segearth.inference.deciding.decide` needs. A
+                segmenter that has none leaves them ``None``.
+
+        Returns:
+            ``N`` answers in the order of the questions; the mask of each has the ``(H, W)`` of its image.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingSettings:
+    """How raw scores become an answer; :mod:`segearth.inference.deciding` does it.
+
+    Attributes:
+        presence_threshold: From which presence on, in [0, 1], a thing is judged to be there.
+        presence_decides: Whether what is judged present gets a mask in any case, even where no logit is above 0.
+        score_curve: Slope and offset of the curve from a mask's mean probability to its score; (1, 0) changes nothing.
+    """
+
+    presence_threshold: float = 0.5
+    presence_decides: bool = False
+    score_curve: tuple[float, float] = (1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterFacts:
+    """What a segmenter may tell of itself; what it leaves out has a value that suits any.
+
+    Attributes:
+        protocol: The evaluation protocol that its numbers are published under.
+        side: Longer side in pixels at which it sees an image; ``None``: the image's own.
+        device: Where it computes: ``"cpu"``, ``"cuda"``, …
+        deciding: How its raw scores are decided.
+    """
+
+    protocol: str = "native"
+    side: int | None = None
+    device: str = "cpu"
+    deciding: DecidingSettings = DecidingSettings()
+
+
+def facts_of(segmenter: Segmenter) -> SegmenterFacts:
+    """Returns the segmenter's ``facts``; those that suit any where it has none."""
+    facts: SegmenterFacts = getattr(segmenter, "facts", SegmenterFacts())
+    return facts
+
+
+def frame_size_of(segmenter: Segmenter) -> FrameSize:
+    """Returns the segmenter's ``frame_size``; where it has none, any images can be set together."""
+    method: FrameSize = getattr(segmenter, "frame_size", lambda height, width: (0, 0))
+    return method
+
+
+def one_each(given: Any, count: int, what: str) -> list[Any]:
+    """Repeats what was given once for all questions, and checks that a list has one for each.
+
+    Args:
+        given: One value, or a sequence of them; a text counts as one value.
+        count: How many questions there are.
+        what: What the values are, for the message, such as ``"tasks"``.
+
+    Raises:
+        SegEarthError: There are not as many values as questions.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return [given] * count
+    if len(given) != count:
+        raise SegEarthError(f"{count} questions but {len(given)} {what}; give one for all, or one each")
+    return list(given)
+
+
+def numbers_of_images(about: int | Sequence[int] | None, questions: int, images: int) -> list[int]:
+    """Returns for each question the number of the image it is about.
+
+    Args:
+        about: As for :meth:`Segmenter.predict`.
+        questions: How many are asked.
+        images: How many are set.
+
+    Raises:
+        SegEarthError: Several images are set and ``about`` is missing, or it names one that is not set, or its length
+            differs from the number of questions.
+    """
+    if about is None:
+        if images > 1:
+            raise SegEarthError(
+                f"{images} images are set; say which one each question is about: about=[…], from 0 to {images - 1}"
+            )
+        about = 0
+    numbers: list[int] = one_each(about, questions, "numbers of images")
+    if strange := sorted({number for number in numbers if not 0 <= number < images}):
+        raise SegEarthError(f"about names image {strange[0]}, but {images} are set, counted from 0; name one of them")
+    return numbers

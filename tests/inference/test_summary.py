@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import numpy as np
+
+from segearth.inference.summary import summary_of
+from segearth.structures import Segmentation
+
+
+def test_count_area_and_place_of_regions() -> None:
+    mask = np.zeros((50, 100), bool)
+    mask[10:40, 20:60] = mask[2, 90] = True
+    assert summary_of(Segmentation("roofs", mask, 0.5, True, 0.75)).splitlines() == [
+        "2 regions, 1,201 pixels, 24.0 % of the picture (present 0.75, score 0.50)",
+        "  1,200 pixels in columns 20 to 59, rows 10 to 39",
+        "  1 pixel in columns 90 to 90, rows 2 to 2",
+    ]
+
+
+def test_of_many_regions_the_largest_are_named() -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[::3, ::3] = True
+    mask[6:8, 6:8] = True
+    lines = summary_of(Segmentation("roofs", mask, 0.5, True, 0.75)).splitlines()
+    assert lines[0].startswith("9 regions, 12 pixels, ")
+    assert lines[1] == "  4 pixels in columns 6 to 7, rows 6 to 7"
+    assert lines[5:] == ["  1 pixel in columns 0 to 0, rows 3 to 3", "  and 4 more"]
+
+
+def test_nothing_of_the_kind() -> None:
+    absent = Segmentation("roofs", np.zeros((9, 9), bool), 0.0, False, 0.1)
+    assert summary_of(absent) == "nothing of the kind (present 0.10, score 0.00)"
