@@ -167,7 +167,7 @@ def _open(source: str) -> _Source:
     folder = local_folder(source)
     facts = read_json_object(folder / "config.json")
     if facts.get("library") == "segearth":
-        raise CheckpointError(f"{source} is a model of this library already; open it with from_pretrained")
+        raise CheckpointError(f"{source} is a model of this library already; open it with segearth.load or --model")
     state = read_folder(folder)
     kind = "segearth_r1" if any(name.startswith(SWIN) for name in state) else "causal_lm"
     return _Source(str(folder), kind, state, facts)

@@ -60,7 +60,7 @@ class Predictor:
         """Takes a model.
 
         Args:
-            model: From ``load_model`` or ``SegEarth.from_pretrained``.
+            model: From :func:`segearth.zoo.opening.open_model`; :func:`segearth.load` opens and wraps at once.
             device: Where to run; where the model is if left out.
         """
         self.model = model.eval()

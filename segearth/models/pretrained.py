@@ -1,6 +1,6 @@
 """A model as files: saving it in a folder, and finding, reading and checking such a folder again.
 
-:meth:`segearth.models.segearth.SegEarth.save_pretrained` and ``from_pretrained`` are the doors for users.
+:meth:`segearth.models.segearth.SegEarth.save_pretrained` writes such a folder; users open one with ``segearth.load``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segearth import __version__
 from segearth.config import ModelConfig, from_dict, to_dict
 from segearth.errors import CheckpointError
 from segearth.utils.files import atomic_path, write_text
-from segearth.utils.hub import find_source
+from segearth.utils.hub import download, find_source
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -113,7 +113,10 @@ def _saved_facts(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}); fetch the file again") from error
     if not isinstance(facts, dict) or facts.get("library") != "segearth":
-        raise CheckpointError(f"{path} was not written by segearth; convert the checkpoint first")
+        raise CheckpointError(
+            f"{path} was not written by segearth; `segearth zoo convert {folder} NEW` makes a folder that opens of a "
+            "published SegEarth-R1"
+        )
     found = facts.get(FORMAT_KEY, 1)
     if not isinstance(found, int) or found > FORMAT:
         raise CheckpointError(
@@ -158,15 +161,8 @@ def local_folder(model_id: str | Path, **options: Any) -> Path:
     if isinstance(source, Path):
         inside = (source / name for name in (BEST, LAST))
         return next((path for path in inside if (path / CONFIG_FILE).is_file()), source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-    try:
-        return Path(snapshot_download(source, **{k: options[k] for k in keys if k in options}))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{model_id!r} is no folder here and no model on the hub: {first}") from error
+    return download(source, **{k: options[k] for k in keys if k in options})
 
 
 def training_facts(source: str | Path) -> dict[str, Any]:

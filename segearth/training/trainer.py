@@ -43,7 +43,8 @@ from segearth.training.window import Window
 from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.seeds import seed_everything
-from segearth.zoo.lookup import build_described, facts_of
+from segearth.zoo.lookup import build_described
+from segearth.zoo.opening import facts_of
 
 logger = logging.getLogger(__name__)
 

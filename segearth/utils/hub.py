@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from segearth.errors import CheckpointError
 
@@ -61,6 +62,29 @@ def is_hub_id(text: str) -> bool:
     if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts) or _FILE.search(text):
         return False
     return parts[0].lower() not in FOLDER_NAMES and not Path(parts[0]).exists()
+
+
+def download(hub_id: str, **options: Any) -> Path:
+    """Fetches a model of the hub into the hub client's own cache; what lies there already is not fetched again.
+
+    Args:
+        hub_id: ``owner/name``, as :func:`find_source` returns it.
+        options: For ``huggingface_hub.snapshot_download``, such as ``revision`` or ``allow_patterns``.
+
+    Returns:
+        The folder of one commit, whose name is that commit's.
+
+    Raises:
+        CheckpointError: The hub has no such model or revision, does not let this user read it, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, **options))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{hub_id!r} is no folder here and no model on the hub: {first}") from error
 
 
 def _explicit(text: str, what: str) -> str:

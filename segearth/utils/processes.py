@@ -44,11 +44,13 @@ class Process:
         return self.rank == 0
 
 
-def own_device(name: str | None = None) -> torch.device:
-    """Returns the device of this process: the one asked for, else the GPU of its local rank, else the CPU.
+def own_device(name: str | torch.device | None = None, apple: bool = True) -> torch.device:
+    """Returns the device of this process: the one asked for, or else the best that there is.
 
     Args:
-        name: Such as ``"cpu"`` or ``"cuda:1"``; ``None`` takes a GPU if there is one.
+        name: Such as ``"cpu"`` or ``"cuda:1"``. If left out: the GPU that the launcher meant for this process, or the
+            first one; else Apple's (``"mps"``); else the CPU.
+        apple: Whether Apple's GPU may be taken where none is asked for.
 
     Raises:
         ConfigError: There is no such device, or more processes were started on this machine than it has GPUs.
@@ -58,14 +60,14 @@ def own_device(name: str | None = None) -> torch.device:
     if name is not None:
         return _named_device(name)
     if not torch.cuda.is_available():
-        return torch.device("cpu")
+        return torch.device("mps" if apple and torch.backends.mps.is_available() else "cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= count:
         raise ConfigError(f"process {index} of this machine has no GPU, since it has {count}; start with NGPU={count}")
     return torch.device("cuda", index)
 
 
-def _named_device(name: str) -> torch.device:
+def _named_device(name: str | torch.device) -> torch.device:
     import torch
 
     try:
@@ -73,7 +75,9 @@ def _named_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no common class for these cases
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"no device {name!r} here ({reason}); use cpu, or cuda where there is one") from error
+        raise ConfigError(
+            f"no device {str(name)!r} here ({reason}); use cpu, or cuda or mps where there is one"
+        ) from error
     return device
 
 
@@ -94,7 +98,8 @@ def join_processes(training: bool = False) -> Process:
     import torch
     import torch.distributed as dist
 
-    device = own_device()
+    # DeepSpeed trains on NVIDIA's GPUs or on the CPU (train.sh tells it which), never on Apple's.
+    device = own_device(apple=not training)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if _in_a_group():

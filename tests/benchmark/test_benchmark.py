@@ -22,7 +22,7 @@ from segearth.layers.deformable_attention import (
 )
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
-from segearth.zoo.lookup import load_model
+from segearth.zoo.opening import open_model
 
 CPU = torch.device("cpu")
 
@@ -170,7 +170,7 @@ def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
 
 def test_onnx_of_bf16_is_refused_before_anything_is_measured() -> None:
     need_onnx()
-    model = load_model("segearth_debug").bfloat16()
+    model = open_model("segearth_debug").bfloat16()
     with pytest.raises(ConfigError, match="float32 on a CPU"):
         run_benchmark(model, "segearth_debug", BenchmarkConfig(onnx=True))
 

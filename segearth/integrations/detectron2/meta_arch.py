@@ -23,7 +23,8 @@ from segearth.losses.criterion import Criterion
 from segearth.models.segearth import SegEarth
 from segearth.segmenter import Segmenter
 from segearth.structures import Question, Segmentation
-from segearth.zoo.lookup import load_model
+from segearth.zoo.lookup import build_described
+from segearth.zoo.opening import open_model
 
 LOSS_NAMES = ("bce", "dice", "presence", "text", "boxes")
 
@@ -43,7 +44,7 @@ class SegEarthMetaArch(nn.Module):
         """Wraps a model.
 
         Args:
-            model: From ``load_model`` or ``SegEarth.from_pretrained``.
+            model: From ``open_model``, or from ``build_described`` for one that is to be trained.
             loss: Weights of the losses.
         """
         super().__init__()
@@ -55,7 +56,9 @@ class SegEarthMetaArch(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads ``cfg.MODEL.SEGEARTH``; see :func:`add_segearth_config`."""
         node = cfg.MODEL.SEGEARTH
-        return {"model": load_model(node.NAME, node.WEIGHTS or None)}
+        if node.WEIGHTS == "auto":
+            return {"model": open_model(node.NAME)}
+        return {"model": build_described({"name": node.NAME, "pretrained": node.WEIGHTS})}
 
     @property
     def device(self) -> torch.device:
@@ -122,7 +125,7 @@ def add_segearth_config(cfg: CfgNode) -> None:
     """Adds this model's settings to a yacs configuration and selects it as the meta-architecture.
 
     ``MODEL.SEGEARTH.NAME`` is a model of the zoo. ``MODEL.SEGEARTH.WEIGHTS`` is ``"auto"`` for the zoo's weights,
-    ``""`` for random ones, or a folder or hub id that ``save_pretrained`` wrote, whose configuration is then used too.
+    ``""`` for random ones, or what :func:`segearth.load` takes, such as a folder, whose configuration is then used too.
     Checkpoints of detectron2 are named by ``MODEL.WEIGHTS``, as usual.
     """
     cfg.MODEL.META_ARCHITECTURE = "SegEarthMetaArch"
