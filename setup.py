@@ -16,6 +16,7 @@ REQUIRES = [
     "einops>=0.8",
     "safetensors>=0.5",
     "huggingface_hub>=1.3,<3",
+    "filelock>=3.10",
     "numpy>=1.26",
     "pillow>=11.3",  # reads AVIF, and tells 16-bit PNGs from 32-bit ones
     "opencv-python-headless>=4.9.0.80",

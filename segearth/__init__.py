@@ -9,17 +9,18 @@ if TYPE_CHECKING:
     from segearth.inference.predictor import Predictor
     from segearth.models.segearth import SegEarth
     from segearth.structures import Segmentation
-    from segearth.zoo.lookup import list_models, load_model
+    from segearth.zoo.cards import list_models
+    from segearth.zoo.opening import load
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "SegEarth", "Segmentation", "__version__", "list_models", "load_model"]
+__all__ = ["Predictor", "SegEarth", "Segmentation", "__version__", "list_models", "load"]
 
 _HOMES = {
     "Predictor": "segearth.inference.predictor",
     "SegEarth": "segearth.models.segearth",
     "Segmentation": "segearth.structures",
-    "list_models": "segearth.zoo.lookup",
-    "load_model": "segearth.zoo.lookup",
+    "list_models": "segearth.zoo.cards",
+    "load": "segearth.zoo.opening",
 }
 
 

@@ -12,6 +12,7 @@ import typer
 
 from segearth.errors import SegEarthError
 from segearth.utils.memory import keep_freed_memory
+from segearth.zoo.opening import DEFAULT_NAME, DEFAULT_RUN
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 data_app = typer.Typer(help="Data sets: list and verify.", no_args_is_help=True)
@@ -19,8 +20,6 @@ zoo_app = typer.Typer(help="Models by name.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
-DEFAULT_RUN = Path("runs/aerial_mini")  # what `bash train.sh` leaves; a path, which no hub is ever asked for
-DEFAULT_NAME = "segearth_tiny"
 SOURCES = "Training run, saved folder, hub id, or a name of `segearth zoo list`"
 ModelOption = Annotated[
     str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out, or {DEFAULT_NAME}.", show_default=False)
@@ -79,19 +78,17 @@ def predict(
     doubt: Annotated[bool, typer.Option(help="Let the overlay show how sure the model is of each pixel.")] = False,
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
     precision: PrecisionOption = "fp32",
 ) -> None:
     """Answers one question about one picture."""
     from segearth.errors import ConfigError
-    from segearth.inference.precision import set_precision
-    from segearth.inference.predictor import Predictor
     from segearth.inference.summary import summary_of
     from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
     from segearth.segmenter import Segmenter
     from segearth.utils.files import check_apart, read_image
-    from segearth.utils.processes import own_device
+    from segearth.zoo.opening import load
 
     if doubt and overlay is None:
         raise ConfigError("--doubt changes the overlay; name a file for it with --overlay")
@@ -100,8 +97,7 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    opened = set_precision(open_model(model or default_model()).to(own_device(device)), precision)
-    segmenter: Segmenter = Predictor(opened)
+    segmenter: Segmenter = load(model, device, precision)
     segmenter.set_image(picture)
     (result,) = segmenter.predict(
         [question], task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt
@@ -159,12 +155,10 @@ def evaluate_model(
     """Scores a model on a split, beside its controls, and writes a report."""
     from segearth.config import load_experiment
     from segearth.evaluation.run import evaluate_experiment, report_folder
-    from segearth.inference.precision import set_precision
-    from segearth.inference.predictor import Predictor
     from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
     from segearth.utils.processes import join_processes
-    from segearth.zoo.lookup import facts_of
+    from segearth.zoo.opening import facts_of, load
 
     experiment = load_experiment(experiment_path(config), overrides or [])
     source = model or Path(experiment.train.output_dir)
@@ -172,10 +166,10 @@ def evaluate_model(
     process = join_processes()
     configure_logging(process.is_main)
     check_output_folder(folder)
-    opened = set_precision(open_model(source).to(process.device), precision)
+    opened = load(source, process.device, precision)
     result = evaluate_experiment(
-        experiment, Predictor(opened), str(source), split, folder, process.rank, process.world_size,
-        facts_of(str(source)).get("trained_on", ()),
+        experiment, opened, str(source), split, folder, process.rank, process.world_size,
+        facts_of(source).get("trained_on", ()),
     )  # fmt: skip
     if process.is_main:
         typer.echo(result)
@@ -230,6 +224,7 @@ def export(
 ) -> None:
     """Writes image encoder and mask decoder as ONNX graphs."""
     from segearth.inference.export import export_onnx
+    from segearth.zoo.opening import open_model
 
     opened = open_model(model)
     own = opened.config.image_transform.size
@@ -257,12 +252,14 @@ def info(
     from segearth import __version__
     from segearth.config import load_experiment
     from segearth.errors import ConfigError
+    from segearth.zoo.cards import is_named
+    from segearth.zoo.opening import open_model
 
     if overrides and not training:
         raise ConfigError(f"{overrides[0]} goes with --training: it says how the model is trained")
     if training:
         from segearth.training.state_memory import memory_table, shape_in_training
-        from segearth.zoo.lookup import is_named, shape_config
+        from segearth.zoo.lookup import shape_config
 
         experiment, counts = load_experiment(None, overrides or []), _numbers(gpus)
         source = {"name" if is_named(model) else "pretrained": model}
@@ -298,7 +295,7 @@ def bench(
     onnx: Annotated[bool, typer.Option(help="Also run the ONNX graphs in onnxruntime.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Counted rounds; medians are taken.")] = 3,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu; cuda where there is one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and benchmark.md.")] = None,
 ) -> None:
     """Measures a model beside the naive way of using the same weights."""
@@ -310,6 +307,7 @@ def bench(
     from segearth.inference.precision import set_precision
     from segearth.utils.files import check_output_folder
     from segearth.utils.processes import own_device
+    from segearth.zoo.opening import load
 
     if out is not None:
         check_output_folder(out)
@@ -318,13 +316,12 @@ def bench(
     if template and not shape_only:
         raise ConfigError("--template goes with --shape-only: weights keep the prompt that they were trained with")
     counts, several, sides = _numbers(questions), _numbers(batches), _numbers(sizes)
-    place = own_device(device)
+    place = own_device(device, apple=False)  # the clock would not wait for Apple's GPU
     if shape_only:
         with torch.device(place):  # a GPU draws random weights in a moment
-            opened = build_shape(model, template)
+            opened = set_precision(build_shape(model, template), precision)
     else:
-        opened = open_model(model).to(place)
-    set_precision(opened, precision)
+        opened = load(model, place, precision).model
     config = BenchmarkConfig(
         size=size, questions=counts, wording=wording, training=training, batches=several, sizes=sides,
         multiply_adds=multiply_adds, onnx=onnx, repeats=repeats,
@@ -335,11 +332,12 @@ def bench(
 @zoo_app.command("list")
 @shows_errors
 def zoo_list() -> None:
-    """Lists the models."""
+    """Lists the models: which can be used at once, which are fetched first, and which must be trained."""
     from segearth.zoo.cards import CARDS
+    from segearth.zoo.opening import availability
 
     for name, card in sorted(CARDS.items()):
-        typer.echo(f"{name:28} {card.parameters:8.1f} M  {card.summary}")
+        typer.echo(f"{name:28} {card.parameters:8.1f} M  {availability(name):36}  {card.summary}")
 
 
 @zoo_app.command("convert")
@@ -413,36 +411,6 @@ def _numbers(text: str) -> list[int]:
     if not all(number.isdecimal() and int(number) for number in numbers):
         raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 1,8,32")
     return [int(number) for number in numbers]
-
-
-def open_model(source: str | Path) -> Any:
-    """Opens a run, a saved folder, a zoo name or a hub id, in that order.
-
-    Args:
-        source: What the user wrote; or a path, which this program or an experiment names and which is a folder only:
-            nothing that was not typed as a hub id may reach the hub, where anyone can take a name.
-    """
-    from segearth.errors import CheckpointError
-    from segearth.models.segearth import SegEarth
-    from segearth.zoo.lookup import is_named, load_model
-
-    if isinstance(source, Path) and not source.is_dir():
-        raise CheckpointError(
-            f"nothing is trained at {source} yet; run `segearth train` first (`bash train.sh` in a checkout), or say "
-            "with --model what to open"
-        )
-    if isinstance(source, str) and is_named(source):
-        return load_model(source)
-    return SegEarth.from_pretrained(source)
-
-
-def default_model() -> str | Path:
-    """The run that `bash train.sh` leaves, or, where there is none, the model whose weights come with the package."""
-    from segearth.models.pretrained import CONFIG_FILE, local_folder
-    from segearth.zoo.lookup import get_card
-
-    trained = DEFAULT_RUN.is_dir() and (local_folder(DEFAULT_RUN) / CONFIG_FILE).is_file()
-    return DEFAULT_RUN if trained or get_card(DEFAULT_NAME).weights is None else DEFAULT_NAME
 
 
 def experiment_path(name: str) -> Path:

@@ -9,11 +9,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a hub that cannot be reached is 
 import numpy as np
 import pytest
 import torch
+from hub_fakes import hub, published_files  # noqa: F401  (fixtures)
 from hypothesis import HealthCheck, Phase, settings
 
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
-from segearth.zoo.lookup import load_model, model_config
+from segearth.zoo.lookup import model_config
 
 # A busy machine makes examples slowly, which is no fault of a property.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,7 +35,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def debug_model() -> SegEarth:
     torch.manual_seed(0)
-    return load_model("segearth_debug", weights=None)
+    return build_model(model_config("segearth_debug")).eval()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from segearth.cli import app, default_model
+from segearth.cli import app
 from segearth.models.segearth import SegEarth
-from segearth.zoo.cards import CARDS
 
 RUN = CliRunner()
 
@@ -31,20 +29,6 @@ def test_doubt_needs_an_overlay_to_be_seen_in(model: str, picture: np.ndarray, t
     assert RUN.invoke(app, [*asked, "--doubt", "--overlay", str(tmp_path / "o.png")]).exit_code == 0
     assert RUN.invoke(app, [*asked, "--overlay", str(tmp_path / "plain.png")]).exit_code == 0
     assert (tmp_path / "o.png").read_bytes() != (tmp_path / "plain.png").read_bytes()
-
-
-def test_the_packaged_weights_answer_where_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    card = replace(CARDS["segearth_tiny"], weights=None)
-    monkeypatch.setitem(CARDS, "segearth_tiny", card)
-    assert default_model() == Path("runs/aerial_mini")  # which says what to do
-    monkeypatch.setitem(CARDS, "segearth_tiny", replace(card, weights="packaged"))
-    assert default_model() == "segearth_tiny"
-    (tmp_path / "runs/aerial_mini/checkpoints").mkdir(parents=True)  # a training that has saved no model yet
-    assert default_model() == "segearth_tiny"
-    (tmp_path / "runs/aerial_mini/model").mkdir()
-    (tmp_path / "runs/aerial_mini/model/config.json").touch()
-    assert default_model() == Path("runs/aerial_mini")
 
 
 def test_predict_writes_a_mask_of_the_pictures_size(model: str, picture: np.ndarray, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ STAGES = ("1_mixed", "2_fine", "3_boxes", "4_settle")  # of the packaged weights
 
 @pytest.mark.parametrize("path", sorted((configs_dir() / "experiment").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from segearth.zoo.lookup import load_model
+    from segearth.zoo.opening import open_model
 
-    save_folder(load_model("segearth_debug"), tmp_path)
+    save_folder(open_model("segearth_debug"), tmp_path)
     for name in ("SEGEARTH_START", "EARTHREASON_ROOT", "RRSIS_D_ROOT", "REFSEGRS_ROOT", "RISBENCH_ROOT"):
         monkeypatch.setenv(name, str(tmp_path))
     model = load_experiment(path).model
@@ -38,9 +38,9 @@ def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytes
 
 def test_the_weights_third_stage_adds_boxes_to_those_of_the_second(tmp_path: Path) -> None:
     """Which are described without: what an experiment does not say is as it was saved."""
-    from segearth.zoo.lookup import load_model
+    from segearth.zoo.opening import open_model
 
-    save_folder(load_model("segearth_debug"), tmp_path)
+    save_folder(open_model("segearth_debug"), tmp_path)
     stages = [load_experiment(configs_dir() / f"experiment/segearth_tiny/{name}.yaml") for name in STAGES]
     specs = [stage.model | ({"pretrained": str(tmp_path)} if "pretrained" in stage.model else {}) for stage in stages]
     assert [model_config(spec).mask_decoder.box_gate for spec in specs] == [False, False, True, True]

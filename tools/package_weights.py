@@ -16,9 +16,9 @@ import torch
 
 from segearth.errors import CheckpointError
 from segearth.models.pretrained import TRAINING_FILE, UNKNOWN_SPLITS, WEIGHTS_FILE, save_folder, training_facts
-from segearth.models.segearth import SegEarth
 from segearth.utils.files import atomic_folder, sha256_of, write_text
-from segearth.zoo.lookup import PACKAGED_WEIGHTS, get_card
+from segearth.zoo.cards import get_card
+from segearth.zoo.opening import PACKAGED_WEIGHTS, open_model
 
 MOST_BYTES = 25_000_000  # more would make the package slow to fetch for those who never use the weights
 
@@ -45,7 +45,7 @@ def package(run: str | Path, folder: Path) -> Path:
     facts = training_facts(run)
     if not facts.get("trained_on") or UNKNOWN_SPLITS in facts["trained_on"]:
         raise CheckpointError(f"{run} does not say which splits it was trained on; train it with this version")
-    model = SegEarth.from_pretrained(str(run))
+    model = open_model(str(run))
     state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
@@ -58,7 +58,7 @@ def package(run: str | Path, folder: Path) -> Path:
         if size > MOST_BYTES:
             raise CheckpointError(f"the weights take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
         write_text(temporary / TRAINING_FILE, json.dumps(facts, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)  # the old ones go when the new ones are whole
+    shutil.rmtree(folder, ignore_errors=True)  # the old weights are deleted only now that the new ones are complete
     made.rename(folder)
     return folder / WEIGHTS_FILE
 

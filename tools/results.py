@@ -18,13 +18,11 @@ from typing import Any
 
 import torch
 
-from segearth.cli import open_model
 from segearth.config import load_experiment
 from segearth.data.registry import build_dataset
 from segearth.evaluation.compare import as_markdown, compare_records, read_records
 from segearth.evaluation.records import SampleRecord
 from segearth.evaluation.run import evaluate_experiment
-from segearth.inference.predictor import Predictor
 from segearth.inference.visualize import (
     PREDICTION_COLOUR,
     TARGET_COLOUR,
@@ -36,7 +34,7 @@ from segearth.inference.visualize import (
 )
 from segearth.segmenter import Segmenter
 from segearth.utils.files import write_text
-from segearth.zoo.lookup import facts_of
+from segearth.zoo.opening import facts_of, load
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {
@@ -64,7 +62,7 @@ def main() -> None:
         _scored(options.beside, "fixed", other / "fixed")
         rows = compare_records(read_records(reports / "fixed"), read_records(other / "fixed"))
         lines += ["", "## Beside another model", "", as_markdown(rows, options.model, options.beside)]
-    segmenter = Predictor(open_model(options.model))
+    segmenter = load(options.model, "cpu")
     save_picture(options.out / "images" / "gallery.jpg", gallery(segmenter, read_records(reports / "fixed")))
     write_text(options.out / "results.md", "\n".join(lines) + "\n")
 
@@ -154,7 +152,7 @@ def _scored(model: str, questions: str, folder: Path) -> dict[str, Any]:
         controls = f"eval.controls={str(questions == 'fixed').lower()}"  # minutes, and told once
         experiment = load_experiment(ROOT / "configs/experiment/aerial_mini.yaml", [override, controls])
         seen = facts_of(model).get("trained_on", ())
-        evaluate_experiment(experiment, Predictor(open_model(model)), model, "test", folder, trained_on=seen)
+        evaluate_experiment(experiment, load(model, "cpu"), model, "test", folder, trained_on=seen)
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 

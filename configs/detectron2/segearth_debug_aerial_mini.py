@@ -15,12 +15,14 @@ from segearth.config import LossConfig
 from segearth.integrations.detectron2.catalog import QuestionMapper, register_dataset
 from segearth.integrations.detectron2.evaluator import QuestionEvaluator
 from segearth.integrations.detectron2.meta_arch import SegEarthMetaArch
-from segearth.zoo.lookup import load_model
+from segearth.zoo.lookup import build_described
 
 register_dataset("aerial_mini")
 
 model = LazyCall(SegEarthMetaArch)(
-    model=LazyCall(load_model)(name="segearth_debug", weights=None),  # weights: a folder of save_pretrained, or None
+    model=LazyCall(build_described)(  # spec: as an experiment's model section; pretrained: what segearth.load takes
+        spec={"name": "segearth_debug", "pretrained": None}
+    ),
     loss=LazyCall(LossConfig)(),
 )
 

@@ -108,7 +108,7 @@ def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
     wanted = logit(1 / (1 + worth))
     if slope == 0:
         return 0.0 if offset >= wanted else LAST_THRESHOLD
-    threshold = 1 / (1 + math.exp(-np.clip((wanted - offset) / slope, -60, 60)))
+    threshold = 1 / (1 + math.exp(-float(np.clip((wanted - offset) / slope, -60, 60))))
     return min(round(threshold, 2), LAST_THRESHOLD)
 
 

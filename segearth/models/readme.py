@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 TAGS = ["remote-sensing", "reasoning-segmentation"]
 USE = """```python
-from segearth import Predictor, SegEarth
+import segearth
 
-predictor = Predictor(SegEarth.from_pretrained("{source}"))
+predictor = segearth.load("{source}")
 predictor.set_image("picture.jpg")
 mask = predictor.predict("the buildings").mask
 ```"""

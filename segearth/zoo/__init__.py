@@ -1,1 +1,1 @@
-"""Model cards and lookup."""
+"""Model cards, the one way in, and what an experiment's model section describes."""

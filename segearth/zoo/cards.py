@@ -1,8 +1,9 @@
-"""The zoo's table: sizes by name."""
+"""The zoo's table: models by name, and what is known of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from segearth.config import (
     DescriptionProjectorConfig,
@@ -15,8 +16,10 @@ from segearth.config import (
     TokenCompressorConfig,
     VisionEncoderConfig,
 )
+from segearth.errors import CheckpointError, UnknownNameError
 
 PACKAGED = "packaged"  # as a card's weights: they come with this package, in a folder of the model's name
+FAMILIES = ("segearth",)  # kinds of models that are opened in different ways
 
 
 @dataclass(frozen=True)
@@ -25,34 +28,83 @@ class ModelCard:
 
     Attributes:
         summary: One line.
-        config: How to build it.
+        config: How to build it. It names the preprocessing, the prompt and the evaluation protocol.
+        family: One of :data:`FAMILIES`.
         parameters: Millions of parameters, as counted by ``segearth info``.
         weights: Hub id or folder of trained weights, or :data:`PACKAGED`; ``None`` where there are none and it must be
             trained.
-        convert_from: Hub id of published weights in another form, which ``segearth zoo convert`` reads.
+        convert_from: Hub id of published weights in another form, which are converted when they are first opened.
         sha256: Digest of ``model.safetensors`` there.
-        trained_on: Data-set splits the weights have seen: scores on them say nothing about new images. Weights without
-            this are refused.
+        licence: Of the weights, as whoever published them says. Like ``trained_on`` it must be told where there are
+            weights: see :func:`check_card`.
+        trained_on: Data-set splits the weights have seen: scores on them say nothing about new images.
         command: The exact command that trained the weights.
     """
 
     summary: str
     config: ModelConfig
     parameters: float
+    family: str
     weights: str | None = None
     convert_from: str | None = None
     sha256: str | None = None
+    licence: str | None = None
     trained_on: tuple[str, ...] = ()
     command: str = ""
     notes: str = ""
     tags: tuple[str, ...] = field(default=())
 
+    @property
+    def protocol(self) -> str:
+        """The evaluation protocol of the weights' published figures."""
+        return self.config.protocol
 
-def _published(dataset: str, trained_on: str, scores: str) -> ModelCard:
-    """A published SegEarth-R1 (arXiv 2504.09644), as ``segearth zoo convert`` makes it."""
+
+def list_models() -> list[str]:
+    """Returns the names of all models."""
+    return sorted(CARDS)
+
+
+def is_named(source: str | Path) -> bool:
+    """Whether this means a model of that name; a folder of the same name goes first."""
+    return isinstance(source, str) and source in CARDS and not Path(source).is_dir()
+
+
+def get_card(name: str) -> ModelCard:
+    """Returns a model's card.
+
+    Raises:
+        UnknownNameError: No such model; the nearest names are listed.
+    """
+    if name not in CARDS:
+        raise UnknownNameError("model", name, CARDS)
+    return CARDS[name]
+
+
+def check_card(name: str) -> ModelCard:
+    """Returns the card of a model that is about to be opened.
+
+    Raises:
+        UnknownNameError: No such model, or no such family.
+        CheckpointError: It has weights and does not say their licence or which splits they have seen.
+    """
+    card = get_card(name)
+    if card.family not in FAMILIES:
+        raise UnknownNameError("family", card.family, FAMILIES)
+    if card.weights or card.convert_from:
+        if not card.trained_on:
+            raise CheckpointError(f"the card of {name} does not say which splits its weights have seen; add trained_on")
+        if not card.licence:
+            raise CheckpointError(f"the card of {name} does not say the licence of its weights; add licence")
+    return card
+
+
+def _published(dataset: str, trained_on: str, scores: str, images: str) -> ModelCard:
+    """A published SegEarth-R1 (arXiv 2504.09644), as it is converted."""
     return ModelCard(
-        summary=f"The published SegEarth-R1 for {dataset}; convert it first",
+        summary=f"The published SegEarth-R1 for {dataset}",
         parameters=1586.8,
+        family="segearth",
         config=ModelConfig(
             token_compressor=TokenCompressorConfig(kind="sparse_conv", input_size=32),
             language_model=LanguageModelConfig(model_type="phi", config=dict(PHI_1_5), head_bias=False),
@@ -62,8 +114,12 @@ def _published(dataset: str, trained_on: str, scores: str) -> ModelCard:
             protocol="segearth_r1",
         ),
         convert_from=f"earth-insights/SegEarth-R1-{dataset}",
+        licence="Apache-2.0",
         trained_on=(trained_on,),
-        notes=f"Published test scores, teacher's words: {scores}. It has no notion of absent things: presence is 0.5.",
+        notes=(
+            f"Published test scores, teacher's words: {scores}. It has no notion of absent things: presence is 0.5. "
+            f"Licence of the images it learned from: {images}."
+        ),
     )
 
 
@@ -75,6 +131,7 @@ CARDS: dict[str, ModelCard] = {
     "segearth_debug": ModelCard(
         summary="Runs the whole pipeline in seconds; learns little",
         parameters=0.54,
+        family="segearth",
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4, drop_path_rate=0.0,
@@ -98,6 +155,7 @@ CARDS: dict[str, ModelCard] = {
     "segearth_tiny": ModelCard(
         summary="Trains and predicts on a two-core CPU; the embedded default",
         parameters=10.2,
+        family="segearth",
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=40, depths=[1, 1, 4, 2], num_heads=[2, 4, 8, 16], window_size=8, drop_path_rate=0.0,
@@ -121,6 +179,7 @@ CARDS: dict[str, ModelCard] = {
         ),
         weights=PACKAGED,
         sha256="9dbb21cea1eb39caf5cd879e04b9e35a5a372fcd367063425a370c914f10d2e7",
+        licence="Apache-2.0",
         trained_on=("aerial_mini train", "synthetic train"),
         command=(
             "segearth train segearth_tiny/1_mixed && segearth train segearth_tiny/2_fine && "
@@ -138,6 +197,7 @@ CARDS: dict[str, ModelCard] = {
     "segearth_swint_qwen2_5_0_5b": ModelCard(
         summary="The middle size: Swin-T and Qwen2.5-0.5B at 512 px, for one GPU",
         parameters=550.4,
+        family="segearth",
         config=ModelConfig(
             vision_encoder=VisionEncoderConfig(
                 embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, drop_path_rate=0.2,
@@ -160,6 +220,7 @@ CARDS: dict[str, ModelCard] = {
     "segearth_swinb_phi1_5": ModelCard(
         summary="The published SegEarth-R1 shape: Swin-B, 64 image tokens, Phi-1.5, 1024 px",
         parameters=1590.6,
+        family="segearth",
         config=ModelConfig(
             token_compressor=TokenCompressorConfig(kind="sparse_conv", input_size=32),
             language_model=LanguageModelConfig(
@@ -172,6 +233,6 @@ CARDS: dict[str, ModelCard] = {
         ),
         notes="Fetches language model and tokenizer from their hub. Swin is frozen: give it weights before training.",
     ),
-    "segearth_r1_earthreason": _published("EarthReason", "earthreason train", "gIoU 70.75, cIoU 68.25"),
-    "segearth_r1_rrsisd": _published("RRSIS-D", "rrsis_d train", "gIoU 66.40, cIoU 78.01, Pr@0.5 76.96"),
+    "segearth_r1_earthreason": _published("EarthReason", "earthreason train", "gIoU 70.75, cIoU 68.25", "Apache-2.0"),
+    "segearth_r1_rrsisd": _published("RRSIS-D", "rrsis_d train", "gIoU 66.40, cIoU 78.01, Pr@0.5 76.96", "CC BY-NC"),
 }  # fmt: skip

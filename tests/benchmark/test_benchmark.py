@@ -10,14 +10,19 @@ import torch
 from segearth.benchmark.flops import count_flops
 from segearth.benchmark.graphs import measure_onnx
 from segearth.benchmark.measure import alternate, peak_memory
-from segearth.benchmark.naive import naive_answer
+from segearth.benchmark.naive import naive_answer, plain_operators
 from segearth.benchmark.sampling import measure_sampling
 from segearth.benchmark.suite import WORDINGS, BenchmarkConfig, _ratio, build_shape, run_benchmark
 from segearth.benchmark.tables import as_markdown
 from segearth.errors import ConfigError
+from segearth.layers.deformable_attention import (
+    DeformableAttention,
+    multi_scale_sample,
+    multi_scale_sample_definition,
+)
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
-from segearth.zoo.lookup import load_model
+from segearth.zoo.opening import open_model
 
 CPU = torch.device("cpu")
 
@@ -70,6 +75,18 @@ def test_the_naive_way_gives_the_same_answer(kind: str, request: pytest.FixtureR
     assert (ours.mask_logits - naive.mask_logits).abs().max() <= 1e-4 * naive.mask_logits.abs().max()
     assert seen == {"images": [1, 1], "positions": [features.prompt.embeds.shape[1] + text.lengths[0]]}
     assert model.language_model.causal_lm.config._attn_implementation != "eager"  # as it was before
+    assert model.pixel_decoder.recomputes
+
+
+def test_the_naive_way_samples_by_the_definition(debug_model: SegEarth) -> None:
+    attentions = [m for m in debug_model.pixel_decoder.modules() if isinstance(m, DeformableAttention)]
+    assert attentions
+    with pytest.raises(KeyError), plain_operators(debug_model):  # whatever happens inside
+        assert {attention.sample for attention in attentions} == {multi_scale_sample_definition}
+        assert not debug_model.pixel_decoder.recomputes
+        raise KeyError
+    assert {attention.sample for attention in attentions} == {multi_scale_sample}
+    assert debug_model.pixel_decoder.recomputes
 
 
 def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:
@@ -153,7 +170,7 @@ def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
 
 def test_onnx_of_bf16_is_refused_before_anything_is_measured() -> None:
     need_onnx()
-    model = load_model("segearth_debug").bfloat16()
+    model = open_model("segearth_debug").bfloat16()
     with pytest.raises(ConfigError, match="float32 on a CPU"):
         run_benchmark(model, "segearth_debug", BenchmarkConfig(onnx=True))
 

@@ -13,19 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hub_fakes import FACTS, PHI, published_model, write_published
 from published import Golden, published_tokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from segearth.config import (
-    DescriptionProjectorConfig,
-    ImageTransformConfig,
-    LanguageModelConfig,
-    MaskDecoderConfig,
     ModelConfig,
-    PixelDecoderConfig,
-    TextConfig,
-    TokenCompressorConfig,
     VisionEncoderConfig,
 )
 from segearth.convert.causal_lm import join_interleaved
@@ -39,41 +33,19 @@ from segearth.models.segearth import SegEarth
 from segearth.models.vision_encoder import relative_position_index
 from segearth.zoo.lookup import model_config
 
-FACTS = {"model_type": "llava_phi", "num_attention_heads": 4}
-PHI = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-
 
 @pytest.fixture(scope="module")
 def original(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> SegEarth:
     """A small random model of the published form."""
     tokenizer = tmp_path_factory.mktemp("tokenizer")
     published_tokenizer(golden("tokenizer/tokenizer.json"), tokenizer)
-    config = ModelConfig(
-        vision_encoder=VisionEncoderConfig(embed_dim=16, depths=[1] * 4, num_heads=[1, 2, 4, 8], window_size=4),
-        token_compressor=TokenCompressorConfig(kind="sparse_conv", input_size=4),
-        language_model=LanguageModelConfig(
-            model_type="phi", config={**PHI, "max_position_embeddings": 2048}, head_bias=False
-        ),
-        description_projector=DescriptionProjectorConfig(dim=32, depth=1, num_heads=2, head_dim=64, ff_mult=2),
-        pixel_decoder=PixelDecoderConfig(dim=32, num_layers=1, num_heads=4, num_points=4, ffn_dim=48),
-        mask_decoder=MaskDecoderConfig(num_layers=3, num_heads=8, ffn_dim=48),
-        image_transform=ImageTransformConfig(size=128, fit="letterbox"),
-        text=TextConfig(template="segearth_r1", tokenizer=str(tokenizer)),
-        presence_threshold=0.0,
-        protocol="segearth_r1",
-    )
-    torch.manual_seed(0)
-    return build_model(config).eval()
+    return published_model(tokenizer)
 
 
 @pytest.fixture
 def published(original: SegEarth, tmp_path: Path) -> Path:
     """The same in the published layout, in one file."""
-    folder = tmp_path / "source"
-    original.prompt_encoder.tokenizer.save_pretrained(folder)
-    save_file(published_state(original.state_dict(), original.config), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(FACTS), encoding="utf-8")
-    return folder
+    return write_published(original, tmp_path / "source")
 
 
 def shard(folder: Path, kind: str) -> None:

@@ -24,6 +24,7 @@ from segearth.models.segearth import SegEarth
 from segearth.text.tokenizer import load_tokenizer
 from segearth.utils.torchvision_mend import mend_torchvision
 from segearth.zoo.lookup import build_described, model_config
+from segearth.zoo.opening import open_model
 
 FOLDERS = ["runs/aerial_mini", "./owner/name", "owner/name/model", "~/owner/name", "converted", "owner/model.bin"]
 
@@ -48,7 +49,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 DOORS: dict[str, Callable[[str], Any]] = {
     "from_pretrained": SegEarth.from_pretrained,
-    "load_model": lambda name: segearth.load_model("segearth_debug", weights=name),
+    "load": segearth.load,
+    "open_model": open_model,
     "model.pretrained": lambda name: build_described({"pretrained": name}),
     "tokenizer": load_tokenizer,
     "language model": lambda name: build_language_model(LanguageModelConfig(pretrained=name), 8),
@@ -138,7 +140,7 @@ class TestReadme:
         card = huggingface_hub.ModelCard.load(tmp_path / "README.md")
         assert card.data.license == "cc-by-4.0"
         assert "Licence of the weights\n\ncc-by-4.0" in card.text and "Not stated" not in card.text
-        assert "A hundred roofs." in card.text and 'from_pretrained("me/roofs")' in card.text
+        assert "A hundred roofs." in card.text and 'segearth.load("me/roofs")' in card.text
 
     def test_what_is_pushed_is_the_same(
         self, debug_model: SegEarth, monkeypatch: pytest.MonkeyPatch

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hub_fakes import FakeHub
 
-import segearth
-from segearth.errors import CheckpointError, ConfigError, UnknownNameError
+from segearth.errors import CheckpointError, ConfigError
 from segearth.models.build import build_on_meta
-from segearth.models.pretrained import save_folder
 from segearth.models.segearth import SegEarth
-from segearth.utils.files import sha256_of
-from segearth.zoo import lookup
-from segearth.zoo.cards import CARDS, PACKAGED
+from segearth.zoo import lookup, opening
+from segearth.zoo.cards import CARDS
 from segearth.zoo.lookup import shape_config
 
 
@@ -36,70 +32,20 @@ def test_a_shape_keeps_what_is_packaged_and_asks_no_hub_for_the_rest() -> None:
     assert CARDS["segearth_swinb_phi1_5"].config.language_model.pretrained  # the card itself is as it was
 
 
-def test_weights_in_another_form_name_the_command() -> None:
-    with pytest.raises(CheckpointError, match="segearth zoo convert earth-insights/SegEarth-R1-EarthReason"):
-        segearth.load_model("segearth_r1_earthreason")
-
-
-def test_names() -> None:
-    assert segearth.list_models() == sorted(CARDS)
-    with pytest.raises(UnknownNameError, match="did you mean 'segearth_tiny'"):
-        segearth.load_model("segearth_tin")
+def test_a_key_that_does_not_exist_is_named() -> None:
     with pytest.raises(ConfigError, match="pixel_decoder"):
         lookup.model_config({"name": "segearth_debug", "pixel_decodr": {}})
 
 
-def test_random_weights_are_announced(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="segearth"):
-        segearth.load_model("segearth_debug", weights=None)
-        assert caplog.text == ""
-        segearth.load_model("segearth_debug")
-    assert "these are random" in caplog.text
-
-
-def test_weights_must_be_those_the_card_promises(
-    debug_model: SegEarth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    debug_model.save_pretrained(tmp_path)
-    digest = sha256_of(tmp_path / "model.safetensors")
-    card = dataclasses.replace(CARDS["segearth_debug"], weights=str(tmp_path), sha256=digest, trained_on=("a train",))
-    monkeypatch.setitem(lookup.CARDS, "segearth_debug", card)
-    segearth.load_model("segearth_debug")
-    monkeypatch.setitem(lookup.CARDS, "segearth_debug", dataclasses.replace(card, sha256="0" * 64))
-    with pytest.raises(CheckpointError, match="is not the card's 000"):
-        segearth.load_model("segearth_debug")
-    monkeypatch.setitem(lookup.CARDS, "segearth_debug", dataclasses.replace(card, trained_on=()))
-    with pytest.raises(CheckpointError, match="does not say which splits"):
-        segearth.load_model("segearth_debug")
-
-
-def test_packaged_weights_are_opened_by_name(
-    debug_model: SegEarth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In half precision, checked, as a model and as what a training starts from."""
-    state = {name: value.half() for name, value in debug_model.state_dict().items()}
-    save_folder(debug_model, tmp_path / "segearth_debug", state)
-    path = tmp_path / "segearth_debug" / "model.safetensors"
-    card = dataclasses.replace(
-        CARDS["segearth_debug"], weights=PACKAGED, sha256=sha256_of(path), trained_on=("aerial_mini train",)
-    )
-    monkeypatch.setitem(lookup.CARDS, "segearth_debug", card)
-    monkeypatch.setattr(lookup, "PACKAGED_WEIGHTS", tmp_path)
-    for model in (segearth.load_model("segearth_debug"), lookup.build_described({"pretrained": "segearth_debug"})):
-        opened = model.state_dict()
-        assert all(torch.equal(opened[name], value.float()) for name, value in state.items())
-    assert lookup.facts_of("segearth_debug") == {"trained_on": ["aerial_mini train"]}
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    for opens in (segearth.load_model, lookup.pretrained_folder):
-        with pytest.raises(CheckpointError, match="is not the card's"):
-            opens("segearth_debug")
-    path.unlink()
-    with pytest.raises(CheckpointError, match="install segearth again"):
-        segearth.load_model("segearth_debug")
-    with pytest.raises(CheckpointError, match="segearth_swinb_phi1_5 has no trained weights"):
-        lookup.weights_folder("segearth_swinb_phi1_5")
+def test_training_starts_from_whatever_can_be_opened(hub: FakeHub, published_files: Path) -> None:
+    """`pretrained` means what `segearth.load` takes: here a published model."""
+    hub.push("somebody/segearth-r1", published_files)
+    model = lookup.build_described({"pretrained": "somebody/segearth-r1", "presence_threshold": 0.25})
+    assert (model.config.text.template, model.config.presence_threshold) == ("segearth_r1", 0.25)
+    opened = opening.open_model("somebody/segearth-r1").state_dict()
+    assert all(torch.equal(opened[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(CheckpointError, match="segearth_debug has no trained weights"):
+        lookup.build_described({"pretrained": "segearth_debug"})
 
 
 def test_parts_that_the_weights_have_not_start_at_random_and_the_others_where_they_were(

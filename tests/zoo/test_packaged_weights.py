@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import segearth
-from segearth.cli import app, default_model
+from segearth.cli import app
 from segearth.config import load_experiment
 from segearth.data.registry import build_dataset
 from segearth.evaluation.run import evaluate_experiment
-from segearth.inference.predictor import Predictor
 from segearth.models.parts import added_parts
 from segearth.zoo.cards import CARDS, PACKAGED
-from segearth.zoo.lookup import weights_folder
+from segearth.zoo.opening import default_source, find_folder, load, open_model
 
 NAMES = [name for name, card in CARDS.items() if card.weights == PACKAGED]
 pytestmark = pytest.mark.skipif(not NAMES, reason="no model of the zoo has packaged weights yet")
@@ -30,13 +28,13 @@ def count(part: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_says_what_the_weights_are(name: str) -> None:
-    card, folder = CARDS[name], weights_folder(name)
-    assert card.sha256 and card.trained_on and card.command
+    card, folder = CARDS[name], find_folder(name)
+    assert card.sha256 and card.trained_on and card.licence and card.command
     assert (folder / "model.safetensors").stat().st_size < 25_000_000
     facts = json.loads((folder / "training.json").read_text())
     assert tuple(facts["trained_on"]) == card.trained_on
     assert not any("test" in split for split in card.trained_on)
-    model = segearth.load_model(name)
+    model = open_model(name)
     added = [model.get_submodule(part) for part in added_parts(card.config, model.config)]
     numbers = count(model) - sum(count(part) for part in added)
     assert numbers / 1e6 == pytest.approx(card.parameters, abs=0.05)  # the card's shape, and the parts that were added
@@ -45,9 +43,7 @@ def test_a_card_says_what_the_weights_are(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_they_score_what_they_did(name: str, tmp_path: Path) -> None:
     experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.limit={IMAGES}", "eval.controls=false"])
-    evaluate_experiment(
-        experiment, Predictor(segearth.load_model(name)), name, "test", tmp_path, trained_on=CARDS[name].trained_on
-    )
+    evaluate_experiment(experiment, load(name), name, "test", tmp_path, trained_on=CARDS[name].trained_on)
     report = json.loads((tmp_path / "report.json").read_text())
     found = report["metrics"]["giou"], report["metrics"]["t_found"]
     assert found == pytest.approx(EXPECTED[name], abs=0.02)
@@ -61,7 +57,7 @@ def test_a_picture_is_answered_right_after_installation(tmp_path: Path, monkeypa
     dataset = build_dataset("aerial_mini", None, "test")
     picture = dataset._image_path(0)
     monkeypatch.chdir(tmp_path)
-    assert default_model() == "segearth_tiny"
+    assert default_source() == "segearth_tiny"
     result = CliRunner().invoke(app, ["predict", str(picture), "the buildings", "--overlay", "o.png", "--doubt"])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "mask.png").is_file() and (tmp_path / "o.png").is_file()

@@ -56,7 +56,7 @@ from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.structures import Segmentation
 from segearth.utils.files import configs_dir
-from segearth.zoo.lookup import load_model
+from segearth.zoo.lookup import build_described
 
 VAL = "segearth_aerial_mini_val"
 DOCS = Path(__file__).parents[3] / "docs"
@@ -78,7 +78,7 @@ def val():
 def trained(dicts):
     """A model after a few steps of detectron2's trainer on four questions, and the loss at each step."""
     torch.manual_seed(0)
-    model = SegEarthMetaArch(load_model("segearth_debug", weights=None), LossConfig(num_points=1024))
+    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval(), LossConfig(num_points=1024))
     chosen = [entry for entry in dicts if entry["annotations"]][:4]
     loader = build_detection_train_loader(chosen, mapper=QuestionMapper(), total_batch_size=4, num_workers=0)
     history = []
@@ -154,7 +154,7 @@ def test_questions_of_an_image_share_its_vision_pass(dicts, monkeypatch):
     assert dicts[0]["image_id"] == dicts[1]["image_id"] != dicts[10]["image_id"]
     assert group_by_image(entries) == [[0, 2], [1]]
     torch.manual_seed(0)
-    model = SegEarthMetaArch(load_model("segearth_debug", weights=None))
+    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval())
     seen = []
     encode = model.model.encode_image
     monkeypatch.setattr(model.model, "encode_image", lambda images: seen.append(len(images)) or encode(images))
@@ -169,14 +169,14 @@ def test_questions_of_an_image_share_its_vision_pass(dicts, monkeypatch):
 
 def test_losses_are_those_of_the_own_trainer(val, dicts):
     torch.manual_seed(0)
-    model = SegEarthMetaArch(load_model("segearth_debug", weights=None))
+    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval())
     config = LossConfig()
     own = model.model
-    example = frame_example(val[0].image, val[0].questions[:2], model.transform)
+    example = frame_example(val[0].image, val[0].questions[:2], model.model.image_transform)
     batch = Collator(own.prompt_encoder, with_answers=True)([example])
     own.train()
     torch.manual_seed(1)
-    expected = Criterion(config)(*own(batch), batch, own.language_model)
+    expected = Criterion(config)(own(batch), batch)
     torch.manual_seed(1)
     losses = model.train()([QuestionMapper()(dicts[0]), QuestionMapper()(dicts[1])])
     assert sum(losses.values()).item() == pytest.approx(expected.total.item(), rel=1e-5)
@@ -186,7 +186,7 @@ def test_losses_are_those_of_the_own_trainer(val, dicts):
 
 def test_images_of_different_frames_train_together(monkeypatch):
     torch.manual_seed(0)
-    model = SegEarthMetaArch(load_model("segearth_debug", weights=None)).train()
+    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval()).train()
     sizes = [(64, 128), (128, 128), (64, 128)]
     images = [torch.full((3, *size), k, dtype=torch.uint8) for k, size in enumerate(sizes)]
     entries = [{"image": image, "mask": image[0] >= 0, "question": "roofs"} for image in images]
@@ -202,7 +202,7 @@ def test_images_of_different_frames_train_together(monkeypatch):
 
 def test_losses_under_autocast_are_finite_and_reach_every_weight(dicts):
     torch.manual_seed(0)
-    model = SegEarthMetaArch(load_model("segearth_debug", weights=None)).train()
+    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval()).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):  # what AMPTrainer does on a GPU
         losses = model([QuestionMapper()(dicts[0])])
     assert all(loss.dtype == torch.float32 for loss in losses.values())
@@ -229,7 +229,7 @@ def test_checkpointer_gives_equal_answers(trained, dicts, tmp_path):
     model, _ = trained
     DetectionCheckpointer(model, str(tmp_path)).save("model_final")
     torch.manual_seed(5)
-    other = SegEarthMetaArch(load_model("segearth_debug", weights=None)).eval()
+    other = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval()).eval()
     entries = [QuestionMapper()(entry) for entry in dicts[:3]]
     before = model(entries)
     assert [a["presence"] for a in other(entries)] != [a["presence"] for a in before]
@@ -336,7 +336,8 @@ def saved(trained, tmp_path_factory):
 
 def test_lazy_config(trained, saved):
     config = LazyConfig.load(str(CONFIG))
-    config = LazyConfig.apply_overrides(config, [f"model.model.weights={saved}", "dataloader.test.num_workers=0"])
+    overrides = [f"model.model.spec.pretrained={saved}", "dataloader.test.num_workers=0"]
+    config = LazyConfig.apply_overrides(config, overrides)
     config.dataloader.test.dataset.names = VAL
     model = instantiate(config.model)
     assert isinstance(model, SegEarthMetaArch) and model.criterion.config == LossConfig()
