@@ -1,6 +1,7 @@
-"""Typed configuration: dataclasses, YAML files with ``base:``, dotted overrides.
+"""Typed configuration: dataclasses, filled from YAML files and from overrides such as ``train.max_steps=200``.
 
-An experiment file is a short diff from its base. An unknown key is an error that names the nearest known one.
+A YAML file holds only what differs from the file that it names as ``base``. An unknown key is an error that names the
+nearest known one.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from segearth.errors import ConfigError, nearest_names
 
 @dataclass
 class VisionEncoderConfig:
-    """``kind: swin`` is this library's Swin, exact at every size; ``kind: timm`` any hierarchical timm backbone."""
+    """The vision encoder: ``kind: swin`` is this library's own, ``kind: timm`` any hierarchical backbone of timm."""
 
     kind: str = "swin"
     timm_name: str | None = None  # for kind timm, e.g. "convnext_tiny"
-    pretrained: bool = True  # for kind timm: start from timm's weights, where it has some; false: at random
+    pretrained: bool = True  # for kind timm: start from timm's weights; false: from random ones
     embed_dim: int = 128
     depths: list[int] = field(default_factory=lambda: [2, 2, 18, 2])
     num_heads: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
@@ -38,18 +39,22 @@ class VisionEncoderConfig:
 
 @dataclass
 class TokenCompressorConfig:
-    """``kind: conv`` takes any size; ``kind: sparse_conv`` is the published one with norms of a fixed shape."""
+    """Turns the encoder's last map (res5) into image tokens.
+
+    ``kind: conv`` works at any image size. ``kind: sparse_conv`` is the published one, whose norms have a weight for
+    each cell of a map of one size.
+    """
 
     kind: str = "conv"
-    stride: int = 4  # 1, 2 or 4: how much coarser than res5 the tokens are; sparse_conv is always 4
-    input_size: int = 32  # res5 cells a side that sparse_conv is built for
+    stride: int = 4  # 1, 2 or 4: one token for each stride x stride cells of res5; sparse_conv always has 4
+    input_size: int = 32  # for sparse_conv: the side of res5, in cells, that its norms are built for
 
 
 @dataclass
 class LanguageModelConfig:
-    """A causal language model of transformers: from a hub id or folder, or from ``model_type`` and ``config``."""
+    """A causal language model of transformers: either pretrained, or made new from ``model_type`` and ``config``."""
 
-    pretrained: str | None = None
+    pretrained: str | None = None  # hub id or folder
     model_type: str = "phi"
     config: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the transformers config class
     frozen: bool = False
@@ -58,7 +63,7 @@ class LanguageModelConfig:
 
 @dataclass
 class DescriptionProjectorConfig:
-    """The small Perceiver between language model and mask decoder."""
+    """The small cross-attention module (a Perceiver) between language model and mask decoder."""
 
     dim: int = 512
     depth: int = 1
@@ -80,21 +85,22 @@ class PixelDecoderConfig:
 
 @dataclass
 class MaskDecoderConfig:
-    """The masked-attention mask decoder."""
+    """The mask decoder, whose attention is masked as in Mask2Former."""
 
     num_layers: int = 9
     num_heads: int = 8
     ffn_dim: int = 2048
-    box_gate: bool = False  # whether each query draws a box outside of which its mask ends; not in the published model
-    presence_match: bool = False  # whether presence also compares words and image directly; not in the published model
+    # The published model has neither of these two.
+    box_gate: bool = False  # whether each query also predicts a box, and its mask is cut off outside of that box
+    presence_match: bool = False  # whether the presence score also compares the words directly with the whole image
 
 
 @dataclass
 class ImageTransformConfig:
-    """Preprocessing belongs to the weights.
+    """Preprocessing of images. It is stored with the weights, since they are only right for images prepared this way.
 
     ``fit: resize`` scales the longer side to ``size`` and rounds both sides to multiples of 32, so nothing is padded;
-    ``fit: letterbox`` keeps the aspect and pads with zeros, centred, to a square (the published protocol).
+    ``fit: letterbox`` keeps the aspect ratio exactly and pads with zeros to a square (the published protocol).
     """
 
     size: int = 1024
@@ -108,13 +114,13 @@ class TextConfig:
     """Prompt template and tokenizer."""
 
     template: str = "plain"
-    tokenizer: str = "aerial"  # the small one in this package, or a hub id or folder
+    tokenizer: str = "aerial"  # "aerial": the small one in this package; else a hub id or folder
     max_question_tokens: int = 256
 
 
 @dataclass
 class ModelConfig:
-    """Everything needed to build a model without weights; stored as ``config.json`` beside them."""
+    """Everything needed to build a model, apart from its weights; stored as ``config.json`` beside them."""
 
     vision_encoder: VisionEncoderConfig = field(default_factory=VisionEncoderConfig)
     token_compressor: TokenCompressorConfig = field(default_factory=TokenCompressorConfig)
@@ -124,76 +130,80 @@ class ModelConfig:
     mask_decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     image_transform: ImageTransformConfig = field(default_factory=ImageTransformConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    coordinates: bool = False  # whether features say where in the image they are; the published model's do not
-    class_head: bool = False  # whether training may tie the features of each cell to the names of classes
-    presence_threshold: float = 0.5
-    score_curve: list[float] = field(default_factory=lambda: [1.0, 0.0])  # slope, offset: `segearth calibrate`
-    presence_decides: bool = False  # what is judged present never gets an empty mask; published models judge nothing
-    protocol: str = "native"  # the evaluation protocol of these weights' published figures
+    coordinates: bool = False  # whether positions are added to the feature maps; not so in the published model
+    class_head: bool = False  # whether the model has the head that `loss.classes` trains
+    presence_threshold: float = 0.5  # below this presence probability the answer is "absent", with an empty mask
+    # Slope and offset that map raw to calibrated confidence; `segearth calibrate` fits them.
+    score_curve: list[float] = field(default_factory=lambda: [1.0, 0.0])
+    presence_decides: bool = False  # whether an object that is judged present always gets a mask that is not empty
+    protocol: str = "native"  # the evaluation protocol that these weights' published figures were made with
 
 
 @dataclass
 class DatasetConfig:
-    """One split of one data set; ``options`` are further arguments of its class."""
+    """One split of one data set."""
 
     name: str = "aerial_mini"
-    root: str | None = None  # None: the data set's default place
+    root: str | None = None  # the data set's folder; None: its default place, which only built-in data sets have
     split: str = "train"
-    options: dict[str, Any] = field(default_factory=dict)
-    repeat: int = 1  # of a training split: how often each image is seen where those of others are seen once
+    options: dict[str, Any] = field(default_factory=dict)  # further arguments of the data set's class
+    repeat: int = 1  # in training: how often each image is seen in an epoch
 
 
 @dataclass
 class AugmentConfig:
-    """Geometry changes image and annotation together, so that questions stay true."""
+    """Augmentation of training images. Masks and annotations are changed with the image, so questions stay true."""
 
     enabled: bool = True
-    min_scale: float = 0.5  # smallest crop side, as a share of the image's
+    min_scale: float = 0.5  # smallest side of a crop, as a share of the image's shorter side
     flips_and_turns: bool = True
     colour_jitter: float = 0.2
-    mosaic: float = 0.0  # share of fresh views that are put together of parts of several images
-    paste: float = 0.0  # share of the other fresh views that get objects of images of the same source
-    most_pasted: int = 5  # most objects that a view gets
+    mosaic: float = 0.0  # share of annotated views that are put together from parts of several images
+    paste: float = 0.0  # share of the other annotated views into which objects of other images are pasted
+    most_pasted: int = 5  # the most objects that are pasted into a view
 
 
 @dataclass
 class DataConfig:
-    """What is trained and scored on."""
+    """The data sets of training, validation and test, and how questions are drawn from them."""
 
     train: list[DatasetConfig] = field(default_factory=lambda: [DatasetConfig()])
-    val: list[DatasetConfig] | None = None  # left out: the val splits of what is trained on; []: no validation
-    test: list[DatasetConfig] | None = None  # left out: the test splits of what is trained on
-    questions_per_image: int = 6
-    # Of annotated images: kind of question to share; empty, or null over a file that names some: the builder's own.
+    val: list[DatasetConfig] | None = None  # None: the val splits of the training sets; []: no validation
+    test: list[DatasetConfig] | None = None  # None: the test splits of the training sets
+    questions_per_image: int = 6  # the most questions of an image in a training step
+    # For annotated images: from a kind of question to its share. Empty or null: DEFAULT_MIX of the question builder.
     mix: dict[str, float] | None = field(default_factory=dict)
-    first_question_only: bool = False  # of a data set's own questions of an image: the published recipe uses no other
-    twins: float = 0.0  # share of questions about places, sides and sizes that are followed by their opposite
-    train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller is faster
+    first_question_only: bool = False  # use only the first of a data set's own questions, as the published recipe does
+    twins: float = 0.0  # share of questions about place, side or size that are followed by their opposite
+    train_size: int | None = None  # longer side of training frames; None: the model's size. Smaller frames are faster
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    num_workers: int = 2
+    num_workers: int = 2  # processes that load data
 
 
 @dataclass
 class LossConfig:
-    """Weights of the losses and of the point sampling."""
+    """Weights of the losses, and where masks are compared. A weight of 0 switches a loss off."""
 
     bce: float = 5.0
     dice: float = 5.0
     presence: float = 1.0
     text: float = 1.0
-    classes: float = 0.0  # every known class at every cell, read off the mask features by its name (model.class_head)
-    boxes: float = 0.0  # the edges of the boxes that masks end at (model.mask_decoder.box_gate)
-    sampling: str = "points"  # points: drawn ones, as published; dense: every cell of the logits, for small maps
-    absent_masks: bool = True  # also of what is absent, whose mask is empty; False leaves absence to presence alone
-    small_targets: float = 0.0  # dense: the share of weight that targets covering less than this are given
-    num_points: int = 12544  # of sampling points, as the two below
+    classes: float = 0.0  # every known class at every cell, predicted from its name; needs model.class_head
+    boxes: float = 0.0  # distance between predicted and true box edges; needs model.mask_decoder.box_gate
+    sampling: str = "points"  # where masks are compared. points: at random points, as published; dense: at every cell
+    absent_masks: bool = True  # whether the empty masks of absent things are supervised, beside the presence score
+    # With dense sampling: targets that cover less than this share of the frame get about this share of the weight.
+    small_targets: float = 0.0
+    # With sampling at points: how many points, how many candidates for each of them, and which share of the points are
+    # the most uncertain candidates instead of uniform ones.
+    num_points: int = 12544
     oversample_ratio: float = 3.0
     importance_ratio: float = 0.75
 
 
 @dataclass
 class LoraConfig:
-    """Low-rank adapters on the language model; merged into its weights when a model is saved."""
+    """Low-rank adapters (LoRA) on the language model. They are merged into its weights when a model is saved."""
 
     enabled: bool = False
     rank: int = 8
@@ -204,7 +214,7 @@ class LoraConfig:
 
 @dataclass
 class TrainConfig:
-    """How to train."""
+    """Settings of the training run."""
 
     output_dir: str = "runs/experiment"
     seed: int = 0
@@ -220,10 +230,10 @@ class TrainConfig:
     precision: str = "auto"  # auto | fp32 | bf16; auto: bf16 where the device is fast at it
     deepspeed: str = "zero2"  # zero0 | zero2 | zero3 | zero3_offload, or a path to a DeepSpeed JSON
     activation_checkpointing: bool = False
-    freeze: list[str] = field(default_factory=list)  # modules or parameters by name, as if their config said frozen
+    freeze: list[str] = field(default_factory=list)  # dotted names of modules or parameters that do not learn
     lora: LoraConfig = field(default_factory=LoraConfig)
-    ema_decay: float = 0.0  # 0: off; the averaged weights are what is saved for use
-    val_every: int = 500  # steps between scores on data.val, of which the best model is kept; 0: never
+    ema_decay: float = 0.0  # decay of the moving average of the weights, which is then saved as the model; 0: off
+    val_every: int = 500  # steps between validations on data.val; the best model is kept. 0: never
     val_images: int | None = 32  # how many images of data.val, the same ones each time; null: all
     early_stop_patience: int = 0  # end after so many validations without a better one; 0: never
     save_every: int = 500
@@ -234,21 +244,21 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
-    """How to score."""
+    """Settings of the evaluation."""
 
     protocol: str = "auto"  # native | segearth_r1; auto: the model's own
-    controls: bool = True
-    sheet_rows: int = 8
-    limit: int | None = None
-    batch_size: int | None = None  # most images at a time; None: 4, on a CPU fewer if they are large
+    controls: bool = True  # whether trivial answers are scored beside the model's, for comparison
+    sheet_rows: int = 8  # rows of the picture that shows masks
+    limit: int | None = None  # score only so many images; None: all
+    batch_size: int | None = None  # the most images at a time; None: 4, or fewer large ones on a CPU
 
 
 @dataclass
 class ExperimentConfig:
     """One experiment.
 
-    ``model`` holds ``name``, a row of the zoo's table, or ``pretrained``, a saved folder or hub id to start from; and
-    overrides of their fields.
+    ``model`` holds either ``name``, a model of the zoo, or ``pretrained``, a saved folder or hub id to start from. Its
+    other keys override fields of that model's :class:`ModelConfig`.
     """
 
     model: dict[str, Any] = field(default_factory=lambda: {"name": "segearth_tiny"})
@@ -265,8 +275,8 @@ def load_experiment(path: str | Path | None, overrides: Sequence[str] = ()) -> E
     """Reads an experiment file, its bases and dotted overrides into typed configuration.
 
     Args:
-        path: YAML file; its optional ``base`` is one path or a list of paths, relative to the file itself. ``None``:
-            the defaults above.
+        path: YAML file. Its optional key ``base`` is one path or a list of paths, relative to the file itself. With
+            ``None`` the defaults of :class:`ExperimentConfig` are used.
         overrides: Items such as ``"train.max_steps=200"``, applied last.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Errors that write the remedy: what was looked for, where, what exists, what to run."""
+"""The library's errors. Their messages say what was looked for, where, what exists, and what to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UnknownNameError(SegEarthError, KeyError):
         super().__init__(f"unknown {what} {name!r}{nearest_names(name, self.known)}")
 
     def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show the repr
+        return str(self.args[0])  # KeyError would show the message in quotes, with line breaks written as \n
 
 
 class ImageError(SegEarthError, ValueError):
@@ -38,7 +38,7 @@ class DatasetError(SegEarthError, ValueError):
     """A data set that is incomplete or contradicts itself.
 
     Attributes:
-        problems: One line for each thing that is wrong, where there are several; else empty.
+        problems: One line for each problem if several were found; else empty.
     """
 
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
@@ -59,7 +59,7 @@ class TrainingError(SegEarthError, RuntimeError):
 
 
 class MissingExtraError(SegEarthError, ImportError):
-    """An optional package that is not installed, or in a version that cannot be imported beside the others."""
+    """An optional package that is not installed, or cannot be imported together with the versions of the others."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
@@ -68,18 +68,18 @@ class MissingExtraError(SegEarthError, ImportError):
 
 
 class MissingPackageError(SegEarthError, ImportError):
-    """An optional package that is not installed and that no extra can bring, since it has no wheel."""
+    """An optional package that is not installed and has no wheel, so that no extra of this package can install it."""
 
     def __init__(self, package: str, command: str, page: str) -> None:
         super().__init__(f"{package} is not installed; run: {command} (more: {page})")
 
 
 def nearest_names(name: str, known: Sequence[str]) -> str:
-    """Returns ``"; did you mean 'x' or 'y'? known: …"`` to end a message with.
+    """Returns ``"; did you mean 'x' or 'y'? (known: …)"``, to be put at the end of an error message.
 
     Args:
         name: The name that was not found.
-        known: Every name that would have been.
+        known: All names that exist.
     """
     close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -88,7 +88,7 @@ def nearest_names(name: str, known: Sequence[str]) -> str:
 
 
 def missing_entry(root: Path, missing: Path | str, tree: str, dataset: str) -> DatasetError:
-    """Returns the error for a data-set folder in which something is missing: the expected tree is printed.
+    """Returns the error for a data-set folder in which something is missing; its message shows the expected layout.
 
     Args:
         root: The folder that was given.

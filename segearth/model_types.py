@@ -162,7 +162,8 @@ class PromptMemory:
     Attributes:
         embeds: ``(B, P, D)`` embeddings of the words before the image, then of its tokens.
         cache: What has been read of it; the words that the questions of a task open with join it when the first of them
-            is asked. ``None`` while training, where all is read together with the questions so that gradients reach it.
+            is asked. ``None`` in a training step, where all is read together with the questions so that gradients reach
+            it.
     """
 
     embeds: torch.Tensor
@@ -227,14 +228,13 @@ class QueryEmbeddings:
     Attributes:
         queries: ``(N, C)`` one query per question.
         image_index: ``(N,)`` which image each query belongs to.
-        hidden_states: ``(N, L, D)`` last states of the language model after the image, for the text loss; ``None`` if
-            not asked for.
+        hidden_states: ``(N, L, D)`` last states of the language model after the image; the next token is read off them.
         words: ``(N, W)`` sums of the description's word vectors; ``None`` where the mask decoder does not read them.
     """
 
     queries: torch.Tensor
     image_index: torch.Tensor
-    hidden_states: torch.Tensor | None = None
+    hidden_states: torch.Tensor
     words: torch.Tensor | None = None
 
 
@@ -248,7 +248,10 @@ class MaskOutput:
         presence_logits: ``(N,)`` logit of "the asked-for thing is in the image".
         auxiliary: Logits before the first and after every but the last layer, each ``(N, H/4, W/4)``.
         class_logits: ``(K, H/4, W/4)``, what mask features alone say of each of a batch's ``K`` class maps; ``None``
-            where there are none.
+            where there are none. The model's forward pass adds them, as it does the next.
+        token_logits: ``(T, V)`` vocabulary logits for each of a batch's ``T`` labelled tokens, in the order of
+            ``EncodedText.labelled``; one row that stands in where there is none, see
+            :meth:`segearth.models.segearth.SegEarth.predict_labels`.
         boxes: ``(N, P, 6)`` boxes that the ``P`` predictions end at, the final one last; ``None`` where none are drawn.
             See :class:`segearth.models.word_heads.BoxGate`.
     """
@@ -257,4 +260,5 @@ class MaskOutput:
     presence_logits: torch.Tensor
     auxiliary: list[torch.Tensor] = field(default_factory=list)
     class_logits: torch.Tensor | None = None
+    token_logits: torch.Tensor | None = None
     boxes: torch.Tensor | None = None

@@ -219,7 +219,15 @@ class Choices:
 Target: TypeAlias = Regions | Boxes | Text | Choices
 
 # Which kinds of target each task takes. A new task gets a row here, a prompt in a template and a scorer.
-TARGETS_OF_TASK: dict[Task, tuple[type, ...]] = {"referring": (Regions,), "reasoning": (Regions,)}
+TARGETS_OF_TASK: dict[Task, tuple[type, ...]] = {
+    "referring": (Regions,),
+    "reasoning": (Regions,),
+    "detection": (Boxes,),
+    "grounding": (Boxes,),
+    "caption": (Text,),
+    "vqa": (Text,),
+    "classification": (Choices,),
+}
 
 
 @dataclass(slots=True, init=False)

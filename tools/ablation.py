@@ -57,7 +57,8 @@ def main() -> None:
     if len({folders[0] for folders in runs.values()}) < len(runs):
         parser.error("two rows have names that make one folder; change one")
     if not options.table:
-        for place, seed in enumerate(seeds):  # all rows with one seed first: an unfinished table still compares
+        # All rows with the first seed come first, so that the rows can be compared before everything has run.
+        for place, seed in enumerate(seeds):
             for name, changes in (rows[n] for n in chosen):
                 _run(experiment, runs[name][place], [*changes, *options.set, f"train.seed={seed}"], options.threads)
     table = as_table(runs)
@@ -112,7 +113,7 @@ def _difference(runs: Sequence[Path], others: Sequence[Path]) -> str:
 
 
 def _records(folder: Path) -> list[Any]:
-    seed = folder.name.rpartition("-")[2]  # a question counts once a seed; its image is drawn once for all of them
+    seed = folder.name.rpartition("-")[2]  # a question counts once per seed; the bootstrap draws images, for all seeds
     return [replace(record, id=f"{seed} {record.id}") for record in read_records(folder / "fixed")]
 
 
@@ -131,7 +132,7 @@ def _run(experiment: Path, folder: Path, changes: Sequence[str], threads: int) -
 
 
 def _check_same(folder: Path, changes: Sequence[str]) -> None:
-    """Keeps a run of other overrides, such as fewer steps, from being taken for this one."""
+    """Refuses a folder whose run had other overrides, such as fewer steps; its numbers would not be comparable."""
     path = folder / "changes.json"
     if not path.is_file():
         write_text(path, json.dumps(list(changes)) + "\n")

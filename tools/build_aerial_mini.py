@@ -22,7 +22,7 @@ from segearth.data.questions.builder import BuilderSettings, Expression, Express
 from segearth.data.questions.dense import every_expression, minimal_pairs
 from segearth.data.questions.held_out import held_out_text, is_held_out
 from segearth.data.questions.table import load_table
-from segearth.data.readers.aerial import LAYOUT, PACKAGED, SPLITS, UNSEEN_SPLITS, AerialMini
+from segearth.data.readers.aerial import FILE_NAMES, PACKAGED, SPLITS, UNSEEN_SPLITS, AerialMini
 from segearth.errors import DatasetError
 from segearth.utils.coco_masks import encode_mask
 from segearth.utils.files import atomic_path, read_image, write_text
@@ -61,7 +61,7 @@ SOURCES: dict[str, SourceFacts] = {
     "gsi_road": SourceFacts(("airplane", "stadium")),
     "gsi_solar": SourceFacts(
         ("airplane", "ship", "stadium", "wind turbine"),
-        stuff=("solar panel",),  # an array may be one piece or many, by where the glint is
+        stuff=("solar panel",),  # sun glint splits some arrays into several pieces, so they cannot be counted
         left_out=(
             "gsi_solar_0304.jpg",  # overlaps gsi_solar_0302 (val)
             "gsi_solar_0113.jpg",  # most of its panels are missing from the mask, lost to sun glint
@@ -188,12 +188,12 @@ def build(sources: str | Path, out: str | Path, seed: int = 0) -> None:
         "images": images,
         "annotations": annotations,
     }
-    write_text(out / LAYOUT.annotations, json.dumps(tree, separators=(",", ":")))
+    write_text(out / FILE_NAMES.annotations, json.dumps(tree, separators=(",", ":")))
     for split in SPLITS:
-        write_text(out / LAYOUT.questions.format(split=split), _fixed_questions(out, split, seed))
-        write_text(out / LAYOUT.dense.format(split=split), dense_questions(out, split, seed))
+        write_text(out / FILE_NAMES.questions.format(split=split), _fixed_questions(out, split, seed))
+        write_text(out / FILE_NAMES.dense.format(split=split), dense_questions(out, split, seed))
     for split in UNSEEN_SPLITS:
-        write_text(out / LAYOUT.unseen.format(split=split), unseen_questions(out, split, seed))
+        write_text(out / FILE_NAMES.unseen.format(split=split), unseen_questions(out, split, seed))
 
 
 def _read_source(
@@ -272,7 +272,7 @@ def _store(
     size = (round(annotated.height * scale), round(annotated.width * scale))
     frame = (0, 0, annotated.width, annotated.height)
     small = annotated.transform(frame, size)
-    file_name = f"{LAYOUT.images}/{entry.source}/{entry.record['file_name']}"
+    file_name = f"{FILE_NAMES.images}/{entry.source}/{entry.record['file_name']}"
     with atomic_path(out / file_name) as temporary:
         bgr = cv2.cvtColor(transform_image(image, frame, size), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(temporary), bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])

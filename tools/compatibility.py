@@ -95,7 +95,7 @@ def run_tests(python: Path, log: Path, arguments: list[str]) -> tuple[str, bool]
     """Runs pytest and returns its last line, and whether all passed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{python.parent}:{environment['PATH']}"
-    # Without -q: pyproject.toml has one, and with a second pytest leaves out the line that is read here.
+    # Without -q, since pyproject.toml has one already: with two, pytest does not print the summary line read below.
     command = [python, "-m", "pytest", "-m", "not slow", "-p", "no:cacheprovider", *arguments]
     before = log.stat().st_size
     with log.open("a") as output:

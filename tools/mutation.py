@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-# Quick tests first: most changes are noticed within milliseconds, and mutmut itself knows no order. And what the fork
-# server imported is taken out of the garbage collector's sight, which otherwise walks all of torch in every fork.
-# So are modules that a test's fixture would import in each fork anew: transformers alone takes seven seconds.
+# Quick tests run first, since most changes are noticed by them within milliseconds; mutmut has no order of its own.
+# Modules that tests and fixtures need are imported once, before processes are forked: transformers alone takes seven
+# seconds. They are then hidden from the garbage collector, which would otherwise scan all of torch in every fork.
 PLUGIN = '''
 import contextlib, gc, importlib, json, pathlib
 from segearth.utils.torchvision_mend import mend_torchvision
@@ -116,6 +116,10 @@ MODULES: dict[str, Module] = {
     "structures": Module("segearth/structures.py", ("tests/test_structures.py",)),
     "segmenter": Module("segearth/segmenter.py", ("tests/test_segmenter.py",), warm=MODEL),
     "masks": Module("segearth/metrics/masks.py", ("tests/metrics/test_masks.py",)),
+    **{
+        name: Module(f"segearth/metrics/{name}.py", (f"tests/metrics/test_{name}.py",))
+        for name in ("boxes", "matching", "text", "choices")
+    },
     "bootstrap": Module("segearth/metrics/bootstrap.py", ("tests/metrics/test_bootstrap.py",)),
     "records": Module("segearth/evaluation/records.py", ("tests/evaluation/test_records.py",)),
     "controls": Module("segearth/evaluation/controls.py", ("tests/evaluation/test_controls.py",)),
@@ -192,7 +196,7 @@ def prepare(copy: Path, module: Module) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target)
-    (copy / "mutants").mkdir()  # Python forgets a PYTHONPATH that is no folder when it starts
+    (copy / "mutants").mkdir()  # Python drops folders of PYTHONPATH that do not exist when it starts
     plugin = PLUGIN.replace("WARM", repr(module.warm))
     (copy / "mutants/mutation_order.py").write_text(plugin, encoding="utf-8")
     tests = ", ".join(f'"{path}"' for path in module.tests)

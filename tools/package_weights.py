@@ -58,7 +58,7 @@ def package(run: str | Path, folder: Path) -> Path:
         if size > MOST_BYTES:
             raise CheckpointError(f"the weights take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
         write_text(temporary / TRAINING_FILE, json.dumps(facts, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)  # the old ones go when the new ones are whole
+    shutil.rmtree(folder, ignore_errors=True)  # the old weights are deleted only now that the new ones are complete
     made.rename(folder)
     return folder / WEIGHTS_FILE
 

@@ -1,1 +1,1 @@
-"""What a model costs, and what it would cost the naive way."""
+"""Measures time and memory of a model, beside a naive use of the same weights."""

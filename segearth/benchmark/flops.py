@@ -33,14 +33,14 @@ def count_flops(model: SegEarth, work: Callable[[], Any]) -> float:
 
 
 class _Traced(nn.Module):
-    """Gives back all that is computed, since tracing forgets what leads to no output."""
+    """Returns everything that is computed: the tracer would not count operations that lead to no output."""
 
     def __init__(self, model: SegEarth, work: Callable[[], Any]) -> None:
         super().__init__()
         self.model, self.work = model, work
 
     def forward(self, _: Tensor) -> tuple[Tensor, ...]:
-        dropped: list[Any] = []  # the words' hidden states, where only their keys and values are kept
+        dropped: list[Any] = []  # hidden states that the model does not return, since it keeps only keys and values
         body = self.model.language_model.causal_lm.base_model
         hook = body.register_forward_hook(lambda *call: dropped.append(call[-1]))
         try:

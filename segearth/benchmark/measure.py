@@ -1,4 +1,4 @@
-"""Time and memory of alternatives, measured in turn in one process."""
+"""Measures time and memory of several alternatives, in turn and in one process, so that they can be compared."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def peak_resident(work: Callable[[], Any], device: torch.device) -> int | None:
 
 
 def _start_peak() -> int | None:
-    """Lets the peak start again from what is resident now, and returns that."""
+    """Resets the recorded peak to the memory that is resident now, and returns that amount in bytes."""
     gc.collect()
     if not RESET.exists():
         return None

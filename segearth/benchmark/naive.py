@@ -34,7 +34,7 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
         text: One prompt, encoded to its end (``whole=True``).
 
     Returns:
-        As ``SegEarth.forward``; with auxiliary logits whether gradients are recorded or not.
+        What ``SegEarth.decode_masks`` returns, with auxiliary logits, and what ``SegEarth.encode_text`` returns.
     """
     with plain_operators(model):
         tokens = model.token_compressor(model.vision_encoder(image)[-1])
@@ -80,9 +80,9 @@ def naive_parts(model: SegEarth, image: Tensor, text: EncodedText) -> dict[str, 
 
 @dataclass
 class _Reading:
-    hidden: Tensor  # (1, T, D) of the words after the image
-    result: Any  # the attention maps
-    vocabulary_logits: Tensor  # of every position; like the maps, held until the question is answered
+    hidden: Tensor  # (1, T, D), hidden states of the words after the image
+    result: Any  # the language model's output, with its attention maps
+    vocabulary_logits: Tensor  # at every position; like the attention maps they are kept until the question is answered
 
 
 def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> _Reading:
@@ -95,7 +95,7 @@ def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> _Reading:
 
 
 def _project(model: SegEarth, hidden: Tensor, description: Tensor, media: Tensor) -> Tensor:
-    """Carries one latent a word beside the pooled one, all but which are dropped at the end."""
+    """Projects a latent for each word beside their average, although only the average is used in the end."""
     projector = model.description_projector
     pooled = pool_description(hidden, description)
     latents = torch.cat([pooled, hidden[0, description[0]]])
@@ -106,7 +106,7 @@ def _project(model: SegEarth, hidden: Tensor, description: Tensor, media: Tensor
 def _decode(
     decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor], words: Tensor | None
 ) -> MaskOutput:
-    """Takes a whole mask after every layer, and shrinks it to see where the next one may look."""
+    """Computes a whole mask after every layer, and shrinks it to the attention mask of the next layer."""
     keys_values = decoder.keys_values(memory)
     query, logits = query[None], []
     for i in range(len(decoder.layers) + 1):
@@ -127,27 +127,27 @@ def _decode(
 
 @contextmanager
 def plain_operators(model: SegEarth) -> Iterator[None]:
-    """Replaces fused operators by their definitions while it lasts, and computes nothing twice to save memory."""
-    causal_lm = model.language_model.causal_lm
-    before = causal_lm.config._attn_implementation
+    """Replaces fused operators by their definitions inside the block, and switches off recomputation."""
+    causal_lm, pixel_decoder = model.language_model.causal_lm, model.pixel_decoder
+    before = causal_lm.config._attn_implementation, pixel_decoder.recomputes
     causal_lm.set_attn_implementation("eager")
-    sampling = "segearth.layers.deformable_attention.multi_scale_sample"
+    pixel_decoder.recomputes = False
     try:
         with (
-            mock.patch(sampling, multi_scale_sample_definition),
+            pixel_decoder.sampling_with(multi_scale_sample_definition),
             mock.patch.object(F, "scaled_dot_product_attention", plain_attention),
             mock.patch.object(F, "gelu", _plain_gelu),
-            mock.patch("segearth.models.pixel_decoder.checkpoint", lambda work, *given, **_: work(*given)),
         ):
             yield
     finally:
-        causal_lm.set_attn_implementation(before)
+        causal_lm.set_attn_implementation(before[0])
+        pixel_decoder.recomputes = before[1]
 
 
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any
 ) -> Tensor:
-    """Attention by its definition, with the map of all pairs in memory; arguments as those of PyTorch's."""
+    """Attention as it is defined, with the whole attention map in memory; arguments as in PyTorch's function."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     if options.get("is_causal"):
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
@@ -157,7 +157,7 @@ def plain_attention(
 
 
 def _plain_gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """The approximate form step by step, as transformers' ``gelu_new`` takes it."""
+    """GELU's tanh approximation as separate operations, like ``gelu_new`` of transformers."""
     if approximate == "none":
         return torch.ops.aten.gelu(x)
     return 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))

@@ -1,11 +1,10 @@
-"""How long deformable sampling takes, by its definition and as it is done here, and how far from a plain copy it is."""
+"""Times deformable sampling, as it is defined and as it is implemented here, beside a plain copy of memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from segearth.benchmark.measure import alternate
 from segearth.layers.deformable_attention import Sampler, multi_scale_sample, multi_scale_sample_definition
 from segearth.models.segearth import SegEarth
 
-COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes: far more than any cache holds
+COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes of the plain copy, far more than any cache holds
 
 
 def measure_sampling(model: SegEarth, image: Tensor, repeats: int) -> dict[str, Any]:
@@ -69,6 +68,6 @@ def _first_layer(model: SegEarth, image: Tensor) -> tuple[Tensor, list[tuple[int
         calls.append(given)
         return multi_scale_sample(*given)
 
-    with mock.patch("segearth.layers.deformable_attention.multi_scale_sample", record):
+    with model.pixel_decoder.sampling_with(record):
         model.pixel_decoder(model.vision_encoder(image))
     return calls[0]

@@ -36,7 +36,7 @@ from segearth.zoo.lookup import shape_config
 logger = logging.getLogger(__name__)
 WORDINGS: dict[str, list[str]] = {
     "short": ["the buildings", "the largest ship near the pier", "the road to the airport", "flooded fields"],
-    # As long as those of reasoning data sets; the first, which the naive way is timed with, is about the mean of all.
+    # As long as questions of reasoning data sets. The naive way is timed with the first one, which is of mean length.
     "sentences": [
         "Which of these roofs are large and flat enough to carry several rows of solar panels?",
         "Which area could serve as a landing place for a helicopter if all roads were blocked in an emergency?",
@@ -121,7 +121,7 @@ def run_benchmark(
     give_back_freed_memory()
     figures["peak bytes"] = bench.memory() | resident
     given_back = bench.alternatives() if model.device.type == "cpu" else {}
-    release_memory()  # what follows would otherwise be laid into the holes that training steps have left
+    release_memory()  # else what follows would be placed in gaps that the training steps have left in memory
     keep_freed_memory()
     figures["parts"] = bench.parts()
     figures["prediction"] = bench.prediction()
@@ -325,7 +325,7 @@ class _Bench:
         """Bytes that are needed at the peak, beyond weights and, in a training step, gradients."""
         first: dict[str, Callable[[], Any]] = {"ours": partial(self._answer, 1), "naive": self._naive}
         for work in first.values():
-            work()  # what is made once and kept is not counted
+            work()  # a first run, so that buffers which are made once and kept are not counted
         figures = {
             "first question": {name: peak_memory(work, self.device) for name, work in first.items()},
             "sizes": {str(side): peak_memory(partial(self._take_in, side), self.device) for side in self.config.sizes},
@@ -350,13 +350,13 @@ class _Bench:
 
         def step(count: int) -> None:
             given = batch(count, False)
-            output, queries = self.model(given)
-            criterion(output, queries, given, self.model.language_model).total.backward()
+            criterion(self.model(given), given).total.backward()
 
         def naive_step() -> None:
             given = batch(1, True)
             output, queries = naive_answer(self.model, self.image, given.text)
-            criterion(output, queries, given, self.model.language_model).total.backward()
+            output.token_logits = self.model.predict_labels(queries, given.text)
+            criterion(output, given).total.backward()
 
         self.model.train()
         step(1)

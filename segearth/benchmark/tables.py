@@ -94,7 +94,7 @@ def _tokens(tokens: dict[str, Any]) -> list[str]:
 
 
 def _freed(figures: dict[str, Any]) -> list[str]:
-    """What it is worth that freed memory stays with the process: medians of rounds with and without."""
+    """Returns the table of how much time is saved by keeping freed memory: medians of rounds with and without."""
     kept = {"a first question": figures["prediction"]["rounds"]}
     if "training" in figures:
         kept["a training step, one question"] = figures["training"]["rounds"]

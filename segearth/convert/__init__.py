@@ -1,1 +1,1 @@
-"""Checkpoints of other projects: adapters, which are pure functions on names and tensors, and what drives them."""
+"""Converts checkpoints of other projects: adapters, which map names and tensors, and `driver.py`, which calls them."""

@@ -1,4 +1,4 @@
-"""Causal language models of transformers, under our names."""
+"""Translates causal language models of transformers to this library's names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ROTARY_REASON = "rotary frequencies follow from the configuration and are comput
 
 
 def fused_attention_rule(theirs: str, ours: str, num_heads: int) -> Rule:
-    """Rule for an early Phi's ``query_key_value``, which interleaves query, key and value head by head.
+    """Returns the rule for ``query_key_value`` of an early Phi, which holds query, key and value of each head in turn.
 
     Args:
-        theirs: Template of the attention module's prefix.
-        ours: The same of ours.
-        num_heads: Heads.
+        theirs: Template of the attention module's prefix in their names.
+        ours: Template of the prefix in our names.
+        num_heads: Number of attention heads.
     """
     return Rule(
         theirs + "query_key_value.{p}",
@@ -50,12 +50,12 @@ def from_causal_lm(
 
     Args:
         state: Tensors under the names of its transformers class; an early Phi's fused attention is split.
-        num_heads: Attention heads, needed for the split.
+        num_heads: Number of attention heads, needed for the split.
         origin: Named in errors.
-        known: The names that the language model here has, without our prefix; others are an error.
+        known: The names of the tensors of our language model, without our prefix. Any other name is an error.
 
     Raises:
-        CheckpointError: A name that the model does not have.
+        CheckpointError: The state dict has a name that our model does not have.
     """
     attention = "model.layers.{i}.self_attn."
     rules = [simple(name, PREFIX + name) for name in known]
@@ -64,7 +64,7 @@ def from_causal_lm(
 
 
 def count_layers(names: Iterable[str], pattern: str, origin: str = "checkpoint") -> int:
-    """Counts the layers numbered by the first group of ``pattern``.
+    """Counts the layers of a model from its tensors' names; the first group of ``pattern`` is a layer's number.
 
     Raises:
         CheckpointError: The numbers do not run from 0 without a gap; the first name beyond the gap is given.

@@ -1,4 +1,4 @@
-"""Checkpoints of others made into folders that ``from_pretrained`` opens, and back."""
+"""Converts checkpoints of other projects to folders that ``from_pretrained`` opens, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segearth.convert.mask2former import from_mask2former
 from segearth.convert.reading import read_file, read_folder, read_json_object
 from segearth.convert.rules import Translation, check_shapes, shorten
 from segearth.convert.segearth_r1 import SWIN, from_segearth_r1, infer_config, to_segearth_r1
-from segearth.convert.swin import LEFT_AT_START, from_timm_swin
+from segearth.convert.swin import NOT_IN_TIMM, from_timm_swin
 from segearth.errors import CheckpointError
 from segearth.models.language_model import with_mean_rows
 from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config, save_folder
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 TIMM = "timm:"
 SHARD_BYTES = 5 << 30
-# What the published form need not say: these change training, or where the tokenizer lies, but no answer.
-NOT_SAID = {
+# Fields that may differ when a model is exported to the published form, which cannot store them. They only matter for
+# training, or say where the tokenizer is, and change no answer.
+IGNORED_FIELDS = {
     "vision_encoder.drop_path_rate", "vision_encoder.frozen", "vision_encoder.pretrained", "text.tokenizer",
     "text.max_question_tokens",
 }  # fmt: skip
@@ -42,11 +43,11 @@ NOT_SAID = {
 
 @dataclass
 class Conversion:
-    """What a conversion did.
+    """The result of a conversion.
 
     Attributes:
-        folder: What was written.
-        lines: What matched, what was left out and what stayed at its start, a line each.
+        folder: The folder that was written.
+        lines: A report: which tensors matched, which were left out, and which keep their initial values.
     """
 
     folder: Path
@@ -60,12 +61,12 @@ def convert(sources: Sequence[str], destination: str | Path, start: ModelConfig 
         sources: One published SegEarth-R1 checkpoint; or parts to start training from, in any number: a Mask2Former
             ``.pkl`` with a Swin backbone, a causal language model, ``"timm:<swin name>"``. Folders, files or hub ids.
         destination: Folder to make. Nothing is left there if something fails.
-        start: The model that parts are put into; what no source holds starts as in a new model of this configuration. A
-            whole checkpoint tells its own shape and needs none.
+        start: The configuration of the model that parts are put into. Weights that no source holds are initialised as
+            in a new model. A whole checkpoint needs no ``start``, since its tensors tell its shape.
 
     Raises:
-        CheckpointError: A source is missing, damaged, unknown, or does not fit; ``destination`` exists; parts without
-            ``start``.
+        CheckpointError: A source is missing, damaged, unknown, or does not fit; or ``destination`` exists; or parts are
+            given without ``start``.
     """
     if not sources:
         raise CheckpointError("nothing to convert; name a checkpoint")
@@ -86,7 +87,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
         destination: Folder to make.
 
     Raises:
-        CheckpointError: The model cannot be said in the published form; ``destination`` exists.
+        CheckpointError: The model has settings that the published form cannot store, or ``destination`` exists.
     """
     from huggingface_hub import save_torch_state_dict
 
@@ -109,9 +110,9 @@ def published_state(state: Mapping[str, Tensor], config: ModelConfig, buffers: b
     """Returns a model's weights under the published names.
 
     Args:
-        state: Weights under this library's names; or other tensors by those names, such as gradients.
-        config: The model's.
-        buffers: Also give what the published code carries but does not use.
+        state: Weights under this library's names, or other tensors with those names, such as gradients.
+        config: The model's configuration.
+        buffers: Whether to add the tensors that the published code has but does not use.
 
     Raises:
         CheckpointError: The model has parts that the published one does not have.
@@ -123,7 +124,7 @@ def published_state(state: Mapping[str, Tensor], config: ModelConfig, buffers: b
 
 
 def _published_facts(config: ModelConfig) -> dict[str, Any]:
-    """What ``config.json`` says beside the published weights."""
+    """Returns the content of ``config.json`` beside the published weights."""
     language = config.language_model.config
     flat = language | dict(language.get("rope_parameters") or {})
     facts = {key: value for key, value in flat.items() if isinstance(value, (int, float, str, bool))}
@@ -137,14 +138,14 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str
         name = prefix + key
         if isinstance(value, dict) and key != "language_model":
             found += _differences(value, theirs[key], name + ".")
-        elif name not in NOT_SAID and key != "language_model" and value != theirs[key]:
+        elif name not in IGNORED_FIELDS and key != "language_model" and value != theirs[key]:
             found.append(f"{name} is {value!r}, there {theirs[key]!r}")
     return found
 
 
 @dataclass
 class _Source:
-    """A checkpoint, read."""
+    """A checkpoint that has been read."""
 
     name: str
     kind: str  # segearth_r1 | mask2former | causal_lm | timm
@@ -202,7 +203,7 @@ def _convert_whole(source: _Source, folder: Path) -> list[str]:
         )
     model = build_on_meta(config)
     translation = from_segearth_r1(source.state, config.language_model.config["num_attention_heads"], source.name)
-    # Compared under the published names, which the user can look up in the file.
+    # Shapes are compared under the published names, so that a user finds the names of an error in the checkpoint.
     expected = published_state(model.state_dict(), config, buffers=False)
     unused = {name for names in translation.unused.values() for name in names}
     used = {name: tensor for name, tensor in source.state.items() if name not in unused}
@@ -252,7 +253,7 @@ def _convert_parts(sources: Sequence[_Source], folder: Path, start: ModelConfig 
 
 
 def _is_fused(source: _Source) -> bool:
-    """Whether it is a Phi of the time before transformers split its attention; the present class cannot read it."""
+    """Whether it is a Phi with query, key and value in one tensor, which today's transformers cannot read."""
     return source.facts.get("model_type") == "phi" and any(".query_key_value." in name for name in source.state)
 
 
@@ -263,7 +264,7 @@ def _check_vocabulary(source: _Source, model: SegEarth) -> None:
     if ours not in known:
         return
     rows, tokens = len(source.state[ours.removeprefix(PREFIX)]), len(model.prompt_encoder.tokenizer)
-    if rows + len((PAD_TOKEN, SEG_TOKEN)) < tokens:  # those are added here where they are missing
+    if rows + len((PAD_TOKEN, SEG_TOKEN)) < tokens:  # load_tokenizer adds these two tokens if they are missing
         raise CheckpointError(
             f"{source.name}: {ours.removeprefix(PREFIX)} has {rows} rows but the tokenizer beside it {tokens} tokens; "
             "use the tokenizer that was saved with these weights"
@@ -286,7 +287,7 @@ def _translate_part(source: _Source, model: SegEarth) -> Translation:
 
 def _may_be_missing(source: _Source, model: SegEarth) -> list[str]:
     if source.kind == "timm":
-        return LEFT_AT_START
+        return NOT_IN_TIMM
     if source.kind == "mask2former":
         own = tuple(f"mask_decoder.{part}." for part in ("presence_head", "box_gate", "presence_match"))
         return [name for name in model.state_dict() if name.startswith(own)]

@@ -1,6 +1,6 @@
-"""Mask2Former's detectron2 checkpoints (arXiv 2112.01527): Swin, pixel decoder and mask decoder.
+"""Translates Mask2Former checkpoints of detectron2 (arXiv 2112.01527): Swin, pixel decoder and mask decoder.
 
-The tables for the three parts also serve the published SegEarth-R1, which keeps their names under other prefixes.
+The rules of the three parts are also used for the published SegEarth-R1, which has the same names under other prefixes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segearth.convert.rules import Rule, Translation, Unused, simple, to_ours
 
+# Reasons for tensors that are left out; they are shown in the report of a conversion.
 POSITION_INDEX_REASON = "follows from the window size and is computed here"
 QUERY_REASON = "its bank of object queries: here the description is the query"
 
@@ -34,7 +35,7 @@ def _with_zero_query_and_key(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def swin_rules(prefix: str) -> list[Rule]:
-    """Table for Swin under ``prefix``, such as ``"backbone."``."""
+    """Returns the rules for Swin under ``prefix``, such as ``"backbone."``."""
     ours, block = "vision_encoder.", "layers.{s}.blocks.{b}."
     return [
         simple(prefix + "patch_embed.proj.{p}", ours + "patch_embed.{p}"),
@@ -53,7 +54,7 @@ def swin_rules(prefix: str) -> list[Rule]:
 
 
 def pixel_decoder_rules(prefix: str) -> list[Rule]:
-    """Table for the deformable pixel decoder under ``prefix``, without its stride-4 level, which is named variously."""
+    """Returns the rules for the pixel decoder under ``prefix``, without its stride-4 level, whose names differ."""
     ours, layer = "pixel_decoder.", "transformer.encoder.layers.{i}."
     return [
         simple(prefix + "input_proj.{i}.{j}.{p}", ours + "input_proj.{i}.{j}.{p}"),
@@ -70,10 +71,10 @@ def pixel_decoder_rules(prefix: str) -> list[Rule]:
 
 
 def mask_decoder_rules(prefix: str) -> list[Rule]:
-    """Table for the masked-attention decoder under ``prefix``.
+    """Returns the rules for the mask decoder under ``prefix``.
 
-    Of a lone query's self-attention only the value matters, as softmax over one key is 1; its query and key projections
-    are dropped, and written as zeros on the way back.
+    Our decoder has one query per mask, so its self-attention has a single key, over which softmax is always 1. Only the
+    value projection matters. The query and key projections are left out, and are written as zeros on export.
     """
     ours = "mask_decoder."
     layer = ours + "layers.{i}."
@@ -126,14 +127,14 @@ CONVOLUTIONS_WITHOUT_BIAS = ("pixel_decoder.lateral.0", "pixel_decoder.output.0"
 def from_mask2former(state: Mapping[str, Tensor], origin: str = "Mask2Former checkpoint") -> Translation:
     """Translates the tensors of a Mask2Former checkpoint with a Swin backbone.
 
-    Its two stride-4 convolutions have no bias; ours have one, which is set to zero.
+    Its two convolutions at stride 4 have no bias. Ours have one, which is set to zero.
 
     Args:
         state: Tensors by name.
         origin: Named in errors.
 
     Raises:
-        CheckpointError: A name that is not known.
+        CheckpointError: A tensor's name is not known.
     """
     result = to_ours(state, RULES, UNUSED, origin)
     for name in CONVOLUTIONS_WITHOUT_BIAS:

@@ -1,4 +1,4 @@
-"""Checkpoint files of others, read without running anything that is in them."""
+"""Reads checkpoint files of other projects, without running code from them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """Reads all tensors of a transformers-style folder, sharded or not, safetensors or ``.bin``.
+    """Reads all tensors of a folder in the layout of transformers, sharded or not, safetensors or ``.bin``.
 
     Args:
-        folder: Safetensors are preferred where both are there.
+        folder: The folder. If it has both formats, safetensors is read.
 
     Returns:
-        Tensors by name, backed by the files where possible.
+        Tensors by name, memory-mapped from the files where possible.
 
     Raises:
-        CheckpointError: No weights, a shard missing or cut short, a shard and its index disagree, or the index names
-            something else than files beside it.
+        CheckpointError: There are no weights, a shard is missing or damaged, a shard and the index disagree, or the
+            index names anything but files in this folder.
     """
     for index, whole in zip(INDEXES, WHOLE, strict=True):
         if (folder / index).is_file():
@@ -51,7 +51,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
             lie under ``"model"`` or ``"state_dict"``.
 
     Raises:
-        CheckpointError: Missing, damaged, holding no tensors, or naming code to be run.
+        CheckpointError: The file is missing, damaged, holds no tensors, or names code to be run.
     """
     if not path.is_file():
         raise CheckpointError(f"no file {path}")
@@ -60,14 +60,14 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
         try:
             return load_file(path)
-        except Exception as error:  # besides its own error, a damaged header raises what its values lead to
+        except Exception as error:  # a damaged header may raise many classes beside safetensors' own
             raise _damaged(path, error) from error
     content = _read_detectron2(path) if path.suffix == ".pkl" else _read_torch(path)
     return _tensors(content, path)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; an empty one where there is no file.
+    """Reads a JSON object from a file, or returns an empty one if there is no such file.
 
     Raises:
         CheckpointError: It is not JSON, or not an object.
@@ -84,21 +84,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
-    places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
+    shard_of = read_json_object(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
         raise CheckpointError(f"{index} has no weight_map; fetch it again")
-    for place in places.values():
-        if not isinstance(place, str) or Path(place).name != place or Path(place).suffix not in SUFFIXES:
+    for name in shard_of.values():
+        if not isinstance(name, str) or Path(name).name != name or Path(name).suffix not in SUFFIXES:
             raise CheckpointError(
-                f"{index}: its weight_map names {ascii(place)[:100]}, no {' or '.join(SUFFIXES)} file beside it"
+                f"{index}: its weight_map names {ascii(name)[:100]}, no {' or '.join(SUFFIXES)} file beside it"
             )
-    shards, present = sorted(set(places.values())), {entry.name for entry in folder.iterdir()}
+    shards, present = sorted(set(shard_of.values())), {entry.name for entry in folder.iterdir()}
     if missing := [name for name in shards if name not in present]:
         raise CheckpointError(f"{index} names {shorten(missing)}, which {folder} lacks; fetch the missing shard")
     state: dict[str, Tensor] = {}
     for shard in shards:
         part = read_file(folder / shard)
-        promised = {name for name, place in places.items() if place == shard}
+        promised = {name for name, own_shard in shard_of.items() if own_shard == shard}
         if part.keys() != promised:
             differing = sorted(part.keys() ^ promised)
             raise CheckpointError(f"{folder / shard} and {index.name} disagree about {shorten(differing)}")
@@ -108,7 +108,7 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        # The format before torch 1.6, which is no zip archive, cannot be mapped.
+        # Files of torch before 1.6 are no zip archives and cannot be memory-mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle raises almost anything
         named = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
@@ -120,7 +120,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    # torch's own message on unpickling advises to let the file run code.
+    # torch's own message is left out, since it advises to let the file run code.
     reason = "" if isinstance(error, pickle.UnpicklingError) else str(error).strip().split("\n")[0][:200]
     return CheckpointError(f"{path} is damaged or cut short ({reason or type(error).__name__}); fetch it again")
 
@@ -143,7 +143,11 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _entries(content: Any, path: Path) -> dict[Any, Any]:
-    """Returns a plain dict of what may be an ordered one; in a file, attributes of that may hide its methods."""
+    """Returns the content as a plain dict.
+
+    A file may hold an ``OrderedDict`` and set attributes on it that replace its methods, such as ``items``; that is
+    refused.
+    """
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no tensors by name")
     if hidden := getattr(content, "__dict__", {}).keys() & set(dir(dict)):

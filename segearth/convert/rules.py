@@ -1,7 +1,8 @@
-"""State dicts translated by a table, in both directions.
+"""Translates state dicts from the names of another project ("theirs") to this library's ("ours"), and back.
 
-A table is a list of :class:`Rule`, whose names are templates: ``{i}``-like fields stand for numbers, ``{p}`` for
-``weight`` or ``bias``. What a table does not name is an error, so that no weight is lost in silence.
+A translation is described by a list of :class:`Rule`. The names in a rule are templates: a field such as ``{i}`` stands
+for a number and ``{p}`` for ``weight`` or ``bias``. A tensor that no rule names is an error, so that no weight is lost
+unnoticed.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from torch import Tensor
 
 from segearth.errors import CheckpointError
 
-SHOWN = 8  # names listed in an error
+SHOWN = 8  # how many names an error lists
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One of their tensors and the one or several of ours it holds.
+    """The rule for one of their tensors, which holds one or several of ours.
 
     Attributes:
-        theirs: Template of their name.
-        ours: Templates of our names, with the same fields.
-        split: Makes our tensors from theirs; left out where there is one and it is the same.
-        join: Makes theirs from ours; left out likewise.
+        theirs: Template of their tensor's name.
+        ours: Templates of our tensors' names, with the same fields.
+        split: Function that makes our tensors from theirs; by default theirs is taken as it is.
+        join: Function that makes their tensor from ours; by default ours is taken as it is.
     """
 
     theirs: str
@@ -47,7 +48,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Unused:
-    """Tensors of theirs that have no place here, and why.
+    """Tensors of theirs that have no counterpart here, with the reason.
 
     Attributes:
         theirs: Template of the name; ``{*}`` stands for anything.
@@ -69,8 +70,8 @@ class Translation:
 
     Attributes:
         state: Tensors under our names.
-        matched: How many of their tensors went in.
-        unused: Their names that were left out, by reason.
+        matched: How many of their tensors were translated.
+        unused: From the reason to the names of their tensors that were left out.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -78,7 +79,7 @@ class Translation:
     unused: dict[str, list[str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Returns the translation in words, a line each."""
+        """Returns a report of the translation, as lines of text."""
         said = [f"{self.matched} tensors matched, {len(self.state)} under this library's names"]
         for reason, names in self.unused.items():
             said.append(f"{len(names)} left out: {reason} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
@@ -86,7 +87,7 @@ class Translation:
 
 
 def simple(theirs: str, ours: str) -> Rule:
-    """A tensor that only changes its name."""
+    """Returns the rule for a tensor that only changes its name."""
     return Rule(theirs, (ours,))
 
 
@@ -97,12 +98,12 @@ def to_ours(
 
     Args:
         state: Their tensors.
-        rules: The table; the first rule that matches a name counts.
-        unused: Names known to have no place here.
+        rules: The rules; the first one that matches a name is used.
+        unused: Tensors that are left out.
         origin: Named in errors.
 
     Raises:
-        CheckpointError: A name that neither table nor list knows, or a tensor that cannot be split.
+        CheckpointError: A name matches neither ``rules`` nor ``unused``, or a tensor cannot be split.
     """
     result, strangers = Translation(), []
     for name, tensor in state.items():
@@ -136,11 +137,11 @@ def to_theirs(state: Mapping[str, Tensor], rules: Sequence[Rule], ours_only: Seq
 
     Args:
         state: Our tensors.
-        rules: The table.
-        ours_only: Templates of our names that have no counterpart; they are left out.
+        rules: The rules.
+        ours_only: Templates of our names that have no counterpart; these tensors are left out.
 
     Raises:
-        CheckpointError: A name of ours that the table cannot place, or a part missing of a joined tensor.
+        CheckpointError: No rule matches one of our names, or a part of a tensor that is joined from several is missing.
     """
     left, result = dict(state), {}
     patterns = [_pattern(name) for name in ours_only]
@@ -169,16 +170,16 @@ def check_shapes(
     origin: str,
     optional: Iterable[str] = (),
 ) -> None:
-    """Compares names and shapes with what a model needs.
+    """Compares the names and shapes of tensors with those that a model needs.
 
     Args:
-        state: Tensors under our names.
-        expected: Shape by name.
+        state: Tensors by name.
+        expected: Shapes by name.
         origin: Named in errors.
         optional: Names that may be missing.
 
     Raises:
-        CheckpointError: Something is missing, too many, of another shape, or no weight; the names are given.
+        CheckpointError: Tensors are missing, unknown, of another shape, or not of floating point; it lists their names.
     """
     missing = sorted(expected.keys() - state.keys() - set(optional))
     extra = sorted(state.keys() - expected.keys())
@@ -192,7 +193,7 @@ def check_shapes(
 
 
 def shorten(names: Iterable[str]) -> str:
-    """Joins names for an error message, the first few of many."""
+    """Joins names for an error message; of many names only the first few are shown."""
     listed = list(names)
     return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
 

@@ -1,4 +1,4 @@
-"""The published SegEarth-R1 (arXiv 2504.09644): its tensors' names, there and back, and the model they describe."""
+"""Translates the published SegEarth-R1 (arXiv 2504.09644), in both directions, and reads its shape off its tensors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ UNUSED = [
 ]
 UNUSED_QUERIES = {"query_feat": 100, "query_embed": 100, "SEG_query_embed": 101, "new_query_embed": 1}
 OURS_ONLY = ["mask_decoder.presence_head.{i}.{p}"]
-# The published model fixes what shapes cannot tell.
+# Settings that cannot be read off the tensors' shapes; in the published model they are constants.
 LANGUAGE_CONSTANTS = {
     "hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "rope_theta": 10000.0,
     "rope_scaling": None, "qk_layernorm": False, "tie_word_embeddings": False,
@@ -53,11 +53,11 @@ LANGUAGE_CONSTANTS = {
 NUM_POINTS, PROJECTOR_HEAD_DIM, DECODER_HEADS, PHI_HEAD_DIM = 4, 64, 8, 64
 
 
-def rules(num_heads: int) -> list[Rule]:
-    """Returns the table.
+def published_rules(num_heads: int) -> list[Rule]:
+    """Returns the rules for a published checkpoint.
 
     Args:
-        num_heads: Attention heads of the language model, whose query, key and value are interleaved head by head.
+        num_heads: Number of attention heads of the language model, needed to split its query, key and value.
     """
     attention, layer = "model.layers.{i}.self_attn.", "model.layers.{i}."
     projector, perceiver = "description_projector.", "d_layers.layers.{i}."
@@ -101,17 +101,17 @@ def from_segearth_r1(
 ) -> Translation:
     """Translates a published checkpoint.
 
-    What it lacks is added: a presence head of zeros, which says 0.5 to every question.
+    It has no presence head. One with weights of zero is added, which gives a presence of 0.5 for every question.
 
     Args:
-        state: All its tensors.
-        num_heads: Attention heads of its language model.
+        state: All tensors of the checkpoint.
+        num_heads: Number of attention heads of its language model.
         origin: Named in errors.
 
     Raises:
-        CheckpointError: A name that is not known, or a tensor of an impossible shape.
+        CheckpointError: A tensor's name is not known, or its shape is impossible.
     """
-    result = to_ours(state, rules(num_heads), UNUSED, origin)
+    result = to_ours(state, published_rules(num_heads), UNUSED, origin)
     ours = result.state
     norm = ours.get("mask_decoder.norm.weight")
     if norm is not None:
@@ -126,18 +126,16 @@ def to_segearth_r1(
 ) -> dict[str, Tensor]:
     """Translates a model of the published shape back to the published names.
 
-    Parameters that the published code carries but never uses are written as zeros.
-
     Args:
         state: Our tensors (weights, or their gradients).
-        num_heads: Attention heads of the language model.
-        window_size: Swin's window side ``T``.
-        buffers: Also write what the published code carries but no weight of ours fills.
+        num_heads: Number of attention heads of the language model.
+        window_size: Side of Swin's window in cells.
+        buffers: Whether to add the tensors that the published code has but never uses, as zeros.
 
     Raises:
         CheckpointError: The model has parts that the published one does not have.
     """
-    theirs = to_theirs(state, rules(num_heads), OURS_ONLY)
+    theirs = to_theirs(state, published_rules(num_heads), OURS_ONLY)
     if buffers:
         index = relative_position_index(window_size)
         tables = [name for name in theirs if name.endswith("attn.relative_position_bias_table")]
@@ -157,18 +155,19 @@ def to_segearth_r1(
 def infer_config(
     state: Mapping[str, Tensor], facts: Mapping[str, Any], tokenizer: str, origin: str = "SegEarth-R1 checkpoint"
 ) -> ModelConfig:
-    """Reads the model's shape off its tensors.
+    """Reads a published model's configuration off the shapes of its tensors.
 
     Args:
         state: The published tensors.
-        facts: The checkpoint's ``config.json``. ``num_attention_heads`` and ``max_position_embeddings`` are read, which
-            shapes do not tell: 64 channels a head and 2048 positions, as in Phi-1.5, where it is silent.
-        tokenizer: Folder or hub id of its tokenizer.
+        facts: The content of the checkpoint's ``config.json``. Shapes do not tell ``num_attention_heads`` and
+            ``max_position_embeddings``, so they are read here; without them, heads have 64 channels and there are 2048
+            positions, as in Phi-1.5.
+        tokenizer: Folder or hub id of the tokenizer.
         origin: Named in errors.
 
     Raises:
-        CheckpointError: A tensor that tells the shape is missing or of an impossible one, or ``facts`` describe another
-            language model than the published one.
+        CheckpointError: A tensor that is needed is missing or has an impossible shape, or ``facts`` describe a language
+            model that differs from the published one.
     """
 
     def shape(name: str, ndim: int = 2) -> Sequence[int]:

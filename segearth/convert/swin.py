@@ -1,4 +1,4 @@
-"""Swin weights as timm names them, under our names."""
+"""Translates the weights of timm's Swin to this library's names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RULES = [
             "mlp.fc1.{p}", "mlp.fc2.{p}",
         )
     ),
-    # timm merges patches where a stage begins, not where the one before it ends
+    # timm merges patches at the start of a stage, we at the end of the stage before it.
     *(
         simple(f"layers.{s + 1}.downsample.{name}", f"{OURS}downsamples.{s}.{name}")
         for s in range(3)
@@ -33,18 +33,18 @@ UNUSED = [
     Unused(BLOCK + "attn_mask", "follows from the image's size and is computed here"),
     Unused("head.{*}", "its classifier: here nothing is classified"),
 ]
-# The classifier's backbone normalises its last stage only; the others' output norms start as the identity.
-LEFT_AT_START = [f"{OURS}norms.{s}.{p}" for s in range(3) for p in ("weight", "bias")]
+# A classifier has an output norm after its last stage only. Those of the other stages keep their initial values.
+NOT_IN_TIMM = [f"{OURS}norms.{s}.{p}" for s in range(3) for p in ("weight", "bias")]
 
 
 def from_timm_swin(state: Mapping[str, Tensor], origin: str = "timm Swin") -> Translation:
-    """Translates the state dict of a timm ``swin_*`` classifier; :data:`LEFT_AT_START` names what it cannot fill.
+    """Translates the state dict of a timm ``swin_*`` classifier; :data:`NOT_IN_TIMM` lists the weights it lacks.
 
     Args:
         state: Tensors by name.
         origin: Named in errors.
 
     Raises:
-        CheckpointError: A name that is not known (Swin V2 and other relatives are other models).
+        CheckpointError: A tensor's name is not known, for instance because it is a Swin V2, which is another model.
     """
     return to_ours(state, RULES, UNUSED, origin)

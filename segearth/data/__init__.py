@@ -1,1 +1,1 @@
-"""Data sets by name (`readers`), questions made from annotations (`questions`), batches of them (`feed`)."""
+"""Data sets: one reader each (`readers`), questions made from annotations (`questions`), training batches (`feed`)."""

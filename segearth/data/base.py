@@ -1,4 +1,4 @@
-"""The one interface every data set has: an indexable list of images, each with all its questions."""
+"""The interface of every data set: a list of images, each with all its questions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from segearth.utils.files import image_size
 
 
 class SegmentationDataset(ABC):
-    """Images with questions and masks, from one folder in one layout.
+    """One split of a data set: images with questions and masks, read from one folder.
 
-    Subclasses state their facts as class attributes and implement :meth:`__len__` and :meth:`__getitem__`. Reading is
-    lazy: construction lists and pairs files by id, indexing decodes one image.
+    Subclasses set the class attributes below and implement :meth:`__len__` and :meth:`__getitem__`. Construction should
+    only list the files and pair them by id; an image is decoded when it is indexed, so that a large data set opens
+    quickly. If each image is a file, also implement :meth:`_image_path`: the sizes of all images are asked for before
+    training starts, and without it every image is decoded for that.
 
     Attributes:
         name: The name in :data:`segearth.data.registry.DATASETS`.
-        splits: Legal values of ``split``.
-        parts: From a split to those that are parts of it; others share no image.
-        is_format: Whether the name is that of a format, in which anybody's images may come, and not of one set of them.
-        tree: The expected layout, printed when an entry is missing.
+        splits: The values that ``split`` may have.
+        parts: From a split to the splits that are parts of it. All other pairs of splits must share no image.
+        is_format: ``True`` for a file format that anybody's images may come in (such as COCO), ``False`` for one
+            particular data set.
+        tree: The expected folders and files, shown in the error when one of them is missing.
         licence: Licence of the data, for reports.
         homepage: Where the data set is published.
-        problems: What construction found missing or wrong; always empty unless ``strict`` is off.
+        problems: What construction found missing or wrong; always empty if ``strict`` is on.
     """
 
     name: ClassVar[str]
@@ -45,8 +48,8 @@ class SegmentationDataset(ABC):
         Args:
             root: Folder that holds the layout shown in :attr:`tree`.
             split: One of :attr:`splits`.
-            strict: The first problem is an error; if off, it is noted in :attr:`problems` and the entry left out, which
-                is how :func:`segearth.data.verify.verify_split` sees all of them.
+            strict: If on, the first problem raises an error. If off, each problem is noted in :attr:`problems` and the
+                entry left out, so that :func:`segearth.data.verify.verify_split` can list all of them.
 
         Raises:
             UnknownNameError: The split does not exist.
@@ -61,7 +64,7 @@ class SegmentationDataset(ABC):
 
     @classmethod
     def splits_in(cls, root: str | Path) -> tuple[str, ...]:
-        """Returns the splits one may expect under ``root``: all, unless the layout leaves some to the user."""
+        """Returns the splits that can be opened under ``root``; formats in which some may be missing look there."""
         return cls.splits
 
     @abstractmethod
@@ -73,7 +76,7 @@ class SegmentationDataset(ABC):
         """Decodes image ``index`` with all its questions and masks at the image's own size."""
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Height and width of image ``index``; where there is a file for it, only the file's head is read."""
+        """Returns height and width of image ``index``; if :meth:`_image_path` gives a file, only its header is read."""
         path = self._image_path(index)
         if path is not None:
             return image_size(path)
@@ -81,12 +84,12 @@ class SegmentationDataset(ABC):
         return height, width
 
     def _image_path(self, index: int) -> Path | None:
-        """The file of image ``index``, for data sets that have one an image."""
+        """Returns the file of image ``index``, or ``None`` for data sets whose images are not files."""
         del index
         return None
 
     def source_of(self, index: int) -> str:
-        """Where image ``index`` is from, told without reading it; one answer for all where it is not known."""
+        """Returns the data source of image ``index``, for reports, without reading it; default the data set's name."""
         return self.name
 
     def __iter__(self) -> Iterator[Sample]:
@@ -107,22 +110,22 @@ class SegmentationDataset(ABC):
         return path
 
     def note(self, problem: DatasetError) -> None:
-        """Raises ``problem`` if the data set is strict, else keeps its first line in :attr:`problems`."""
+        """Raises ``problem`` if the data set is strict; else appends its first line to :attr:`problems`."""
         if self.strict:
             raise problem
         self.problems.append(str(problem).splitlines()[0])
 
     def nothing_usable(self, what: str) -> DatasetError:
-        """Returns the error for a split of which nothing is left; it carries the problems that were noted.
+        """Returns the error for a split without any usable image; it carries the problems that were noted.
 
         Args:
-            what: Says where nothing was found.
+            what: The start of the message: where nothing was found.
         """
         wrong = f" ({len(self.problems)} wrong)" if self.problems else ""
         return DatasetError(f"{what}{wrong}\nexpected:\n{self.tree.rstrip()}", self.problems)
 
     def note_missing(self, relative: str | Path) -> None:
-        """Notes that ``root / relative``, which another entry needs, does not exist."""
+        """Notes that ``root / relative`` does not exist, although another file of the data set needs it."""
         self.note(missing_entry(self.root, relative, self.tree, self.name))
 
 

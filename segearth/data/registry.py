@@ -1,4 +1,4 @@
-"""Data sets by name. The classes are imported when one is built, so that looking names up stays light."""
+"""Data sets by name. A class is imported only when it is needed, so that looking up a name takes no time."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def build_dataset(name: str, root: str | Path | None, split: str, **options: Any
 
     Args:
         name: One of :func:`list_datasets`.
-        root: The data set's folder; ``None`` for its default place, which only data sets that can be made here have.
+        root: The data set's folder; ``None`` for its default place, which only the built-in data sets have.
         split: Usually ``"train"``, ``"val"`` or ``"test"``.
         **options: Further arguments of the data set's class, such as ``fit_masks=True``.
 
     Raises:
         UnknownNameError: No data set has that name, or it has no such split.
         ConfigError: The data set has no such option.
-        DatasetError: It needs a root and got none, or something is missing in it.
+        DatasetError: The data set needs a root and got none, or something is missing under it.
     """
     cls = dataset_class(name)
     parameters = inspect.signature(cls).parameters
@@ -72,11 +72,11 @@ def build_dataset(name: str, root: str | Path | None, split: str, **options: Any
 def split_configs(data: DataConfig, split: str) -> list[DatasetConfig]:
     """Returns the data sets of one split of an experiment.
 
-    Where ``data.val`` or ``data.test`` is left out, those splits of the training sets stand in, as far as there are
-    some: a model of one's own data is never scored on another's by default.
+    If ``data.val`` or ``data.test`` is left out, the val or test splits of the training sets are taken, as far as there
+    are such splits. A fixed default would score a model on data of another kind than it was trained on.
 
     Args:
-        data: The experiment's.
+        data: The experiment's data configuration.
         split: ``"train"``, ``"val"`` or ``"test"``.
 
     Raises:
@@ -96,10 +96,10 @@ def split_configs(data: DataConfig, split: str) -> list[DatasetConfig]:
 
 
 def split_label(config: DatasetConfig) -> str:
-    """Names a split for people and for the record beside weights, such as ``"aerial_mini train"``.
+    """Returns a split's name for reports and for the record of what a model was trained on: ``"aerial_mini train"``.
 
-    Data in a common format are told apart by the name of their folder and a few digits of a hash of its path; the path
-    itself may tell strangers how the folders of a machine are called.
+    For a format, such as COCO, the label has the name of the folder and a few digits of a hash of its path, to tell two
+    data sets apart. The path itself is left out, since the label is published with the weights.
     """
     if not config.root or not dataset_class(config.name).is_format:
         return f"{config.name} {config.split}"
@@ -108,15 +108,15 @@ def split_label(config: DatasetConfig) -> str:
 
 
 def share_images(one: str, other: str) -> bool:
-    """Tells of two :func:`split_label` whether one is the other, or a part of it.
+    """Whether two labels of :func:`split_label` are of the same split, or of a split and a part of it.
 
     Example:
         >>> share_images("aerial_mini train", "aerial_mini dev"), share_images("aerial_mini fit", "aerial_mini dev")
         (True, False)
     """
-    (place, a), (other_place, b) = (label.rpartition(" ")[::2] for label in (one, other))
-    if place != other_place:
+    (dataset, split), (other_dataset, other_split) = (label.rpartition(" ")[::2] for label in (one, other))
+    if dataset != other_dataset:
         return False
-    name = place.partition(" ")[0]
+    name = dataset.partition(" ")[0]
     parts = dataset_class(name).parts if name in DATASETS else {}
-    return a == b or b in parts.get(a, ()) or a in parts.get(b, ())
+    return split == other_split or other_split in parts.get(split, ()) or split in parts.get(other_split, ())

@@ -1,4 +1,4 @@
-"""Reads a whole data set and lists everything that is wrong with it."""
+"""Reads a whole data set and lists all problems found in it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from segearth.utils.text import is_whole_text
 
 @dataclass
 class VerifyReport:
-    """What reading every sample showed.
+    """Counts and problems from reading every sample of a split.
 
     Attributes:
         name: The data set's name.
         split: The split that was read.
         images: Images that could be decoded with all their masks.
-        questions: Their questions.
-        answers: Questions that have an answer in words.
-        empty_masks: Questions whose mask is all background, which is legal: the thing is absent.
-        unlabelled: Questions without any mask.
-        kinds: Number of questions of each kind, where the data set tells.
-        smallest: ``(width, height)`` of the image with the fewest pixels; ``(0, 0)`` if there is none.
-        largest: Likewise with the most.
-        problems: One line each.
+        questions: Number of questions about these images.
+        answers: Number of questions that have an answer in words.
+        empty_masks: Number of questions whose mask is all background. This is no problem: the thing is absent.
+        unlabelled: Number of questions without a mask.
+        kinds: Number of questions of each kind, if the data set states kinds.
+        smallest: ``(width, height)`` of the image with the fewest pixels; ``(0, 0)`` if there is no image.
+        largest: ``(width, height)`` of the image with the most pixels.
+        problems: One line for each problem.
     """
 
     name: str
@@ -56,7 +56,7 @@ class VerifyReport:
         """Returns the report as lines of text, the problems last.
 
         Args:
-            max_problems: How many problems to show; the rest is counted.
+            max_problems: How many problems to show; of the others only the number is given.
         """
         (w0, h0), (w1, h1) = self.smallest, self.largest
         out = [
@@ -77,11 +77,12 @@ def verify_split(dataset: SegmentationDataset) -> VerifyReport:
     """Reads every sample and collects all problems instead of stopping at the first.
 
     Args:
-        dataset: Open it with ``strict=False``, so that missing files are collected too; see :func:`verify_dataset`.
+        dataset: The split, opened with ``strict=False``, so that missing files are collected too (as
+            :func:`verify_dataset` does).
 
     Returns:
-        The report. Problems are what construction noted, why samples cannot be decoded, empty questions, masks of
-        another size than their image or not boolean, and ids that occur twice.
+        The report. Its problems are those that construction noted, samples that cannot be decoded, empty questions,
+        masks that are not boolean or not of their image's size, and ids that occur twice.
     """
     from tqdm import tqdm
 
@@ -109,7 +110,7 @@ def verify_dataset(name: str, root: str | Path | None, splits: Iterable[str] | N
     Args:
         name: A name of :data:`segearth.data.registry.DATASETS`.
         root: The data set's folder, or ``None`` for its default place.
-        splits: Which splits; default all that are there. A split that cannot be opened has that as its one problem.
+        splits: Which splits; default all that are there. If a split cannot be opened, its report holds that problem.
 
     Raises:
         UnknownNameError: No data set has that name, or it has no such split.

@@ -34,7 +34,8 @@ def calibration_error(
     said, came = np.asarray(confidence, float), np.asarray(outcome, float)
     if not len(said):
         return 0.0
-    place = np.minimum((said * bins).astype(int), bins - 1)
-    counts = np.bincount(place)
-    gaps = np.abs(np.bincount(place, said - came))  # the sums' distance is count times the means'
+    bin_of = np.minimum((said * bins).astype(int), bins - 1)  # a confidence of 1 belongs to the last bin
+    counts = np.bincount(bin_of)
+    # In each bin the distance of the two sums is that of the two means times the count, which is the weight it has.
+    gaps = np.abs(np.bincount(bin_of, said - came))
     return float(gaps.sum() / counts.sum())

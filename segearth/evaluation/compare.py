@@ -8,12 +8,14 @@ what the images have in common falls out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from segearth.errors import DatasetError
-from segearth.evaluation.records import SampleRecord
+from segearth.evaluation.records import Record
+from segearth.evaluation.scorers import SCORERS, get_scorer
 from segearth.metrics.bootstrap import bootstrap_interval
 
 SAMPLES_FILE = "samples.jsonl"
@@ -26,8 +28,8 @@ class Difference:
     Attributes:
         group: Which questions, such as ``"all"``, ``"present"`` or ``"kind position"``.
         samples: How many questions.
-        first: Mean IoU of the first run, in [0, 1].
-        second: Mean IoU of the second run.
+        first: Mean score of the first run, in [0, 1]: its gIoU, where the answers are masks.
+        second: The same of the second run.
         interval: 95 % interval of ``first - second``, images drawn.
     """
 
@@ -49,7 +51,7 @@ class Difference:
         return "first" if low > 0 else "second" if high < 0 else "unclear"
 
 
-def read_records(run: str | Path) -> list[SampleRecord]:
+def read_records(run: str | Path) -> list[Record]:
     """Reads the samples of an evaluation.
 
     Args:
@@ -65,11 +67,10 @@ def read_records(run: str | Path) -> list[SampleRecord]:
         names_found = ", ".join(report.name for report in found)
         what = f"holds {len(found)} reports ({names_found})" if found else f"holds no {SAMPLES_FILE}"
         raise DatasetError(f"{folder} {what}; give the folder of one report, as `segearth eval` names it")
-    names = {field.name for field in fields(SampleRecord)}
     records = []
     for number, line in enumerate((found[0] / SAMPLES_FILE).read_text(encoding="utf-8").splitlines(), 1):
         try:
-            records.append(SampleRecord(**{key: value for key, value in json.loads(line).items() if key in names}))
+            records.append(_record_of(json.loads(line)))
         except (ValueError, TypeError, AttributeError) as error:
             raise DatasetError(f"{found[0] / SAMPLES_FILE}, line {number}: not a sample ({error})") from error
     if not records:
@@ -78,7 +79,7 @@ def read_records(run: str | Path) -> list[SampleRecord]:
 
 
 def compare_records(
-    first: Sequence[SampleRecord], second: Sequence[SampleRecord], seed: int = 0, other_words: bool = False
+    first: Sequence[Record], second: Sequence[Record], seed: int = 0, other_words: bool = False
 ) -> list[Difference]:
     """Compares two runs question by question.
 
@@ -90,17 +91,29 @@ def compare_records(
 
     Returns:
         All questions, those with a target and those without, then one row a kind and a source, where there are several.
+        Where the runs answer with masks and boxes, say, each kind of answer has such rows of its own: scores of two
+        scorers have no mean.
 
     Raises:
         DatasetError: The runs were not scored on the same questions with the same targets.
     """
     pairs = _paired(first, second, other_words)
+    scored = {
+        name: own for name, scorer in SCORERS.items() if (own := [p for p in pairs if p[0].task in scorer.tasks])
+    }
+    if len(scored) == 1:
+        return _rows(pairs, seed)
+    return [replace(row, group=f"{name}: {row.group}") for name, own in scored.items() for row in _rows(own, seed)]
+
+
+def _rows(pairs: Sequence[tuple[Record, Record]], seed: int) -> list[Difference]:
     rows = [_difference("all", pairs, seed)]
-    labels: list[Callable[[SampleRecord], str]] = [
-        lambda r: r.target, lambda r: f"kind {r.kind or '(none)'}", lambda r: f"source {r.source or '(none)'}"
+    labels: list[Callable[[Record], str]] = [
+        lambda r: getattr(r, "target", ""), lambda r: f"kind {r.kind or '(none)'}",
+        lambda r: f"source {r.source or '(none)'}",
     ]  # fmt: skip
     for label in labels:
-        groups: dict[str, list[tuple[SampleRecord, SampleRecord]]] = {}
+        groups: dict[str, list[tuple[Record, Record]]] = {}
         for pair in pairs:
             groups.setdefault(label(pair[0]), []).append(pair)
         if len(groups) > 1:
@@ -109,7 +122,7 @@ def compare_records(
 
 
 def as_markdown(rows: Sequence[Difference], first: str, second: str) -> str:
-    """Returns the rows as a table, in points of gIoU, with a last sentence that says what follows from it."""
+    """Returns the rows as a table in points, of gIoU where answers are masks; a last line says what follows from it."""
     lines = [
         f"| questions | samples | {first} | {second} | difference | 95 % interval | better |",
         "|---|---:|---:|---:|---:|---:|---|",
@@ -121,17 +134,29 @@ def as_markdown(rows: Sequence[Difference], first: str, second: str) -> str:
             f"| {row.group} | {row.samples} | {100 * row.first:.1f} | {100 * row.second:.1f} | {100 * row.gain:+.1f} | "
             f"{low:+.1f} to {high:+.1f} | {names[row.verdict]} |"
         )
-    overall = rows[0]
-    if overall.verdict == "unclear":
-        sentence = "The interval holds zero: these questions do not show that either run is better."
-    else:
-        sentence = f"{names[overall.verdict]} is better: the interval of the difference does not reach zero."
-    return "\n".join([*lines, "", sentence])
+    sentences = []
+    for row in rows:
+        if not row.group.endswith("all"):
+            continue
+        about = row.group.removesuffix("all")  # empty, or "boxes: "
+        if row.verdict == "unclear":
+            sentence = "The interval holds zero: these questions do not show that either run is better."
+        else:
+            sentence = f"{names[row.verdict]} is better: the interval of the difference does not reach zero."
+        sentences.append(about + sentence)
+    return "\n".join([*lines, "", *sentences])
+
+
+def _record_of(line: Mapping[str, Any]) -> Record:
+    """Makes a record of a line of ``samples.jsonl``; reports of before there were other scorers name none."""
+    record = get_scorer(line.get("scorer", "segmentation")).record
+    names = {field.name for field in fields(record)}
+    return record(**{key: value for key, value in line.items() if key in names})
 
 
 def _paired(
-    first: Sequence[SampleRecord], second: Sequence[SampleRecord], other_words: bool
-) -> list[tuple[SampleRecord, SampleRecord]]:
+    first: Sequence[Record], second: Sequence[Record], other_words: bool
+) -> list[tuple[Record, Record]]:
     by_id = {record.id: record for record in second}
     if {record.id for record in first} != by_id.keys():
         alone = sorted({record.id for record in first} ^ by_id.keys())
@@ -141,7 +166,7 @@ def _paired(
         )
     pairs = [(record, by_id[record.id]) for record in first]
     for one, other in pairs:
-        if one.target_area != other.target_area or not (other_words or one.question == other.question):
+        if one.truth != other.truth or not (other_words or one.question == other.question):
             raise DatasetError(
                 f"question {one.id!r} has another text or target in the two runs; score both again with one version, "
                 "or, to compare two wordings of the same questions, add --other-words"
@@ -149,12 +174,12 @@ def _paired(
     return pairs
 
 
-def _difference(group: str, pairs: Sequence[tuple[SampleRecord, SampleRecord]], seed: int) -> Difference:
-    gains = [one.iou - other.iou for one, other in pairs]
+def _difference(group: str, pairs: Sequence[tuple[Record, Record]], seed: int) -> Difference:
+    gains = [one.value - other.value for one, other in pairs]
     return Difference(
         group,
         len(pairs),
-        sum(one.iou for one, _ in pairs) / len(pairs),
-        sum(other.iou for _, other in pairs) / len(pairs),
+        sum(one.value for one, _ in pairs) / len(pairs),
+        sum(other.value for _, other in pairs) / len(pairs),
         bootstrap_interval(gains, [one.image_id for one, _ in pairs], seed=seed),
     )

@@ -104,11 +104,11 @@ def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
     if not there.any():
         return LAST_THRESHOLD
     worth = float(np.mean([r.iou for r in records if not r.target_empty]))
-    slope, offset = fit_curve([r.presence or 0.0 for r in records], there.astype(float))
+    slope, offset = fit_curve([r.presence or 0.0 for r in records], there.astype(float).tolist())
     wanted = logit(1 / (1 + worth))
     if slope == 0:
         return 0.0 if offset >= wanted else LAST_THRESHOLD
-    threshold = 1 / (1 + math.exp(-np.clip((wanted - offset) / slope, -60, 60)))
+    threshold = 1 / (1 + math.exp(-float(np.clip((wanted - offset) / slope, -60, 60))))
     return min(round(threshold, 2), LAST_THRESHOLD)
 
 

@@ -5,14 +5,17 @@
 ``mean_mask``           one mask for all images, fitted on the training split; high where targets share a place.
 ``shuffled_questions``  the model itself, asked questions of other images; high where it ignores the question.
 
-Each control answers the same samples as the model and is scored by the same code.
+These are for answers that are masks. Boxes, texts and choices have controls of their own beside their scorers, in
+:mod:`segearth.evaluation.scorers`; the shuffled questions suit all. Each control answers the same questions as the
+model and is scored by the same code.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -21,8 +24,9 @@ from tqdm import tqdm
 from segearth.data.base import SegmentationDataset
 from segearth.errors import DatasetError
 from segearth.evaluation.protocols import EvaluationProtocol, ask, scored_questions
+from segearth.evaluation.scorer import Scorer
 from segearth.segmenter import Segmenter
-from segearth.structures import Question, Sample
+from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects, is_joined
 from segearth.utils.seeds import rng_for
 
@@ -46,10 +50,31 @@ class Control(Protocol):
     name: str
     rule: str
 
-    def masks(
+    def answers(
         self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
-    ) -> list[list[np.ndarray]]:
-        """Answers each question of each image with a boolean ``(H, W)`` mask; ``predictor`` holds the images."""
+    ) -> list[list[Segmentation]]:
+        """Answers each question of each image; ``predictor`` holds the images."""
+
+
+@dataclass(frozen=True)
+class SplitReading:
+    """A split that is read once from end to end, by one process or by several together.
+
+    Attributes:
+        dataset: The split.
+        protocol: Decides which questions count.
+        limit: Only the first so many images; ``None``: all.
+        progress: Whether to show a progress bar.
+        rank: This process, which reads its share of the images.
+        world_size: Number of processes; all read together and get the whole.
+    """
+
+    dataset: SegmentationDataset
+    protocol: EvaluationProtocol
+    limit: int | None = None
+    progress: bool = False
+    rank: int = 0
+    world_size: int = 1
 
 
 class ConstantMask:
@@ -60,12 +85,12 @@ class ConstantMask:
         self.name = "everything" if value else "nothing"
         self.rule = "every pixel is predicted" if value else "no pixel is predicted"
 
-    def masks(
+    def answers(
         self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
-    ) -> list[list[np.ndarray]]:
+    ) -> list[list[Segmentation]]:
         """Returns the same constant mask for each question."""
         return [
-            [np.full(sample.image.shape[:2], self.value)] * len(own)
+            _same_answer(np.full(sample.image.shape[:2], self.value), own)
             for sample, own in zip(samples, questions, strict=True)
         ]
 
@@ -116,18 +141,19 @@ class MeanMask:
             masks = [question.mask for question in scored_questions(sample, protocol).values()]
             return [_covered_shares(mask) for mask in masks if mask is not None]
 
-        of_images = _of_each_image(dataset, len(dataset), covered, "mean mask" if progress else None, rank, world_size)
+        reading = SplitReading(dataset, protocol, None, progress, rank, world_size)
+        of_images = of_each_image(reading, covered, "mean mask")
         targets = [target for own in of_images for target in own]
         if not targets:
             raise DatasetError(f"{dataset.name}, split {dataset.split}: no question has a mask to take the mean of")
         return cls(*_best_cut(np.stack(targets)))
 
-    def masks(
+    def answers(
         self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
-    ) -> list[list[np.ndarray]]:
+    ) -> list[list[Segmentation]]:
         """Returns the one mask at each image's size (nearest neighbour) for each question."""
         return [
-            [self._stretched(*sample.image.shape[:2])] * len(own)
+            _same_answer(self._stretched(*sample.image.shape[:2]), own)
             for sample, own in zip(samples, questions, strict=True)
         ]
 
@@ -142,13 +168,14 @@ class ShuffledQuestions:
 
     Attributes:
         asked: The question asked in place of each, by question id.
+        in_words: Whether answers in words are scored.
     """
 
     name = "shuffled_questions"
     rule = "the model is asked questions of other images of the split, of another wording where there is one"
 
-    def __init__(self, asked: Mapping[str, Question]) -> None:
-        self.asked = asked
+    def __init__(self, asked: Mapping[str, Question], in_words: bool = False) -> None:
+        self.asked, self.in_words = asked, in_words
 
     @classmethod
     def draw(
@@ -176,83 +203,149 @@ class ShuffledQuestions:
             DatasetError: All questions belong to one image.
         """
 
-        def without_masks(sample: Sample) -> tuple[str, list[tuple[str, Question]]]:
-            scored = scored_questions(sample, protocol).items()
-            return sample.image_id, [(name, Question(text=asked.text, task=asked.task)) for name, asked in scored]
+        reading = SplitReading(dataset, protocol, limit, progress, rank, world_size)
+        return cls.deal([asked for _, asked in read_questions(reading)], seed)
 
-        count = len(dataset) if limit is None else min(limit, len(dataset))
-        label = "questions" if progress else None
-        of_images = _of_each_image(dataset, count, without_masks, label, rank, world_size)
-        images = [image for image, own in of_images for _ in own]
-        asked = [pair for _, own in of_images for pair in own]
-        order = derange(images, [question.text for _, question in asked], seed)
-        return cls({question_id: asked[i][1] for (question_id, _), i in zip(asked, order, strict=True)})
+    @classmethod
+    def deal(cls, asked: Sequence[AskedQuestion], seed: int = 0, in_words: bool = False) -> ShuffledQuestions:
+        """Deals questions out anew.
 
-    def masks(
+        Args:
+            asked: Those of all images.
+            seed: Decides the deal.
+            in_words: Whether answers in words are scored.
+
+        Raises:
+            DatasetError: All questions belong to one image.
+        """
+        order = derange([a.image_id for a in asked], [a.question.text for a in asked], seed)
+        return cls({own.id: asked[other].question for own, other in zip(asked, order, strict=True)}, in_words)
+
+    def answers(
         self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
-    ) -> list[list[np.ndarray]]:
-        """Returns the model's masks for the questions dealt to each image."""
+    ) -> list[list[Segmentation]]:
+        """Returns the model's answers to the questions dealt to each image.
+
+        They are compared as finished masks: the frame that a letterboxing model thresholds in is left out.
+        """
         asked = [[self.asked[question_id] for question_id in own] for own in questions]
-        answers = ask(predictor, asked)
-        return [[answer.mask for answer in own] for own in answers]
+        answers = ask(predictor, asked, self.in_words)
+        return [[replace(answer, frame_mask=None) for answer in own] for own in answers]
+
+
+@dataclass(frozen=True)
+class AskedQuestion:
+    """A question without its target.
+
+    Attributes:
+        id: Its id.
+        image_id: The image it is asked of.
+        question: Its wording and task alone.
+    """
+
+    id: str
+    image_id: str
+    question: Question
+
+
+def read_questions(
+    reading: SplitReading, scorer_of: Callable[[Question], Scorer[Any]] | None = None
+) -> list[tuple[str, AskedQuestion]]:
+    """Reads the scored questions of a split, in order, each with the name of its scorer.
+
+    Args:
+        reading: The split.
+        scorer_of: Finds a question's scorer; left out, the names are empty.
+    """
+
+    def without_targets(sample: Sample) -> list[tuple[str, AskedQuestion]]:
+        return [
+            (
+                scorer_of(asked).name if scorer_of else "",
+                AskedQuestion(question_id, sample.image_id, Question(text=asked.text, task=asked.task)),
+            )
+            for question_id, asked in scored_questions(sample, reading.protocol).items()
+        ]
+
+    return [asked for own in of_each_image(reading, without_targets, "questions") for asked in own]
 
 
 def build_controls(
-    dataset: SegmentationDataset,
+    scorers: Mapping[str, Scorer[Any]],
+    scorer_of: Callable[[Question], Scorer[Any]],
+    evaluated: SplitReading,
     train_dataset: SegmentationDataset | None,
-    protocol: EvaluationProtocol,
     *,
     seed: int = 0,
-    limit: int | None = None,
-    progress: bool = True,
-    rank: int = 0,
-    world_size: int = 1,
-) -> list[Control]:
+) -> dict[str, list[Control]]:
     """Makes every control that the data allow; the log says which could not be made and why.
 
     Args:
-        dataset: The split to evaluate.
-        train_dataset: The training split, for ``mean_mask``; ``None`` leaves that control out.
-        protocol: Decides which questions count.
+        scorers: All there are, by name.
+        scorer_of: Finds a question's scorer.
+        evaluated: The split to evaluate.
+        train_dataset: The training split, for the controls that are fitted; ``None`` leaves those out.
         seed: Decides the shuffle.
-        limit: How many images of ``dataset`` are evaluated; ``None``: all.
-        progress: Whether to show progress bars.
-        rank: This process, which reads its share of both splits.
-        world_size: Number of processes; all build together and get the same controls.
+
+    Returns:
+        The controls of each scorer that the split has questions for, by its name.
     """
-    controls: list[Control] = [ConstantMask(True), ConstantMask(False)]
-    if train_dataset is None:
-        logger.warning("control mean_mask left out: it needs the training split")
-    else:
-        controls.append(MeanMask.fit(train_dataset, protocol, progress, rank, world_size))
+    asked: dict[str, list[AskedQuestion]] = {}
+    for name, question in read_questions(evaluated, scorer_of):
+        asked.setdefault(name, []).append(question)
+    return {
+        name: _controls_of(scorer, asked[name], evaluated, train_dataset, seed)
+        for name, scorer in scorers.items()
+        if name in asked
+    }
+
+
+def _controls_of(
+    scorer: Scorer[Any],
+    asked: Sequence[AskedQuestion],
+    evaluated: SplitReading,
+    train_dataset: SegmentationDataset | None,
+    seed: int,
+) -> list[Control]:
+    controls = scorer.constant_controls()
+    if scorer.fitted_control and train_dataset is None:
+        logger.warning("control %s left out: it needs the training split", scorer.fitted_control)
+    elif train_dataset is not None:
+        fitted = scorer.fit_control(replace(evaluated, dataset=train_dataset, limit=None))
+        controls += [fitted] if fitted else []
     try:
-        controls.append(ShuffledQuestions.draw(dataset, protocol, seed, limit, progress, rank, world_size))
+        controls.append(ShuffledQuestions.deal(asked, seed, scorer.needs_words))
     except DatasetError as error:
         logger.warning("control shuffled_questions left out: %s", error)
     return controls
 
 
-def _of_each_image(
-    dataset: SegmentationDataset,
-    count: int,
-    take: Callable[[Sample], T],
-    label: str | None,
-    rank: int,
-    world_size: int,
-) -> list[T]:
-    """Takes something of each of the first ``count`` images, in order.
+def of_each_image(reading: SplitReading, take: Callable[[Sample], T], label: str) -> list[T]:
+    """Takes something of each image of a split, in order.
 
     Processes that have joined read a share each and get all of it; a process that has not reads all.
+
+    Args:
+        reading: The split.
+        take: What to take; the image itself is let go of.
+        label: Of the progress bar.
     """
+    dataset, rank, world_size = reading.dataset, reading.rank, reading.world_size
+    count = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
     if not is_joined(world_size):
         rank, world_size = 0, 1
-    own = [take(dataset[i]) for i in tqdm(range(rank, count, world_size), label, disable=label is None)]
+    own = [take(dataset[i]) for i in tqdm(range(rank, count, world_size), label, disable=not reading.progress)]
     parts = gather_objects(own, world_size)
     return [parts[i % world_size][i // world_size] for i in range(count)]
 
 
+def _same_answer(mask: np.ndarray, questions: Questions) -> list[Segmentation]:
+    there = bool(mask.any())
+    return [Segmentation(q.text, mask, float(there), there, float(there)) for q in questions.values()]
+
+
 def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[int]:
-    """Deals items out so that each place gets an item of another group, and of another text where possible.
+    """Deals items out so that each gets, in its stead, one of another group, and of another text where possible.
 
     Args:
         groups: The group (image) of each item.
@@ -260,7 +353,7 @@ def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[
         seed: Decides the deal.
 
     Returns:
-        For each place the index of the item dealt to it: a permutation, unless one group holds more than half of all
+        For each item the index of the one dealt to it: a permutation, unless one group holds more than half of all
         items, in which case none exists and items of the smaller groups are dealt more than once.
 
     Raises:
@@ -278,35 +371,36 @@ def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[
         members.setdefault(groups[index], []).append(int(index))
     largest = max(map(len, members.values()))
     if 2 * largest > len(groups):
-        return [_draw_other(place, groups, texts, rng) for place in range(len(groups))]
-    # With the groups laid end to end, a turn by the largest group's size leaves every group (and, as no group is more
-    # than half, enters none again).
+        return [_draw_other(index, groups, texts, rng) for index in range(len(groups))]
+    # All items are laid in a row, group by group, and each is dealt the one that lies as many steps further on (round
+    # the end) as the largest group has items. That many steps lead out of any group, and, as no group holds more than
+    # half of the row, not all the way round into it again.
     row = [index for group in members.values() for index in group]
     dealt = dict(zip(row, row[largest:] + row[:largest], strict=True))
     _avoid_equal_texts(dealt, groups, texts, rng)
-    return [dealt[place] for place in range(len(groups))]
+    return [dealt[index] for index in range(len(groups))]
 
 
 def _avoid_equal_texts(
     dealt: dict[int, int], groups: Sequence[str], texts: Sequence[str], rng: np.random.Generator
 ) -> None:
-    """Swaps items in place until no place has its own text, or no swap helps."""
+    """Exchanges, in ``dealt`` itself, what two items were dealt, until none has its own text or no exchange helps."""
 
-    def fits(place: int, item: int) -> bool:
-        return groups[place] != groups[item] and texts[place] != texts[item]
+    def fits(index: int, item: int) -> bool:
+        return groups[index] != groups[item] and texts[index] != texts[item]
 
-    for place in list(dealt):
-        if fits(place, dealt[place]):
+    for index in list(dealt):
+        if fits(index, dealt[index]):
             continue
         for other in rng.permutation(len(groups)).tolist():
-            if fits(place, dealt[other]) and fits(other, dealt[place]):
-                dealt[place], dealt[other] = dealt[other], dealt[place]
+            if fits(index, dealt[other]) and fits(other, dealt[index]):
+                dealt[index], dealt[other] = dealt[other], dealt[index]
                 break
 
 
-def _draw_other(place: int, groups: Sequence[str], texts: Sequence[str], rng: np.random.Generator) -> int:
-    others = [i for i, group in enumerate(groups) if group != groups[place]]
-    reworded = [i for i in others if texts[i] != texts[place]]
+def _draw_other(index: int, groups: Sequence[str], texts: Sequence[str], rng: np.random.Generator) -> int:
+    others = [i for i, group in enumerate(groups) if group != groups[index]]
+    reworded = [i for i in others if texts[i] != texts[index]]
     return int(rng.choice(reworded or others))
 
 

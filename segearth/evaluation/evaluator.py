@@ -4,172 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
-from segearth.errors import ConfigError, DatasetError
+from segearth.errors import ConfigError
 from segearth.evaluation.batches import in_batches, one_ahead
-from segearth.evaluation.controls import Control, build_controls
-from segearth.evaluation.listening import PairRecord, needs_words, score_pairs, swapped_partner
+from segearth.evaluation.controls import Control, SplitReading, build_controls
+from segearth.evaluation.examples import Extremes
 from segearth.evaluation.protocols import (
     EvaluationProtocol,
     ask,
     get_protocol,
     scored_questions,
 )
-from segearth.evaluation.records import Metrics, SampleRecord, compute_metrics, merge_records
-from segearth.metrics.bootstrap import bootstrap_interval
-from segearth.metrics.masks import count_pixels, mask_iou
+from segearth.evaluation.records import merge_records
+from segearth.evaluation.results import EvaluationResult, ScorerResult
+from segearth.evaluation.scorer import Scorer
+from segearth.evaluation.scorers import SCORERS, scorer_of
 from segearth.segmenter import Segmenter, frame_size_of
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects
 
 logger = logging.getLogger(__name__)
-
-EXAMPLE_SIZE = 384  # longest side of the pictures kept of the best and worst samples
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredExample:
-    """A sample kept for the picture sheet, small enough to hold many.
-
-    Attributes:
-        record: Its numbers.
-        image: ``uint8`` RGB of shape ``(h, w, 3)``, no side longer than 384.
-        target: Boolean ``(h, w)``.
-        prediction: Boolean ``(h, w)``.
-    """
-
-    record: SampleRecord
-    image: np.ndarray
-    target: np.ndarray
-    prediction: np.ndarray
-
-
-@dataclass(slots=True)
-class Extremes:
-    """The best and the worst samples seen so far, at most one of each an image; memory is bounded.
-
-    A rightly empty answer is no candidate for the best (there is nothing to see). Among equal IoU, the larger union
-    comes first, then the id, so the choice does not depend on the number of processes.
-
-    Attributes:
-        size: How many of each are kept.
-        best: Highest IoU first.
-        worst: Lowest IoU first.
-    """
-
-    size: int
-    best: list[ScoredExample] = field(default_factory=list)
-    worst: list[ScoredExample] = field(default_factory=list)
-
-    def offer(self, sample: Sample, scored: list[tuple[SampleRecord, np.ndarray, np.ndarray]]) -> None:
-        """Considers the scored questions of one image.
-
-        Args:
-            sample: The image.
-            scored: Record, prediction ``(H, W)`` and target ``(H, W)`` of each question.
-        """
-        visible = [item for item in scored if item[0].union]
-        if not visible or not self.size:
-            return
-        for kept, key in ((self.best, _best_first), (self.worst, _worst_first)):
-            record, prediction, target = min(visible, key=lambda item: key(item[0]))
-            if len(kept) < self.size or key(record) < key(kept[-1].record):
-                kept.append(_example(record, sample.image, prediction, target))
-                kept.sort(key=lambda example: key(example.record))
-                del kept[self.size :]
-
-    def merge(self, other: Extremes) -> None:
-        """Takes in what another process kept."""
-        self.best = sorted(self.best + other.best, key=lambda example: _best_first(example.record))[: self.size]
-        self.worst = sorted(self.worst + other.worst, key=lambda example: _worst_first(example.record))[: self.size]
-
-
-@dataclass
-class EvaluationResult:
-    """Everything a report is made from.
-
-    Attributes:
-        dataset: Name of the data set.
-        split: Name of the split.
-        protocol: How samples were chosen and compared.
-        seed: Decided the shuffled questions; decides the bootstrap.
-        records: One a sample, ordered by id.
-        controls: The same samples answered by each control, by control name.
-        control_rules: Each control in words.
-        extremes: Best and worst samples for the picture sheet.
-        seconds: Time inside the predictor, of the slowest process; loading, scoring and controls are left out.
-        without_mask: Questions passed over because they have no ground truth.
-        pairs: Questions that differ in one word, where the data set has such pairs.
-    """
-
-    dataset: str
-    split: str
-    protocol: EvaluationProtocol
-    seed: int
-    records: list[SampleRecord]
-    controls: dict[str, list[SampleRecord]]
-    control_rules: dict[str, str]
-    extremes: Extremes
-    seconds: float
-    without_mask: int
-    pairs: list[PairRecord] = field(default_factory=list)
-
-    @cached_property
-    def metrics(self) -> Metrics:
-        """The model's numbers.
-
-        Raises:
-            DatasetError: No question was scored.
-        """
-        return compute_metrics(self.records)
-
-    @cached_property
-    def control_metrics(self) -> dict[str, Metrics]:
-        """The numbers of each control."""
-        return {name: compute_metrics(records) for name, records in self.controls.items()}
-
-    @property
-    def best_control(self) -> str | None:
-        """The control with the highest gIoU; ``None`` if there are no controls."""
-        return max(self.controls, key=lambda name: self.control_metrics[name].giou, default=None)
-
-    @property
-    def margin(self) -> float | None:
-        """The model's gIoU less the best control's; ``None`` if there are no controls."""
-        best = self.best_control
-        return None if best is None else self.metrics.giou - self.control_metrics[best].giou
-
-    @cached_property
-    def giou_interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the model's gIoU, images drawn."""
-        return bootstrap_interval([r.iou for r in self.records], [r.image_id for r in self.records], seed=self.seed)
-
-    @cached_property
-    def margin_interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of the margin, from the differences sample by sample; ``None`` without controls."""
-        best = self.best_control
-        if best is None:
-            return None
-        gains = [own.iou - other.iou for own, other in zip(self.records, self.controls[best], strict=True)]
-        return bootstrap_interval(gains, [r.image_id for r in self.records], seed=self.seed)
-
-    @property
-    def images_per_second(self) -> float:
-        """Images through the predictor a second, all processes together."""
-        return self.metrics.images / self.seconds if self.seconds else float("inf")
-
-    @property
-    def questions_per_second(self) -> float:
-        """Questions through the predictor a second, all processes together."""
-        return len(self.records) / self.seconds if self.seconds else float("inf")
 
 
 def evaluate(
@@ -193,11 +53,14 @@ def evaluate(
     many, the parts are gathered and every rank returns the whole; elsewhere each rank returns its own part.
 
     Args:
-        predictor: Any :class:`~segearth.segmenter.Segmenter`. Is given each image once, and asked all its questions at
-            once (and once more for the control with shuffled questions, of the same features).
+        predictor: Any :class:`~segearth.segmenter.Segmenter`. Is given each image once, and asked all its questions of
+            one scorer at once (and once more for the control with shuffled questions, of the same features).
+        dataset: The split to score; questions without a target are passed over. Each question is scored by the scorer
+            of its task, see :data:`segearth.evaluation.scorers.SCORERS`.
         protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`.
         controls: Whether to score the controls beside the model.
-        train_dataset: The training split, for the control ``mean_mask``; ``None`` leaves that control out.
+        train_dataset: The training split, for the control that is fitted on it, such as ``mean_mask``; ``None`` leaves
+            that control out.
         seed: Decides the shuffled questions and the bootstrap.
         rank: This process.
         world_size: Number of processes.
@@ -208,74 +71,88 @@ def evaluate(
         progress: Whether rank 0 shows progress bars.
 
     Raises:
-        UnknownNameError: There is no such protocol.
-        DatasetError: A sample id occurs twice, or a prediction and a target differ in size.
+        UnknownNameError: There is no such protocol, or no scorer knows a question's task.
+        DatasetError: A sample id occurs twice, a prediction and a target differ in size, or a question has a target
+            that the scorer of its task does not take.
         ConfigError: ``batch_size`` is less than 1.
     """
     if batch_size < 1:
         raise ConfigError(f"eval.batch_size is {batch_size}; at least one image must go through at a time")
-    rules = get_protocol(protocol)
+    chosen = get_protocol(protocol)
     progress = progress and rank == 0
-    rows: list[Control] = []
+    by_scorer: dict[str, list[Control]] = {}
     if controls:
-        rows = build_controls(
-            dataset, train_dataset, rules,
-            seed=seed, limit=limit, progress=progress, rank=rank, world_size=world_size,
-        )  # fmt: skip
-    part = _Part.empty([control.name for control in rows], examples)
+        evaluated = SplitReading(dataset, chosen, limit, progress, rank, world_size)
+        by_scorer = build_controls(SCORERS, scorer_of, evaluated, train_dataset, seed=seed)
+    part = _Part(Extremes(examples), {name: _Scored() for name in by_scorer})
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    _score_all(predictor, dataset, range(rank, count, world_size), batch_size, rules, rows, part, progress)
-    parts = gather_objects(part, world_size)
-    whole = _Part.join(parts)
-    if whole.without_mask:
-        logger.warning("%d questions without a mask were passed over", whole.without_mask)
+    _score_all(predictor, dataset, range(rank, count, world_size), batch_size, chosen, by_scorer, part, progress)
+    whole = _Part.join(gather_objects(part, world_size))
+    if whole.without_target:
+        logger.warning("%d questions without a target were passed over", whole.without_target)
     return EvaluationResult(
         dataset=dataset.name,
         split=dataset.split,
-        protocol=rules,
+        protocol=chosen,
         seed=seed,
-        records=whole.records,
-        controls=whole.controls,
-        control_rules={control.name: control.rule for control in rows},
+        by_scorer={
+            name: ScorerResult(
+                scorer=scorer,
+                records=whole.scored[name].records,
+                controls={c.name: whole.scored[name].controls.get(c.name, []) for c in by_scorer.get(name, [])},
+                control_rules={control.name: control.rule for control in by_scorer.get(name, [])},
+                further=whole.scored[name].further,
+                seed=seed,
+            )
+            for name, scorer in SCORERS.items()
+            if name in whole.scored
+        },
         extremes=whole.extremes,
         seconds=whole.seconds,
-        without_mask=whole.without_mask,
-        pairs=whole.pairs,
+        without_target=whole.without_target,
     )
 
 
 @dataclass(slots=True)
+class _Scored:
+    """What one scorer has found in one process: its records, those of the controls, and what it looked at further."""
+
+    records: list[Any] = field(default_factory=list)
+    controls: dict[str, list[Any]] = field(default_factory=dict)
+    further: list[Any] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class _Part:
-    """What one process has scored."""
+    """What one process has scored, by the scorer's name."""
 
-    records: list[SampleRecord]
-    controls: dict[str, list[SampleRecord]]
     extremes: Extremes
+    scored: dict[str, _Scored] = field(default_factory=dict)
     seconds: float = 0.0
-    without_mask: int = 0
-    pairs: list[PairRecord] = field(default_factory=list)
-
-    @classmethod
-    def empty(cls, controls: Iterable[str], examples: int) -> _Part:
-        return cls([], {name: [] for name in controls}, Extremes(examples))
+    without_target: int = 0
 
     @classmethod
     def join(cls, parts: list[_Part]) -> _Part:
-        whole = cls.empty(parts[0].controls, parts[0].extremes.size)
-        whole.records = merge_records(part.records for part in parts)
-        whole.controls = {name: merge_records(part.controls[name] for part in parts) for name in whole.controls}
+        whole = cls(Extremes(parts[0].extremes.size))
+        for name in {name: None for part in parts for name in part.scored}:
+            shares = [part.scored[name] for part in parts if name in part.scored]
+            controls = {control: None for share in shares for control in share.controls}
+            whole.scored[name] = _Scored(
+                merge_records(share.records for share in shares),
+                {c: merge_records(share.controls.get(c, []) for share in shares) for c in controls},
+                [item for share in shares for item in share.further],
+            )
+        merge_records(share.records for share in whole.scored.values())  # an id may not occur under two scorers either
         for part in parts:
             whole.extremes.merge(part.extremes)
         whole.seconds = max(part.seconds for part in parts)
-        whole.without_mask = sum(part.without_mask for part in parts)
-        pairs = [pair for part in parts for pair in part.pairs]
-        whole.pairs = sorted(pairs, key=lambda pair: (pair.first, pair.second))
+        whole.without_target = sum(part.without_target for part in parts)
         return whole
 
 
 def _score_all(
     predictor: Segmenter, dataset: SegmentationDataset, indices: Sequence[int],
-    batch_size: int, rules: EvaluationProtocol, controls: list[Control], part: _Part, progress: bool,
+    batch_size: int, protocol: EvaluationProtocol, controls: Mapping[str, list[Control]], part: _Part, progress: bool,
 ) -> None:  # fmt: skip
     """Scores the images at ``indices`` into ``part``; each batch is read while the one before it is scored."""
     samples = (dataset[index] for index in indices)
@@ -288,120 +165,84 @@ def _score_all(
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            _score_batch(predictor, batch, rules, controls, part)
+            _score_batch(predictor, batch, protocol, controls, part)
             bar.update(len(batch))
     if indices:
         logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
 
 
 def _score_batch(
-    predictor: Segmenter, batch: list[Sample], rules: EvaluationProtocol, controls: list[Control], part: _Part
+    predictor: Segmenter,
+    batch: list[Sample],
+    protocol: EvaluationProtocol,
+    controls: Mapping[str, list[Control]],
+    part: _Part,
 ) -> None:
-    part.without_mask += sum(question.mask is None for sample in batch for question in sample.questions)
-    asked = [(sample, own) for sample in batch if (own := scored_questions(sample, rules))]
+    part.without_target += sum(question.target is None for sample in batch for question in sample.questions)
+    asked = [(sample, own) for sample in batch if (own := scored_questions(sample, protocol))]
     if not asked:
         return
-    samples, questions = [sample for sample, _ in asked], [own for _, own in asked]
+    samples, sorted_out = [sample for sample, _ in asked], _by_scorer([own for _, own in asked])
     start = time.perf_counter()
     predictor.set_images([sample.image for sample in samples])
-    answers = ask(predictor, [own.values() for own in questions])
+    answers = {
+        name: ask(predictor, [own.values() for own in questions], SCORERS[name].needs_words)
+        for name, questions in sorted_out.items()
+    }
     part.seconds += time.perf_counter() - start
-    for sample, own, found in zip(samples, questions, answers, strict=True):
-        scored = _score_answers(sample, own, found, rules)
-        part.records.extend(record for record, _, _ in scored)
-        part.extremes.offer(sample, scored)
-        part.pairs.extend(_score_image_pairs(sample, own, found))
-    for control in controls:
-        for sample, own, masks in zip(samples, questions, control.masks(predictor, samples, questions), strict=True):
-            part.controls[control.name].extend(
-                _record(question_id, question, sample, mask, rules)
-                for (question_id, question), mask in zip(own.items(), masks, strict=True)
-            )
+    for name, questions in sorted_out.items():
+        scored = part.scored.setdefault(name, _Scored())
+        for sample, own, found in zip(samples, questions, answers[name], strict=True):
+            _score_image(SCORERS[name], sample, own, found, protocol, scored, part.extremes)
+        for control in controls.get(name, []):
+            records = scored.controls.setdefault(control.name, [])
+            for sample, own, found in zip(
+                samples, questions, control.answers(predictor, samples, questions), strict=True
+            ):
+                scores = _records(SCORERS[name], sample, own, found, protocol)
+                records.extend(SCORERS[name].of_control(record) for record in scores)
 
 
-def _score_answers(
-    sample: Sample, questions: dict[str, Question], answers: list[Segmentation], rules: EvaluationProtocol
-) -> list[tuple[SampleRecord, np.ndarray, np.ndarray]]:
-    """Record, prediction and target of each question of an image."""
-    targets, texts = [_target(q) for q in questions.values()], [q.text for q in questions.values()]
-    scored = [
-        (_record(question_id, question, sample, answer.mask, rules, answer), answer.mask, target)
-        for (question_id, question), answer, target in zip(questions.items(), answers, targets, strict=True)
-    ]
-    looks = zip(scored, needs_words(targets), swapped_partner(targets, texts), strict=True)
-    return [
-        (
-            replace(
-                record,
-                needs_words=needed,
-                swapped_iou=None if other is None else mask_iou(answers[other].mask, target),
-            ),
-            prediction,
-            target,
-        )
-        for (record, prediction, target), needed, other in looks
-    ]
+def _by_scorer(questions: Sequence[Mapping[str, Question]]) -> dict[str, list[dict[str, Question]]]:
+    """Sorts the questions of each image by scorer; every scorer has a place for every image."""
+    sorted_out: dict[str, list[dict[str, Question]]] = {}
+    for number, own in enumerate(questions):
+        for question_id, question in own.items():
+            rows = sorted_out.setdefault(scorer_of(question).name, [{} for _ in questions])
+            rows[number][question_id] = question
+    return sorted_out
 
 
-def _score_image_pairs(
-    sample: Sample, questions: dict[str, Question], answers: list[Segmentation]
-) -> list[PairRecord]:
-    """Scores the pairs of an image, of the answers that came with logits."""
-    paired = [(i, q, a) for (i, q), a in zip(questions.items(), answers, strict=True) if q.pairs]
-    logits = [answer.logits for _, _, answer in paired if answer.logits is not None]
-    if len(logits) < len(paired):
-        return []
-    ids, pairs = [i for i, _, _ in paired], [q.pairs for _, q, _ in paired]
-    return score_pairs(sample.image_id, ids, pairs, [_target(q) for _, q, _ in paired], logits)
-
-
-def _record(
-    question_id: str,
-    question: Question,
+def _records(
+    scorer: Scorer[Any],
     sample: Sample,
-    mask: np.ndarray,
-    rules: EvaluationProtocol,
-    answer: Segmentation | None = None,
-) -> SampleRecord:
-    target = _target(question)
-    if not mask.shape == target.shape == sample.image.shape[:2]:
-        raise DatasetError(
-            f"sample {question_id}: image {sample.image.shape[:2]}, target {target.shape} and prediction {mask.shape} "
-            "must have the same (height, width); check the files with `segearth data verify`"
-        )
-    return SampleRecord(
-        id=question_id,
-        image_id=sample.image_id,
-        question=question.text,
-        task=question.task,
-        kind=question.kind,
-        source=str(sample.meta.get("source", "")),
-        presence=answer.presence if answer else None,
-        score=answer.score if answer else None,
-        **count_pixels(rules.predicted(answer) if answer else rules.to_frame(mask), rules.to_frame(target)),
-    )
+    questions: Mapping[str, Question],
+    answers: Sequence[Segmentation],
+    protocol: EvaluationProtocol,
+) -> list[Any]:
+    return [
+        scorer.score(question_id, question, answer, sample, protocol)
+        for (question_id, question), answer in zip(questions.items(), answers, strict=True)
+    ]
 
 
-def _target(question: Question) -> np.ndarray:
-    assert question.mask is not None  # scored_questions leaves out those without
-    return question.mask
-
-
-def _example(record: SampleRecord, image: np.ndarray, prediction: np.ndarray, target: np.ndarray) -> ScoredExample:
-    scale = min(1.0, EXAMPLE_SIZE / max(image.shape[:2]))
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-
-    def shrink(mask: np.ndarray) -> np.ndarray:
-        covered = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
-        return np.asarray(covered) > 63  # a quarter, so that thin and small objects stay visible
-
-    picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-    return ScoredExample(record, picture, shrink(target), shrink(prediction))
-
-
-def _best_first(record: SampleRecord) -> tuple[float, int, str]:
-    return -record.iou, -record.union, record.id
-
-
-def _worst_first(record: SampleRecord) -> tuple[float, int, str]:
-    return record.iou, -record.union, record.id
+def _score_image(
+    scorer: Scorer[Any],
+    sample: Sample,
+    questions: Mapping[str, Question],
+    answers: Sequence[Segmentation],
+    protocol: EvaluationProtocol,
+    scored: _Scored,
+    extremes: Extremes,
+) -> None:
+    """Scores the model's answers to one image's questions, and offers them for the picture sheet."""
+    records = _records(scorer, sample, questions, answers, protocol)
+    records, further = scorer.look_further(sample, questions, answers, records)
+    scored.records.extend(records)
+    scored.further.extend(further)
+    shown = [
+        (record, *masks)
+        for record, question, answer in zip(records, questions.values(), answers, strict=True)
+        if (masks := scorer.masks_to_show(question, answer)) is not None
+    ]
+    extremes.offer(sample, shown)

@@ -130,17 +130,17 @@ def score_pairs(
         logits: Float ``(H, W)`` each.
 
     Returns:
-        One record a pair. One whose targets contain one another is left out: there is no place that only one asks for.
+        One record a pair. One whose targets contain one another is left out: one of them has no pixel of its own.
     """
     members: dict[str, list[int]] = {}
-    for place, names in enumerate(pairs):
+    for index, names in enumerate(pairs):
         for name in names:
-            members.setdefault(name, []).append(place)
+            members.setdefault(name, []).append(index)
     records = []
-    for name, places in members.items():
-        if len(places) != 2:
-            continue
-        a, b = places
+    for name, both in members.items():
+        if len(both) != 2:
+            continue  # the other one of the pair was not scored
+        a, b = both
         only_first, only_second = targets[a] & ~targets[b], targets[b] & ~targets[a]
         if only_first.any() and only_second.any():
             won = pair_won(logits[a], logits[b], only_first, only_second)

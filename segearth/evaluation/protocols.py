@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segearth.config import ImageTransformConfig
-from segearth.errors import UnknownNameError
+from segearth.errors import DatasetError, UnknownNameError
 from segearth.segmenter import Segmenter
 from segearth.structures import Question, Sample, Segmentation, check_target
 
@@ -83,28 +83,36 @@ def get_protocol(name: str) -> EvaluationProtocol:
 
 
 def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, Question]:
-    """Returns the questions of an image that the protocol scores, by id; those without a mask are left out.
+    """Returns the questions of an image that the protocol scores, by id; those without a target are left out.
 
     A question without an id is called ``"<image id>#<its index>"``.
 
     Raises:
         UnknownNameError: A question's task is unknown.
-        DatasetError: A question has a target that its task does not take.
+        DatasetError: A question has a target that its task does not take, or two questions have one id.
     """
     asked = sample.questions[:1] if protocol.first_question_only else sample.questions
     for question in asked:
         check_target(question)
-    return {q.id or f"{sample.image_id}#{i}": q for i, q in enumerate(asked) if q.mask is not None}
+    scored = [(q.id or f"{sample.image_id}#{i}", q) for i, q in enumerate(asked) if q.target is not None]
+    if len(by_id := dict(scored)) < len(scored):
+        twice = next(question_id for question_id, question in scored if by_id[question_id] is not question)
+        raise DatasetError(f"sample id {twice!r} occurs twice; question ids must be unique within a split")
+    return by_id
 
 
-def ask(predictor: Segmenter, questions: Iterable[Iterable[Question]]) -> list[list[Segmentation]]:
+def ask(
+    predictor: Segmenter, questions: Iterable[Iterable[Question]], in_words: bool = False
+) -> list[list[Segmentation]]:
     """Asks a segmenter the questions of each image it holds: their wordings and tasks go in, their targets do not.
 
-    Logits are asked for only where questions come in pairs that are told apart by them.
+    Logits are asked for only where questions come in pairs that are told apart by them, and an answer in words only
+    where it is scored: both cost time and memory.
 
     Args:
         predictor: Holds the images.
         questions: Those of each image, in the order in which the images were set.
+        in_words: Whether answers in words are scored.
 
     Returns:
         The answers, likewise.
@@ -112,6 +120,8 @@ def ask(predictor: Segmenter, questions: Iterable[Iterable[Question]]) -> list[l
     rows = [list(own) for own in questions]
     asked = [question for own in rows for question in own]
     options = {"return_logits": True} if any(q.pairs for q in asked) else {}
+    if in_words:
+        options["answer"] = True
     answers = iter(
         predictor.predict(
             [q.text for q in asked],

@@ -22,29 +22,73 @@ targets, N-acc and T-acc as in GRES (arXiv 2306.00968).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from segearth.errors import DatasetError
+
+if TYPE_CHECKING:
+    from segearth.structures import Question, Sample
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 FOUND = 0.1  # IoU above which a target counts as found
 
 
 @dataclass(frozen=True, slots=True)
-class SampleRecord:
-    """What is kept of one scored sample: who it is and four pixel counts.
+class Record:
+    """What is kept of one scored question, whatever its task; every scorer's records add their own numbers.
 
     Attributes:
         id: The question's id, unique within the split.
         image_id: The image it was asked of.
         question: The text that was asked.
-        task: ``"referring"`` or ``"reasoning"``.
+        task: The question's task, such as ``"referring"``.
         kind: The data set's finer label, possibly empty.
         source: Where the image is from (``sample.meta["source"]``), possibly empty.
+    """
+
+    id: str
+    image_id: str
+    question: str
+    task: str
+    kind: str
+    source: str
+
+    @property
+    def value(self) -> float:
+        """The one score in [0, 1] whose mean is the headline; intervals, margins and comparisons are made of it."""
+        raise NotImplementedError
+
+    @property
+    def truth(self) -> Hashable:
+        """What the record keeps of the target; two runs can be compared only where it is equal."""
+        raise NotImplementedError
+
+
+R = TypeVar("R", bound=Record)
+
+
+def identity(question_id: str, question: Question, sample: Sample) -> dict[str, Any]:
+    """Returns the fields of a :class:`Record` that tell which question of which image was scored."""
+    return {
+        "id": question_id,
+        "image_id": sample.image_id,
+        "question": question.text,
+        "task": question.task,
+        "kind": question.kind,
+        "source": str(sample.meta.get("source", "")),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord(Record):
+    """A question that was answered with a mask: four pixel counts.
+
+    Attributes:
         intersection: Pixels in both prediction and target.
         union: Pixels in either.
         target_area: Pixels of the target.
@@ -57,12 +101,6 @@ class SampleRecord:
             other that asks for something else.
     """
 
-    id: str
-    image_id: str
-    question: str
-    task: str
-    kind: str
-    source: str
     intersection: int
     union: int
     target_area: int
@@ -71,6 +109,16 @@ class SampleRecord:
     score: float | None = None
     needs_words: bool = False
     swapped_iou: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The IoU."""
+        return self.iou
+
+    @property
+    def truth(self) -> int:
+        """The target's area."""
+        return self.target_area
 
     @property
     def iou(self) -> float:
@@ -166,23 +214,27 @@ def compute_metrics(records: Sequence[SampleRecord]) -> Metrics:
     )
 
 
-def breakdown(records: Iterable[SampleRecord], by: str) -> dict[str, Metrics]:
-    """Computes the metrics of every group of samples that share an attribute.
+S = TypeVar("S")
+
+
+def breakdown(records: Iterable[R], by: str, summary: Callable[[Sequence[R]], S]) -> dict[str, S]:
+    """Computes the numbers of every group of records that share an attribute.
 
     Args:
         records: The records.
-        by: An attribute of :class:`SampleRecord`, such as ``"kind"``, ``"task"``, ``"source"`` or ``"target"``.
+        by: An attribute of each record, such as ``"kind"``, ``"task"``, ``"source"`` or ``"target"``.
+        summary: Computes the numbers of one group, such as :func:`compute_metrics`.
 
     Returns:
-        Metrics by the attribute's value as text, sorted; an empty label becomes ``"(none)"``.
+        The numbers by the attribute's value as text, sorted; an empty label becomes ``"(none)"``.
     """
-    groups: dict[str, list[SampleRecord]] = defaultdict(list)
+    groups: dict[str, list[R]] = defaultdict(list)
     for record in records:
         groups[str(getattr(record, by)) or "(none)"].append(record)
-    return {name: compute_metrics(groups[name]) for name in sorted(groups)}
+    return {name: summary(groups[name]) for name in sorted(groups)}
 
 
-def merge_records(shards: Iterable[Iterable[SampleRecord]]) -> list[SampleRecord]:
+def merge_records(shards: Iterable[Iterable[R]]) -> list[R]:
     """Joins the records of several processes, ordered by sample id.
 
     Raises:

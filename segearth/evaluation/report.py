@@ -21,9 +21,12 @@ from PIL import Image
 
 import segearth
 from segearth.data.base import SegmentationDataset
-from segearth.evaluation.evaluator import EvaluationResult, ScoredExample, evaluate
-from segearth.evaluation.listening import listening_facts
-from segearth.evaluation.records import SampleRecord, breakdown
+from segearth.evaluation.evaluator import evaluate
+from segearth.evaluation.examples import ScoredExample
+from segearth.evaluation.records import Record, breakdown
+from segearth.evaluation.results import EvaluationResult, ScorerResult
+from segearth.evaluation.scorer import Scorer, signed
+from segearth.evaluation.scorers import get_scorer
 from segearth.inference.visualize import (
     PREDICTION_COLOUR,
     TARGET_COLOUR,
@@ -39,7 +42,6 @@ from segearth.utils.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
-BREAKDOWNS = ("kind", "task", "source", "target")  # attributes of a record
 PACKAGES = ("numpy", "pillow", "opencv-python-headless", "torch", "transformers")
 
 
@@ -92,7 +94,8 @@ def write_report(
     """
     folder = Path(output_dir)
     facts = report_facts(result, model_name, notes or {})
-    write_text(folder / "samples.jsonl", "".join(_sample_line(record) for record in result.records))
+    lines = [_sample_line(found.scorer, record) for found in result.by_scorer.values() for record in found.records]
+    write_text(folder / "samples.jsonl", "".join(lines))
     sheet_path = folder / "best_worst.jpg"
     sheet_path.unlink(missing_ok=True)  # an older one would show other samples
     if result.extremes.best:
@@ -103,37 +106,36 @@ def write_report(
         save_picture(sheet_path, side_by_side(sheets))
     write_text(folder / "report.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "report.md", render_markdown(facts))
-    logger.info("%s on %s: gIoU %s; report in %s", model_name, facts["dataset"], facts["metrics"]["giou"], folder)
+    for found in result.by_scorer.values():
+        logger.info("%s on %s: %s", model_name, result.dataset, found.scorer.in_one_line(found.metrics))
+    logger.info("report in %s", folder)
     return folder / "report.md"
 
 
 def report_facts(result: EvaluationResult, model_name: str, notes: Mapping[str, str]) -> dict[str, Any]:
     """Returns the content of ``report.json``; shares are in [0, 1].
 
+    The numbers of the first scorer stand at the top; those of others, where the split has questions for them, under
+    ``other_tasks``.
+
     Args:
         result: A finished evaluation.
         model_name: Named in the report.
         notes: Further facts, kept as they are.
+
+    Raises:
+        DatasetError: Nothing was scored.
     """
+    main = result.main
+    others = [found for found in result.by_scorer.values() if found is not main]
     return {
         "model": model_name,
         "dataset": result.dataset,
         "split": result.split,
         "protocol": {"name": result.protocol.name, "rule": result.protocol.rule},
-        "metrics": asdict(result.metrics),
-        "giou_interval_95": result.giou_interval,
-        "controls": {
-            name: {"rule": result.control_rules[name], **asdict(metrics)}
-            for name, metrics in result.control_metrics.items()
-        },
-        "best_control": result.best_control,
-        "margin": result.margin,
-        "margin_interval_95": result.margin_interval,
-        "breakdown": {
-            by: {name: asdict(metrics) for name, metrics in breakdown(result.records, by).items()} for by in BREAKDOWNS
-        },
-        **listening_facts(result.records, result.pairs, result.seed),
-        "questions_without_mask": result.without_mask,
+        **_scorer_facts(main),
+        **({"other_tasks": {found.scorer.name: _scorer_facts(found) for found in others}} if others else {}),
+        "questions_without_mask": result.without_target,
         "speed": {
             "seconds_in_predictor": result.seconds,
             "images_per_second": result.images_per_second,
@@ -147,63 +149,72 @@ def report_facts(result: EvaluationResult, model_name: str, notes: Mapping[str, 
     }
 
 
+def _scorer_facts(found: ScorerResult) -> dict[str, Any]:
+    scorer = found.scorer
+    return {
+        "scorer": scorer.name,
+        "metrics": asdict(found.metrics),
+        f"{scorer.headline}_interval_95": found.interval,
+        "controls": {
+            name: {"rule": found.control_rules[name], **asdict(metrics)}
+            for name, metrics in found.control_metrics.items()
+        },
+        "best_control": found.best_control,
+        "margin": found.margin,
+        "margin_interval_95": found.margin_interval,
+        "breakdown": {
+            by: {name: asdict(numbers) for name, numbers in breakdown(found.records, by, scorer.summary).items()}
+            for by in scorer.breakdowns
+        },
+        **scorer.further_facts(found.records, found.further, found.seed),
+    }
+
+
 def render_markdown(facts: Mapping[str, Any]) -> str:
     """Returns ``report.md``: the facts of :func:`report_facts` as readable tables, shares in percent."""
-    metrics = facts["metrics"]
-    low, high = facts["giou_interval_95"]
-    lines = [
-        f"# {facts['model']} on {facts['dataset']}, split {facts['split']}",
-        "",
-        f"**gIoU {_percent(metrics['giou'])}** (95 % interval {_percent(low)} to {_percent(high)}), "
-        f"cIoU {_percent(metrics['ciou'])}, {metrics['samples']} samples "
-        f"({metrics['empty_targets']} with an empty target) on {metrics['images']} images. "
-        f"Targets that are there alone: gIoU {_percent(metrics['present_giou'])}.",
-        "",
-    ]
+    lines = [f"# {facts['model']} on {facts['dataset']}, split {facts['split']}", ""]
+    lines += _scorer_headline(facts)
+    lines += [f"Protocol `{facts['protocol']['name']}`: {facts['protocol']['rule']}", ""]
+    lines += _scorer_tables(facts)
+    explanations = [_scorer_of(facts).explanation]
+    for name, own in facts.get("other_tasks", {}).items():
+        lines += ["", f"# {name.replace('_', ' ').capitalize()}", "", *_scorer_headline(own), *_scorer_tables(own)]
+        explanations.append(_scorer_of(own).explanation)
+    return "\n".join([*lines, *_circumstances(facts, explanations)]) + "\n"
+
+
+def _scorer_of(facts: Mapping[str, Any]) -> Scorer[Any]:
+    return get_scorer(facts.get("scorer", "segmentation"))  # reports of before there were others name none
+
+
+def _scorer_headline(facts: Mapping[str, Any]) -> list[str]:
+    scorer = _scorer_of(facts)
+    lines = [scorer.first_sentence(facts["metrics"], facts[f"{scorer.headline}_interval_95"]), ""]
     if facts["best_control"]:
         low, high = facts["margin_interval_95"]
         lines += [
-            f"Margin over the best control (`{facts['best_control']}`): **{_signed(facts['margin'])} points of gIoU** "
-            f"(95 % interval {_signed(low)} to {_signed(high)}).",
+            f"Margin over the best control (`{facts['best_control']}`): **{signed(facts['margin'])} points of "
+            f"{scorer.headline_name}** (95 % interval {signed(low)} to {signed(high)}).",
             "",
         ]
-    lines += [f"Protocol `{facts['protocol']['name']}`: {facts['protocol']['rule']}", "", "## Model and controls", ""]
-    lines += _table("", {"**model**": metrics, **{f"`{name}`": row for name, row in facts["controls"].items()}})
+    return lines
+
+
+def _scorer_tables(facts: Mapping[str, Any]) -> list[str]:
+    scorer = _scorer_of(facts)
+    controls = {f"`{name}`": row for name, row in facts["controls"].items()}
+    lines = ["## Model and controls", "", *_table(scorer, "", {"**model**": facts["metrics"], **controls})]
     lines += ["", *[f"- `{name}`: {row['rule']}" for name, row in facts["controls"].items()]]
     if not facts["controls"]:
-        lines.append("No controls were run; without them a gIoU says little.")
-    lines += _listening(facts)
+        lines.append(f"No controls were run; without them a {scorer.headline_name} says little.")
+    lines += scorer.further_lines(facts)
     for heading, groups in facts["breakdown"].items():
         if len(groups) > 1:
-            lines += ["", f"## By {heading}", "", *_table(heading, groups)]
-    return "\n".join([*lines, *_circumstances(facts)]) + "\n"
+            lines += ["", f"## By {heading}", "", *_table(scorer, heading, groups)]
+    return lines
 
 
-def _listening(facts: Mapping[str, Any]) -> list[str]:
-    lines = []
-    if hard := facts["needs_words"]:
-        low, high = hard["margin_interval_95"]
-        lines.append(
-            f"- {hard['samples']} questions need words (their target is not the image's commonest): gIoU "
-            f"{_percent(hard['giou'])}. The answer to another question of the same image scores "
-            f"{_percent(hard['swapped_giou'])} there: reading the words is worth **{_signed(hard['margin'])}** "
-            f"(95 % interval {_signed(low)} to {_signed(high)})."
-        )
-    for what, row in facts["pairs"].items():
-        low, high = row["interval_95"]
-        lines.append(
-            f"- {row['pairs']} pairs that differ in one word ({what}): the right map wins in "
-            f"**{_percent(row['won'])} %** (95 % interval {_percent(low)} to {_percent(high)}; 50 is chance)."
-        )
-    if confidence := facts["calibration"]:
-        lines.append(
-            f"- Calibration error: presence {_percent(confidence['presence'])}, score (against the IoU reached) "
-            f"{_percent(confidence['score'])}; 0 is perfect."
-        )
-    return ["", "## Does it listen, and does it know", "", *lines] if lines else []
-
-
-def _circumstances(facts: Mapping[str, Any]) -> list[str]:
+def _circumstances(facts: Mapping[str, Any], explanations: Sequence[str]) -> list[str]:
     speed = facts["speed"]
     rows = {
         "time": facts["time"],
@@ -220,35 +231,19 @@ def _circumstances(facts: Mapping[str, Any]) -> list[str]:
         "",
         *[f"- {name}: {value}" for name, value in rows.items()],
         "",
-        "Shares are in percent. gIoU is the mean IoU of the samples (mIoU in the referring papers, not the generalised "
-        "IoU of boxes); cIoU is the sum of intersections over the sum of unions (oIoU there). N-acc: share of empty "
-        "targets answered with an empty mask; T-acc: share of non-empty targets answered with a non-empty one, T@0.1: "
-        "with an IoU above 0.1; present: gIoU of the non-empty targets alone. "
-        "Intervals draw images, not questions.",
+        " ".join(["Shares are in percent.", *dict.fromkeys(explanations), "Intervals draw images, not questions."]),
     ]
 
 
-def _table(first_column: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    thresholds = list(next(iter(rows.values()))["precision"])
-    columns = ["samples", "gIoU", "present", "cIoU", *[f"Pr@{t}" for t in thresholds], "N-acc", "T-acc", "T@0.1"]
+def _table(scorer: Scorer[Any], first_column: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    cells = {name: scorer.cells(numbers) for name, numbers in rows.items()}
+    columns = list(next(iter(cells.values())))
     lines = [f"| {first_column} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for name, row in rows.items():
-        cuts = [row["precision"][t] for t in thresholds]
-        shares = [row["giou"], row["present_giou"], row["ciou"], *cuts, row["n_acc"], row["t_acc"], row["t_found"]]
-        lines.append(f"| {name} | {row['samples']} | {' | '.join(map(_percent, shares))} |")
-    return lines
+    return lines + [f"| {name} | {' | '.join(row.values())} |" for name, row in cells.items()]
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f}"
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+.2f}"
-
-
-def _sample_line(record: SampleRecord) -> str:
-    line = {**asdict(record), "iou": round(record.iou, 6), "target_empty": record.target_empty}
+def _sample_line(scorer: Scorer[Any], record: Record) -> str:
+    line = {**asdict(record), **scorer.line_of(record), "scorer": scorer.name}
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 

@@ -99,7 +99,7 @@ def evaluate_experiment(
             tells, or else the experiment is taken to have trained them.
 
     Returns:
-        The headline in one line.
+        The headline in one line, or one for each kind of answer that the split asks for.
 
     Raises:
         UnknownNameError: No such split.
@@ -131,11 +131,13 @@ def evaluate_experiment(
         batch_size=images_at_a_time if options.batch_size is None else options.batch_size,
         examples=options.sheet_rows,
     )
-    metrics = result.metrics
-    line = f"{split}: gIoU {metrics.giou:.4f}, cIoU {metrics.ciou:.4f}"
-    if result.margin is not None:
-        line += f", {result.margin:+.4f} gIoU beside the best control ({result.best_control})"
-    return line
+    lines = []
+    for found in result.by_scorer.values():
+        line = f"{split}: {found.scorer.in_one_line(found.metrics)}"
+        if found.margin is not None:
+            line += f", {found.margin:+.4f} {found.scorer.headline_name} beside the best control ({found.best_control})"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def calibrate_experiment(experiment: ExperimentConfig, source: str | Path, split: str, device: str = "cpu") -> str:

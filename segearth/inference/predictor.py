@@ -14,7 +14,6 @@ from torch import Tensor
 from segearth.errors import ImageError, SegEarthError
 from segearth.inference.deciding import decide
 from segearth.model_types import ImageFeatures
-from segearth.preprocessing.transform import ImageTransform
 from segearth.segmenter import DecidingSettings, ImageInput, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
 from segearth.utils.files import read_image, rgb_of
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 8
 PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
-QUESTIONS_AT_ONCE = 32  # read and decoded together: beyond this memory grows and time a question does not fall
+# Questions that are read and decoded together. More of them take more memory, and are no faster each.
+QUESTIONS_AT_ONCE = 32
 
 Portion: TypeAlias = list[tuple[int, list[int]]]  # images by number, with the places of some questions of each
 
@@ -66,7 +66,7 @@ class Predictor:
         self.model = model.eval()
         if device is not None:
             self.model.to(device)
-        self.transform = ImageTransform(model.config.image_transform)
+        self.transform = model.image_transform
         self._features: ImageFeatures | None = None
         self._sizes: list[tuple[int, int]] = []
 

@@ -1,1 +1,1 @@
-"""Optional rooms, one for each other library that can drive this one; nothing else imports them."""
+"""Optional packages, one for each other library that can train or run this one; nothing else imports them."""

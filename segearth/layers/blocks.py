@@ -24,8 +24,8 @@ class MLP(nn.Sequential):
             activation: Module class put between the layers.
         """
         layers: list[nn.Module] = []
-        for i, (a, b) in enumerate(itertools.pairwise(dims)):
-            layers += [nn.Linear(a, b)] if i == 0 else [activation(), nn.Linear(a, b)]
+        for i, (width_in, width_out) in enumerate(itertools.pairwise(dims)):
+            layers += [nn.Linear(width_in, width_out)] if i == 0 else [activation(), nn.Linear(width_in, width_out)]
         super().__init__(*layers)
 
 
@@ -45,7 +45,7 @@ class DropPath(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of ``(B, C, H, W)``: independent of the map's size."""
+    """LayerNorm over the channels of each cell of ``(B, C, H, W)``; its weights do not depend on ``H`` and ``W``."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises each cell over its channels."""
@@ -53,25 +53,28 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or the most that divide both 32 and ``channels``."""
+    """Returns a GroupNorm with 32 groups, or with the largest divisor of 32 that also divides ``channels``."""
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
 class Freezable(nn.Module):
-    """A module that can be frozen, and so can any module inside it; what is frozen stays in eval mode.
+    """A module that can be frozen, whole or in part, and whose frozen parts stay in eval mode.
+
+    ``nn.Module.train()`` sets the mode of every submodule, so without this class a frozen part would drop activations
+    and update its moving statistics again as soon as training starts.
 
     Attributes:
-        frozen: When set, parameters get no gradient and random layers draw nothing, whatever mode is set.
+        frozen: If set, the parameters get no gradient and the module stays in eval mode when ``train()`` is called.
     """
 
     frozen: bool = False
 
     def freeze(self) -> None:
-        """Stops training of every parameter and of every random layer, for good."""
+        """Freezes the whole module: no gradients, and eval mode from now on. There is no way to undo this."""
         set_frozen(self)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode of all but what is frozen."""
+        """Sets the mode of every submodule that is not frozen."""
         super().train(mode)
         for module in self.modules():
             if getattr(module, "frozen", False):
@@ -80,7 +83,7 @@ class Freezable(nn.Module):
 
 
 def set_frozen(module: nn.Module) -> None:
-    """Stops gradients of every parameter and keeps the module in eval mode inside a :class:`Freezable`."""
+    """Freezes a module: its parameters get no gradient, and a :class:`Freezable` around it keeps it in eval mode."""
     module.frozen = True  # type: ignore[assignment]
     module.eval()
     for parameter in module.parameters():

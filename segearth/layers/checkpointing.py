@@ -1,7 +1,10 @@
-"""Activation checkpointing of finished modules: what they keep for the backward pass is computed again instead.
+"""Activation checkpointing of modules that are already built.
 
-Libraries have switches of their own for this, but those do nothing in eval mode (transformers), leave out whole stages
-(timm), and let a BatchNorm count every batch twice. Here any module can be chosen, in any mode.
+A checkpointed module keeps only its inputs. When the backward pass needs its activations, it is run a second time.
+
+transformers and timm have switches of their own for this. They are not used here, because the switch of transformers
+does nothing in eval mode (where frozen layers are), the one of timm leaves out whole stages, and with both a BatchNorm
+counts every batch twice. The functions here work with any module, in any mode.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -20,21 +22,23 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def set_recomputed(modules: Iterable[nn.Module], enabled: bool) -> int:
-    """Makes modules keep their inputs alone for the backward pass, which runs them again; or makes them ordinary again.
+    """Switches activation checkpointing of some modules on or off.
 
-    Outputs and gradients stay equal; the random state is that of the first run. Without gradients nothing changes.
+    Outputs and gradients stay equal, since the second run draws the same random numbers as the first. Where no
+    gradients are computed, nothing is run twice.
 
     Args:
-        modules: None inside another.
-        enabled: Whether to.
+        modules: The modules; none of them may lie inside another.
+        enabled: ``True`` to switch checkpointing on, ``False`` to switch it off.
 
     Returns:
-        How many modules there were.
+        The number of modules.
     """
     count = 0
     for module in modules:
         if enabled:
-            # In the instance, not the class: other models keep theirs. A partial is copied together with its module.
+            # Set on the instance, since a change of the class would reach other models too. It is a partial and not a
+            # closure, so that copy.deepcopy of the model binds the copy's own module.
             module.forward = partial(_run, module)  # type: ignore[method-assign]
         else:
             module.__dict__.pop("forward", None)
@@ -43,38 +47,39 @@ def set_recomputed(modules: Iterable[nn.Module], enabled: bool) -> int:
 
 
 def innermost_blocks(root: nn.Module) -> list[nn.Module]:
-    """Returns the composed modules that stand in a row (in a container of torch) and hold no such row themselves.
+    """Returns the modules that are elements of a container, have submodules, and hold no such module themselves.
 
-    Those are the residual blocks of nearly every backbone, or its stages where the blocks are not in a container.
+    A container is an ``nn.Sequential``, ``nn.ModuleList`` or ``nn.ModuleDict``. In nearly every backbone these modules
+    are the residual blocks; where the blocks are not in a container, they are the stages.
     """
-    rows = [child for parent in root.modules() if isinstance(parent, CONTAINERS) for child in parent.children()]
-    blocks = [m for m in rows if not isinstance(m, CONTAINERS) and any(True for _ in m.children())]
+    elements = [child for parent in root.modules() if isinstance(parent, CONTAINERS) for child in parent.children()]
+    blocks = [m for m in elements if not isinstance(m, CONTAINERS) and any(True for _ in m.children())]
     chosen = set(blocks)
     return [block for block in blocks if not any(inner in chosen for inner in block.modules() if inner is not block)]
 
 
 def _run(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    forward = partial(type(module).forward, module)
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    contexts = partial(_contexts, module)
+    forward, contexts = partial(type(module).forward, module), partial(_contexts, module)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 def _contexts(module: nn.Module) -> tuple[Any, Any]:
-    """What the first run and the second are inside of."""
+    """Returns the context managers of the first run and of the second, as ``torch.utils.checkpoint`` wants them."""
     return contextlib.nullcontext(), _without_counting(module)
 
 
 @contextlib.contextmanager
 def _without_counting(module: nn.Module) -> Iterator[None]:
-    """Lets every BatchNorm count into copies that are thrown away: the first run counted this batch already."""
+    """Gives every BatchNorm copies of its moving statistics to update, and puts the originals back afterwards.
+
+    The first run has counted this batch already; without this the second run would count it again.
+    """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    kept = [dict(norm._buffers) for norm in norms]
+    originals = [dict(norm._buffers) for norm in norms]
     for norm in norms:
         norm._buffers.update({name: None if b is None else b.clone() for name, b in norm._buffers.items()})
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+        for norm, buffers in zip(norms, originals, strict=True):
             norm._buffers.update(buffers)

@@ -1,8 +1,20 @@
 """Multi-scale deformable attention on a CPU: one head's map at a time, small enough to stay in the cache.
 
-A bilinear read is a weighted sum of four rows of a table, and so is the sum of a query's points. ``embedding_bag`` sums
-rows without storing them; the gradient of the table is the same sum, with queries and cells changing places. Nothing
-but the three inputs is kept for backward: cells and bilinear weights are computed again, faster than they are stored.
+What is computed is ``multi_scale_sample_definition``; this file says the same with fewer passes over memory.
+
+Think of a head's map as a table with one row of numbers for each cell. A query has a few points, and each lies between
+four cells, so what it reads is a weighted sum of four rows; a query with 4 points adds up 16 rows. That is what a model
+of words does when it adds up the vectors of a bag of words, and PyTorch has a fast operator for it: ``embedding_bag``
+takes the numbers of 16 rows and 16 weights and writes their sum, without first copying the 16 rows as ``grid_sample``
+would.
+
+Backward goes the other way: each query has a gradient, and each of its 16 rows shall receive a share of it. Added one
+by one, neighbouring points would write to the same row in turn. Instead the points are sorted by the cell that they lie
+in, so that the points of one cell stand side by side. Now a *cell* is the one that reads: its bag are the points around
+it and its table the queries' gradients, and ``embedding_bag`` adds them up again. See :func:`_scatter`.
+
+Nothing but the three inputs is kept for backward: cells and weights are computed again, which is faster than storing
+and reading them.
 """
 
 from __future__ import annotations
@@ -171,7 +183,11 @@ def _bilinear_gradients(at: _Points, dots: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _dots(rows: Tensor, sums: Tensor, table: Tensor) -> Tensor:
-    """Dot product of each bag's gradient with each table row it read: a matrix product sampled at few places."""
+    """Dot product of each query's gradient with each table row that the query read, ``(queries, rows a query)``.
+
+    In the matrix of all queries times all rows only a few entries are wanted. Those are named as a sparse matrix, whose
+    values PyTorch then computes and no others.
+    """
     bags, size = rows.shape
     # A bag may read a row twice, but torch makes no room for more places than the whole product has.
     if len(table) < size:
@@ -186,7 +202,13 @@ def _dots(rows: Tensor, sums: Tensor, table: Tensor) -> Tensor:
 
 
 def _scatter(at: _Points, attention: Tensor, sums: Tensor, cells: int) -> Tensor:
-    """Adds each bag's gradient to the rows it read, as bags of bags: sorted by upper left cell, four sums of them."""
+    """Adds to each cell its share of the gradients of the queries that read it; ``(heads, cells, D)``.
+
+    The points are sorted by the cell to their upper left, so that those of one cell form a bag. Four sums follow, one
+    for each corner. For "upper left" the bag's sum belongs to the cell itself. The cell on its right is the upper right
+    corner of the very same points: the same bags with other weights, and the sums moved on by one row of the table. The
+    lower two corners are moved by a row of the map.
+    """
     count, points = attention.shape[0] * cells, attention.numel() // sums.shape[0]
     base = at.base.view(-1)
     lengths = torch.bincount(base, minlength=count)

@@ -1,8 +1,9 @@
-"""Multi-scale deformable attention on a GPU: one Triton program for a few queries of one head, forward and backward.
+"""Multi-scale deformable attention on a GPU, as a Triton kernel for the forward and one for the backward pass.
 
-A program walks the levels and points, reads four table rows for each, and keeps its sums in float32 registers. Backward
-reads the same rows again and adds to the gradient of the table with atomic operations, so the last bits of that
-gradient may differ from run to run. Only the three inputs are kept between the two.
+A program computes a few queries of one head. It goes over all levels and sampling points, reads the four cells around
+each point, and keeps its sums in float32 registers. The backward kernel reads the same cells again and adds to the
+gradient of ``value`` with atomic operations. Their order is not fixed, so the last bits of that gradient may differ
+from run to run. Between the two passes only the three inputs are kept.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-QUERIES = 32  # of one program
+QUERIES = 32  # how many queries one program computes
 
 
 def multi_scale_sample_triton(
     value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """``multi_scale_sample`` by Triton; arguments and result are the same."""
+    """Computes ``multi_scale_sample`` with Triton; arguments and result are the same."""
     return _SampleOnGPU.apply(value, locations, weights, shapes)
 
 
 class _SampleOnGPU(torch.autograd.Function):
-    """The two kernels, to be differentiated once."""
+    """Joins the two kernels for autograd; there is no second derivative."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
@@ -44,7 +45,7 @@ class _SampleOnGPU(torch.autograd.Function):
         """Gradients of value, locations and weights."""
         value, locations, weights = (t.contiguous() for t in ctx.saved_tensors)
         needs_value = ctx.needs_input_grad[0]
-        # Many queries add to one cell: the small terms would be lost in bf16.
+        # Many queries add to the same cell. In bf16 a small term added to a large sum would be rounded away.
         d_value = torch.zeros(value.shape if needs_value else (0,), dtype=torch.float32, device=value.device)
         d_locations, d_weights = torch.empty_like(locations), torch.empty_like(weights)
         grads = (grad.contiguous(), d_value, d_locations, d_weights)
@@ -70,12 +71,18 @@ def _launch(
 
 @functools.lru_cache(maxsize=64)
 def _on_device(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    return torch.tensor(shapes, dtype=torch.int32, device=device)  # made once: the copy waits for the device
+    # Cached, because this copy makes the host wait until the device has finished all earlier work.
+    return torch.tensor(shapes, dtype=torch.int32, device=device)
 
 
 @triton.jit
 def _queries(length, heads, width, QUERIES: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
-    """What this program is about: batch, head, rows of its queries among all, channels, and which of both are real."""
+    """Returns what this program computes.
+
+    Returns:
+        The number of the image, the number of the head, each query's row in ``(B * L * M)``, the channels, and two
+        masks, which tell the queries and channels that exist from those that only fill up the block.
+    """
     batch = tl.program_id(1).to(tl.int64) // heads
     head = tl.program_id(1) % heads
     query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
@@ -86,7 +93,11 @@ def _queries(length, heads, width, QUERIES: tl.constexpr, WIDTH: tl.constexpr): 
 
 @triton.jit
 def _point(locations, weights, at, h, w, real_query):  # type: ignore[no-untyped-def]
-    """One sampling point of each query: x and y in cells, the cell up and left of it, and its attention weight."""
+    """Loads one sampling point of each query.
+
+    Returns:
+        x and y in cells, column and row of the cell at the upper left of the point, and the attention weight.
+    """
     x = tl.load(locations + 2 * at, mask=real_query, other=0.0).to(tl.float32) * w - 0.5
     y = tl.load(locations + 2 * at + 1, mask=real_query, other=0.0).to(tl.float32) * h - 0.5
     attention = tl.load(weights + at, mask=real_query, other=0.0).to(tl.float32)
@@ -101,7 +112,7 @@ def _forward(  # type: ignore[no-untyped-def]
     batch, head, row_of_query, channel, real_query, real_channel = _queries(length, heads, width, QUERIES, WIDTH)
     real = real_query[:, None] & real_channel[None, :]
     total = tl.zeros((QUERIES, WIDTH), tl.float32)
-    first = batch * cells  # row of the level's first cell
+    first = batch * cells  # index of the level's first cell among the cells of all images
     for level in range(levels):
         h, w = tl.load(sizes + 2 * level), tl.load(sizes + 2 * level + 1)
         for point in range(points):
@@ -127,7 +138,7 @@ def _backward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     batch, head, row_of_query, channel, real_query, real_channel = _queries(length, heads, width, QUERIES, WIDTH)
     real = real_query[:, None] & real_channel[None, :]
-    of_sum = tl.load(grad + (row_of_query * width)[:, None] + channel[None, :], mask=real, other=0.0).to(tl.float32)
+    d_out = tl.load(grad + (row_of_query * width)[:, None] + channel[None, :], mask=real, other=0.0).to(tl.float32)
     first = batch * cells
     for level in range(levels):
         h, w = tl.load(sizes + 2 * level), tl.load(sizes + 2 * level + 1)
@@ -143,14 +154,14 @@ def _backward(  # type: ignore[no-untyped-def]
                 x_share = 1.0 - tl.abs(x - left - corner % 2)
                 inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
                 cell = ((first + row * w + column) * heads + head) * width
-                place, mask = cell[:, None] + channel[None, :], real & inside[:, None]
-                read = tl.load(value + place, mask=mask, other=0.0).to(tl.float32)
-                dot = tl.sum(read * of_sum, axis=1)
+                offset, mask = cell[:, None] + channel[None, :], real & inside[:, None]
+                read = tl.load(value + offset, mask=mask, other=0.0).to(tl.float32)
+                dot = tl.sum(read * d_out, axis=1)
                 d_attention += dot * x_share * y_share
                 d_x += dot * y_share * (2 * (corner % 2) - 1)
                 d_y += dot * x_share * (2 * (corner // 2) - 1)
                 if NEEDS_VALUE:
-                    tl.atomic_add(d_value + place, (attention * x_share * y_share)[:, None] * of_sum, mask=mask)
+                    tl.atomic_add(d_value + offset, (attention * x_share * y_share)[:, None] * d_out, mask=mask)
             tl.store(d_locations + 2 * at, d_x * attention * w, mask=real_query)
             tl.store(d_locations + 2 * at + 1, d_y * attention * h, mask=real_query)
             tl.store(d_weights + at, d_attention, mask=real_query)

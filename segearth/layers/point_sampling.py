@@ -12,7 +12,7 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
     Args:
         maps: ``(N, h, w)``.
-        points: ``(N, P, 2)`` as (x, y) in [0, 1] of the map; zeros are read outside.
+        points: ``(N, P, 2)`` as (x, y) in [0, 1] of the map. Outside of that range zeros are read.
 
     Returns:
         ``(N, P)`` float32.
@@ -36,8 +36,8 @@ def uncertain_points(logits: Tensor, count: int, oversample_ratio: float, import
     """
     n = logits.shape[0]
     candidates = torch.rand(n, int(count * oversample_ratio), 2, device=logits.device)
-    certain = sample_points(logits, candidates).abs()
-    keep = int(count * importance_ratio)
-    nearest = certain.topk(keep, dim=1, largest=False).indices
+    certainty = sample_points(logits, candidates).abs()
+    num_uncertain = int(count * importance_ratio)
+    nearest = certainty.topk(num_uncertain, dim=1, largest=False).indices
     chosen = candidates.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 2))
-    return torch.cat([chosen, torch.rand(n, count - keep, 2, device=logits.device)], dim=1)
+    return torch.cat([chosen, torch.rand(n, count - num_uncertain, 2, device=logits.device)], dim=1)

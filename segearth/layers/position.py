@@ -1,4 +1,4 @@
-"""Where a cell lies: the fixed sine embedding for attention, and learned coordinates for feature maps."""
+"""Position of the cells of a feature map: the fixed sine embedding for attention, and a learned one that is added."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sine_position(height: int, width: int, dim: int, device: torch.device | str 
         height: Cells down.
         width: Cells across.
         dim: Channels, divisible by 4.
-        device: Where to make it.
+        device: The device of the result.
 
     Returns:
         ``(height * width, dim)`` float32, row-major.
@@ -40,16 +40,21 @@ def sine_position(height: int, width: int, dim: int, device: torch.device | str 
 
 
 class CoordinateEmbedding(nn.Module):
-    """Adds to each cell of a feature map what a small network makes of the cell's place in the image.
+    """Adds to each cell of a feature map a vector that a small network computes from the cell's position.
 
-    Without it only attention knows where a cell lies, and a mask, which is a product with the features alone, cannot
-    be cut at the middle of the image however plainly the question says so.
+    Mask logits are the product of a query with the mask features. Without this module the features say nothing of
+    position, so no query could draw a mask that ends at the middle of the image, as "the left half" asks for.
     """
 
-    FREQUENCIES = 4  # the finest wave is an eighth of the image long: quarters and corners can be told apart
+    FREQUENCIES = 4  # the finest wave has a period of a quarter of the image: quarters and corners can be told apart
 
     def __init__(self, dim: int, hidden: int = 64) -> None:
-        """Takes the channels of the map, and the width of the network."""
+        """Builds the network.
+
+        Args:
+            dim: Channels of the feature map.
+            hidden: Width of the network's hidden layer.
+        """
         super().__init__()
         self.mlp = MLP([2 + 4 * self.FREQUENCIES, hidden, dim])
 
@@ -58,23 +63,32 @@ class CoordinateEmbedding(nn.Module):
         height, width = features.shape[2:]
         y = (torch.arange(height, device=features.device) + 0.5) / height * 2 - 1
         x = (torch.arange(width, device=features.device) + 0.5) / width * 2 - 1
-        places = torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1)  # (h, w, 2) in [-1, 1]
-        waves = [places * (math.pi / 2 * 2**k) for k in range(self.FREQUENCIES)]
-        known = torch.cat([places, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], -1)
-        return features + self.mlp(known.to(features.dtype)).movedim(-1, 0)
+        positions = torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1)  # (h, w, 2), -1 to 1
+        phases = [positions * (math.pi / 2 * 2**k) for k in range(self.FREQUENCIES)]
+        inputs = torch.cat([positions, *(phase.sin() for phase in phases), *(phase.cos() for phase in phases)], -1)
+        return features + self.mlp(inputs.to(features.dtype)).movedim(-1, 0)
 
 
 class Coordinates(nn.ModuleDict):
-    """Tells mask features, decoder memory and what the projector looks at where each of their cells lies."""
+    """Adds a position embedding to the three kinds of feature maps that a query is compared with.
+
+    These are the mask features, the pixel decoder's levels, which the mask decoder attends to (called ``memory``), and
+    the encoder's last map, which the description projector attends to (called ``media``).
+    """
 
     def __init__(self, res5_channels: int, dim: int) -> None:
-        """Takes the channels of the encoder's last map and of the pixel decoder."""
+        """Builds one embedding for each kind of map.
+
+        Args:
+            res5_channels: Channels of the encoder's last map.
+            dim: Channels of the pixel decoder's maps.
+        """
         widths = {"mask_features": dim, "memory": dim, "media": res5_channels}
         super().__init__({name: CoordinateEmbedding(width) for name, width in widths.items()})
 
     def forward(
         self, mask_features: Tensor, memory: list[Tensor], media: Tensor
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Maps all three, each ``(B, C, h, w)``, to the same shapes."""
+        """Returns all three with positions added, each ``(B, C, h, w)`` as before."""
         levels = [self["memory"](level) for level in memory]
         return self["mask_features"](mask_features), levels, self["media"](media)

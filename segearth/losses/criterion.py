@@ -6,7 +6,6 @@ Shapes: ``N`` questions, ``P`` predictions of the decoder (one before, one after
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +16,7 @@ from segearth.errors import ConfigError
 from segearth.layers.point_sampling import sample_points, uncertain_points
 from segearth.losses.boxes import box_loss
 from segearth.losses.dense import dense_losses, shrink_masks
-from segearth.model_types import Batch, ClassMaps, EncodedText, MaskOutput, QueryEmbeddings
-
-if TYPE_CHECKING:
-    from segearth.models.language_model import LanguageModel
+from segearth.model_types import Batch, ClassMaps, EncodedText, MaskOutput
 
 
 @dataclass(slots=True)
@@ -60,23 +56,19 @@ class Criterion:
             raise ConfigError(f"loss.sampling is {config.sampling!r}; use points or dense")
         self.config = config
 
-    def __call__(
-        self, output: MaskOutput, queries: QueryEmbeddings, batch: Batch, language_model: LanguageModel
-    ) -> Losses:
-        """Compares a batch's predictions with its targets.
+    def __call__(self, output: MaskOutput, batch: Batch) -> Losses:
+        """Compares what the model said of a batch with the batch's targets.
 
         Args:
-            output: Mask logits at every depth, and presence logits.
-            queries: Holds the hidden states for the text loss.
+            output: From the model's forward pass.
             batch: Targets. Where it is a placeholder, all losses are zero.
-            language_model: Turns labelled hidden states into token logits.
         """
         config = self.config
         bce, dice = self.mask_losses([*output.auxiliary, output.mask_logits], batch)
         presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), batch.present.float())
         text = bce.new_zeros(())
-        if config.text and queries.hidden_states is not None:
-            text = text_loss(queries.hidden_states, batch.text, language_model)
+        if config.text and output.token_logits is not None:
+            text = text_loss(output.token_logits, batch.text)
         classes = bce.new_zeros(())
         if output.class_logits is not None and batch.classes is not None:
             classes = class_loss(output.class_logits, batch.classes, config.small_targets)
@@ -179,20 +171,19 @@ def point_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> 
     return 1 - (2 * (p * target).sum(-1) + 1) / (p.sum(-1) + target.sum(-1) + 1)
 
 
-def text_loss(hidden_states: Tensor, text: EncodedText, language_model: LanguageModel) -> Tensor:
-    """Next-token cross-entropy, with vocabulary logits only at labelled positions.
+def text_loss(token_logits: Tensor, text: EncodedText) -> Tensor:
+    """Next-token cross-entropy.
 
     Args:
-        hidden_states: ``(N, L, D)``.
-        text: Its ``labels`` are aligned with ``input_ids``; the first token of a row is never labelled.
-        language_model: Owner of the output head.
+        token_logits: ``(T, V)``, one row for each of ``text.labelled``; a row that stands in where there is none.
+        text: The ``T`` labels.
 
     Returns:
-        Mean over labelled tokens; zero if there are none. The output head is asked all the same: where one process has
-        answers and another none, both must gather its weights and reduce its gradient, or they wait for ever.
+        Mean over labelled tokens. Where there is none: zero, but as a product with the logits, so that the output head
+        has a gradient (of zeros) here too. Processes sum the gradients of one parameter together; one that has none to
+        give would keep the others waiting for ever.
     """
     rows, columns = text.labelled.unbind(1)
     if not len(rows):
-        return language_model.token_logits(hidden_states[:1, 0]).float().sum() * 0.0
-    logits = language_model.token_logits(hidden_states[rows, columns - 1])
-    return F.cross_entropy(logits.float(), text.labels[rows, columns])
+        return token_logits.float().sum() * 0.0
+    return F.cross_entropy(token_logits.float(), text.labels[rows, columns])

@@ -67,11 +67,17 @@ class LanguageModel(Freezable):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of its embeddings."""
-        return next(self.causal_lm.get_input_embeddings().parameters()).dtype  # by name, ZeRO-3 would gather the table
+        # Not by `.weight`: under ZeRO-3 that look-up makes all processes send each other the whole table, only to learn
+        # its precision. Going through parameters() does not.
+        return next(self.causal_lm.get_input_embeddings().parameters()).dtype
 
     @contextmanager
     def exact_buffers(self) -> Iterator[None]:
-        """While weights are cast, keeps buffers as they are: rotary frequencies in bf16 turn far tokens wrongly."""
+        """While weights are cast to another precision, keeps buffers as they are.
+
+        The frequencies of rotary position embeddings are buffers. They are multiplied by a token's position, so what
+        bf16 rounds off them grows with the position: the model would take tokens far down a prompt to stand elsewhere.
+        """
         kept = [(module, name, b) for module in self.modules() for name, b in module.named_buffers(recurse=False)]
         yield
         for module, name, buffer in kept:
@@ -90,16 +96,15 @@ class LanguageModel(Freezable):
         """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
         return self.causal_lm.get_input_embeddings()(input_ids)
 
-    def remember(self, embeds: Tensor) -> PromptMemory:
+    def remember(self, embeds: Tensor, cached: bool = True) -> PromptMemory:
         """Takes in the prompt up to and including the image.
-
-        Without gradients its keys and values are computed now and serve every question; with them it is read together
-        with the questions, in one pass.
 
         Args:
             embeds: ``(B, P, D)``.
+            cached: Compute its keys and values now, to serve every question; else it is read together with the
+                questions, in one pass. A model that does not pack questions caches nothing.
         """
-        if torch.is_grad_enabled() or not self.packs:
+        if not cached or not self.packs:
             return PromptMemory(embeds)
         from transformers import DynamicCache
 
@@ -121,7 +126,7 @@ class LanguageModel(Freezable):
         nobody's answer depends on what else is asked.
 
         Args:
-            prompt: From :meth:`remember`; without gradients, what the questions open with is added to its cache.
+            prompt: From :meth:`remember`; if it has a cache, what the questions open with is added to it.
             embeds: ``(N, L, D)`` of what follows the image, padded on the right.
             lengths: Real tokens of each.
             image_index: ``(N,)`` ascending, on the host; which image each is about.

@@ -146,7 +146,7 @@ class MaskDecoder(nn.Module):
         return [layer.keys_values(*levels[i % NUM_LEVELS]) for i, layer in enumerate(self._layers())]
 
     def forward(
-        self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool | None = None,
+        self, queries: Tensor, image_index: Tensor, memory: DecoderMemory, auxiliary: bool = False,
         words: Tensor | None = None,
     ) -> MaskOutput:  # fmt: skip
         """Decodes one mask a query.
@@ -155,32 +155,30 @@ class MaskDecoder(nn.Module):
             queries: ``(N, C)``.
             image_index: ``(N,)`` ascending, on the host; which image each query is about.
             memory: From :meth:`remember`.
-            auxiliary: Also return the logits before the first and after every earlier layer; left out, where gradients
-                are recorded.
+            auxiliary: Also return the logits before the first and after every earlier layer, which the loss supervises.
             words: ``(N, W)`` sums of word vectors, for the box and the presence that read them; ``None`` if none does.
 
         Returns:
             Mask logits ``(N, H/4, W/4)`` after the last layer, presence logits ``(N,)``, auxiliary logits, and boxes if
             they are drawn.
         """
-        keep = torch.is_grad_enabled() if auxiliary is None else auxiliary
         query, place = pack(queries, image_index, len(memory.mask_features))
         packed = None if words is None else pack(words, image_index, len(memory.mask_features))[0]
-        logits, presence, earlier, boxes = self.decode(query, memory, keep, packed)
+        logits, presence, earlier, boxes = self.decode(query, memory, auxiliary, packed)
         found = MaskOutput(logits[place], presence[place], [each[place] for each in earlier])
         if boxes is not None:
             found.boxes = boxes.transpose(1, 2)[place]
         return found
 
     def decode(
-        self, query: Tensor, memory: DecoderMemory, keep: bool = False, words: Tensor | None = None
+        self, query: Tensor, memory: DecoderMemory, auxiliary: bool = False, words: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor], Tensor | None]:
         """Decodes queries that lie side by side, image by image.
 
         Args:
             query: ``(B, Q, C)``.
             memory: From :meth:`remember`.
-            keep: Also return the logits before the first and after every earlier layer.
+            auxiliary: Also return the logits before the first and after every earlier layer.
             words: ``(B, Q, W)`` sums of word vectors.
 
         Returns:
@@ -193,7 +191,7 @@ class MaskDecoder(nn.Module):
             query = layer(query, *memory.layers[i], visible)
             answers.append(self._read(query, words))
         # The masks of all depths in one product: its gradient passes over the large features once.
-        wanted = answers if keep else answers[-1:]
+        wanted = answers if auxiliary else answers[-1:]
         embeddings = torch.stack([embedding for embedding, _ in wanted], 1)
         logits = torch.einsum("bpqc,bchw->bpqhw", embeddings, memory.mask_features)
         drawn = [box for _, box in wanted if box is not None]

@@ -18,6 +18,7 @@ from segearth.models.pixel_decoder import PixelDecoder
 from segearth.models.token_compressor import ConvCompressor, SparseConvCompressor
 from segearth.models.vision_encoder import SwinEncoder, TimmEncoder, VisionEncoder
 from segearth.models.word_heads import BagOfWords, BoxGate, PresenceMatch
+from segearth.preprocessing.transform import ImageTransform
 from segearth.text.encoding import PromptEncoder
 from segearth.text.templates import get_template
 from segearth.text.tokenizer import load_tokenizer
@@ -37,7 +38,7 @@ def build_parts(config: ModelConfig, load_weights: bool = True) -> dict[str, Any
 
     Raises:
         ConfigError: Values that do not fit together.
-        UnknownNameError: A kind, backbone, template or language-model type that does not exist.
+        UnknownNameError: A kind, backbone, template, image fit or language-model type that does not exist.
     """
     vision_encoder = build_vision_encoder(config.vision_encoder, load_weights)
     tokenizer = load_tokenizer(config.text.tokenizer)
@@ -63,6 +64,7 @@ def build_parts(config: ModelConfig, load_weights: bool = True) -> dict[str, Any
             presence_match=optional.get("mask_decoder.presence_match"),
         ),
         prompt_encoder=prompt_encoder,
+        image_transform=ImageTransform(config.image_transform),
         config=config,
         coordinates=optional.get("coordinates"),
         bag_of_words=optional.get("bag_of_words"),

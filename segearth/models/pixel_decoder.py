@@ -5,7 +5,8 @@ Shapes: ``B`` images, ``C`` decoder channels, ``S`` cells of the three coarse le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segearth.errors import ConfigError
 from segearth.layers.blocks import group_norm
-from segearth.layers.deformable_attention import DeformableAttention
+from segearth.layers.deformable_attention import DeformableAttention, Sampler
 from segearth.layers.position import sine_position
 
 NUM_LEVELS = 3  # res5, res4, res3 exchange information; res2 joins by a feature pyramid step
@@ -44,6 +45,8 @@ class PixelDecoder(nn.Module):
     Attributes:
         dim: Channels of the memory levels.
         mask_dim: Channels of the mask features.
+        recomputes: Whether training computes the largest maps a second time in the backward pass instead of keeping
+            them from the first: they take the most memory of all and are quickly computed.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class PixelDecoder(nn.Module):
         if dim % num_heads or dim % 4:
             raise ConfigError(f"pixel_decoder: dim {dim} must be divisible by 4 and by its {num_heads} heads")
         self.dim, self.mask_dim = dim, mask_dim or dim
+        self.recomputes = True
         coarse_to_fine = list(in_channels)[:0:-1]  # res5, res4, res3
         self.input_proj = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, dim, 1), group_norm(dim)) for channels in coarse_to_fine
@@ -95,6 +99,19 @@ class PixelDecoder(nn.Module):
         """The layers that activation checkpointing runs again in the backward pass."""
         return list(self.layers)
 
+    @contextmanager
+    def sampling_with(self, sample: Sampler) -> Iterator[None]:
+        """Inside, every layer reads its points with another function, see :class:`DeformableAttention`."""
+        attentions = [module for module in self.modules() if isinstance(module, DeformableAttention)]
+        before = [attention.sample for attention in attentions]
+        try:
+            for attention in attentions:
+                attention.sample = sample
+            yield
+        finally:
+            for attention, usual in zip(attentions, before, strict=True):
+                attention.sample = usual
+
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Decodes.
 
@@ -119,16 +136,17 @@ class PixelDecoder(nn.Module):
         memory = [
             rearrange(part, "b (h w) d -> b d h w", h=h) for part, (h, _) in zip(x.split(sizes, 1), shapes, strict=True)
         ]
-        if torch.is_grad_enabled():
-            # The largest maps of all are quickly computed again. Recomputation stops before the 3 x 3 convolution: its
-            # result is kept, as the input of what follows.
+        if self.training and self.recomputes:
+            # In two halves, so that the result of the 3 x 3 convolution between them is kept: of all that is done at
+            # this size, it alone takes long.
             joined = checkpoint(self._join, res2, memory[-1], use_reentrant=False)
             return checkpoint(self._finish, joined, use_reentrant=False), memory
         return self._finish(self._join(res2, memory[-1])), memory
 
     def _join(self, res2: Tensor, finest: Tensor) -> Tensor:
-        # Both laid out alike: otherwise each step at this size copies first. A clone, as the map of a single image
-        # passes for contiguous in either layout whatever its strides are.
+        # Both maps need the same order of numbers in memory (channels first or last), or each of the steps below, at
+        # the largest size there is, would first copy one of them. clone() always writes the order that it is given.
+        # contiguous() would not do: of a single image PyTorch takes either order for the other, and leaves it as it is.
         last = res2.is_contiguous(memory_format=torch.channels_last)
         finest = finest.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
         up = F.interpolate(finest, size=res2.shape[2:], mode="bilinear", align_corners=False)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,16 @@ BEST, LAST = "model_best", "model"  # in a training run's folder: by its validat
 TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
 UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
 RANDOM = "random_parts"  # in the metadata of the weights
+
+# Which names a folder's files use, as a number in its config.json; folders from before there was one count as 1. Raise
+# it when a part of the model gets another name, and add a row below, or the folders of everybody who trained before
+# would no longer open. A new setting needs neither: where a file does not name it, its default must mean what there was
+# before.
+FORMAT = 2
+FORMAT_KEY = "format"
+RENAMED_PARTS: dict[int, dict[str, str]] = {  # by the format that still has the old name: old name to new
+    1: {"place_words": "bag_of_words"},
+}
 
 
 def save_folder(model: SegEarth, folder: Path, state: dict[str, Tensor] | None = None) -> None:
@@ -59,7 +69,7 @@ def save_folder(model: SegEarth, folder: Path, state: dict[str, Tensor] | None =
     # The tokenizer lies beside the weights now. Where it came from may be a path of this machine, which would lead
     # nowhere on another and tell strangers how the folders here are called.
     described["text"]["tokenizer"] = BESIDE
-    facts = {"library": "segearth", "version": __version__, "model": described}
+    facts = {"library": "segearth", "version": __version__, FORMAT_KEY: FORMAT, "model": described}
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
 
 
@@ -79,8 +89,22 @@ def read_config(folder: Path) -> ModelConfig:
     """Reads the model's configuration from a saved folder, whose tokenizer it then names.
 
     Raises:
-        CheckpointError: The file is missing, is not one of this library, or names weights that lie elsewhere.
+        CheckpointError: The file is missing, is not one of this library, is of a later version, or names weights that
+            lie elsewhere.
     """
+    facts, path = _saved_facts(folder), folder / CONFIG_FILE
+    config = from_dict(ModelConfig, facts["model"], origin=str(path))
+    if config.language_model.pretrained:  # a file must not send anyone to the hub: only what the user typed may
+        raise CheckpointError(
+            f"{path}: language_model.pretrained is {config.language_model.pretrained!r}, but a saved folder holds its "
+            "language model itself; save the model again"
+        )
+    config.text.tokenizer = str(folder)
+    return config
+
+
+def _saved_facts(folder: Path) -> dict[str, Any]:
+    """Returns what ``config.json`` holds, after a look at who wrote it and in which format."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give a folder that save_pretrained or training wrote")
@@ -93,14 +117,33 @@ def read_config(folder: Path) -> ModelConfig:
             f"{path} was not written by segearth; `segearth zoo convert {folder} NEW` makes a folder that opens of a "
             "published SegEarth-R1"
         )
-    config = from_dict(ModelConfig, facts["model"], origin=str(path))
-    if config.language_model.pretrained:  # a file must not send anyone to the hub: only what the user typed may
+    found = facts.get(FORMAT_KEY, 1)
+    if not isinstance(found, int) or found > FORMAT:
         raise CheckpointError(
-            f"{path}: language_model.pretrained is {config.language_model.pretrained!r}, but a saved folder holds its "
-            "language model itself; save the model again"
+            f"{path} was saved in format {found} by segearth {facts.get('version', 'of an unknown version')}, and "
+            f"segearth {__version__} reads formats up to {FORMAT}; install a newer one: `pip install "
+            "--upgrade segearth`"
         )
-    config.text.tokenizer = str(folder)
-    return config
+    return facts
+
+
+def _new_names(folder: Path) -> dict[str, str]:
+    """Returns the parts that a folder's format calls otherwise: its names to those of today."""
+    first = _saved_facts(folder).get(FORMAT_KEY, 1)
+    names: dict[str, str] = {}
+    for step in range(first, FORMAT):
+        renamed = RENAMED_PARTS.get(step, {})
+        names = {old: renamed.get(new, new) for old, new in names.items()} | renamed  # a part may be renamed again
+    return names
+
+
+def load_folder(model: nn.Module, folder: Path, absent: Sequence[str] = ()) -> set[str]:
+    """Loads the weights of a saved folder, whichever version of this library wrote it; see :func:`load_weights`.
+
+    Raises:
+        CheckpointError: As :func:`load_weights`, or the folder is of a later version.
+    """
+    return load_weights(model, folder / WEIGHTS_FILE, absent, _new_names(folder))
 
 
 def local_folder(model_id: str | Path, **options: Any) -> Path:
@@ -136,7 +179,9 @@ def training_facts(source: str | Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def load_weights(model: nn.Module, path: Path, absent: Sequence[str] = ()) -> set[str]:
+def load_weights(
+    model: nn.Module, path: Path, absent: Sequence[str] = (), new_names: Mapping[str, str] | None = None
+) -> set[str]:
     """Loads safetensors strictly: every key must match in name and shape.
 
     Tensors are copied one at a time, so that memory holds the weights once. Of names that share one tensor, the file
@@ -146,6 +191,7 @@ def load_weights(model: nn.Module, path: Path, absent: Sequence[str] = ()) -> se
         model: Its tensors are overwritten.
         path: The file.
         absent: Parts of the model, by name, that the file does not hold; they are left as they are.
+        new_names: Parts that the file calls otherwise: its names to the model's.
 
     Returns:
         Parts of the model that were never trained: those the file says it saved as they started, and ``absent`` ones.
@@ -163,8 +209,9 @@ def load_weights(model: nn.Module, path: Path, absent: Sequence[str] = ()) -> se
         names.setdefault(id(tensor), []).append(name)
     try:
         with safe_open(path, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            random = (file.metadata() or {}).get(RANDOM, "")
+            stored = {_renamed(name, new_names or {}): name for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(stored[name]).get_shape()) for name in stored}
+            random = {_renamed(part, new_names or {}) for part in (file.metadata() or {}).get(RANDOM, "").split(",")}
         elsewhere = tuple(f"{part}." for part in absent)
         found = {
             next((name for name in tied if name in shapes), tied[0])
@@ -176,10 +223,16 @@ def load_weights(model: nn.Module, path: Path, absent: Sequence[str] = ()) -> se
             for name in found:
                 # Opened anew for each: what was read of a mapped file stays in memory until it is closed.
                 with safe_open(path, "pt") as file:
-                    own[name].copy_(file.get_tensor(name))
+                    own[name].copy_(file.get_tensor(stored[name]))
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch or save it again") from error
-    return set(random.split(",")) - {""} | {part.partition(".")[0] for part in absent}
+    return random - {""} | {part.partition(".")[0] for part in absent}
+
+
+def _renamed(name: str, new_names: Mapping[str, str]) -> str:
+    """A weight's or a part's name, with the part that it begins with renamed: ``b.weight`` for ``a.weight``."""
+    part, dot, rest = name.partition(".")
+    return new_names.get(part, part) + dot + rest
 
 
 def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], path: Path) -> None:
@@ -198,11 +251,13 @@ def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int,
 class WithoutRandomStart(TorchFunctionMode):
     """Inside this context tensors are filled with zeros instead of random numbers: weights that follow replace them.
 
-    Drawing takes most of the time of building a large model. What is computed, such as constants and the buffers that
-    no file holds, is computed as ever.
+    Drawing random numbers takes most of the time of building a large model. Everything else that building computes is
+    computed as ever. That is why the model is not built on PyTorch's meta device, which would draw nothing either: some
+    buffers are computed once, when a module is built, and are in no file, such as the frequencies of rotary positions
+    and the table of relative positions. On the meta device they would have no values, and nothing would replace them.
     """
 
-    # By name, since transformers puts its own functions in the place of those in torch.nn.init.
+    # Known by their names, not by the functions themselves: transformers replaces those of torch.nn.init by its own.
     DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_"})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -22,9 +22,8 @@ from segearth.model_types import Batch, EncodedText, ImageFeatures, MaskOutput, 
 from segearth.models.description_projector import pool_description
 from segearth.models.parts import build_parts
 from segearth.models.pretrained import (
-    WEIGHTS_FILE,
     WithoutRandomStart,
-    load_weights,
+    load_folder,
     local_folder,
     read_config,
     save_folder,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from segearth.models.mask_decoder import MaskDecoder
     from segearth.models.pixel_decoder import PixelDecoder
     from segearth.models.vision_encoder import VisionEncoder
+    from segearth.preprocessing.transform import ImageTransform
     from segearth.text.encoding import PromptEncoder
 
 
@@ -53,6 +53,8 @@ class SegEarth(Freezable, ModelHubMixin):
 
     Attributes:
         config: What it was built from.
+        prompt_encoder: Turns questions into the tokens that these weights were trained with.
+        image_transform: Turns pictures into the frames that these weights were trained with, and masks back.
         random_parts: Names of the parts whose weights were neither loaded nor trained; kept with the saved weights.
     """
 
@@ -65,6 +67,7 @@ class SegEarth(Freezable, ModelHubMixin):
         pixel_decoder: PixelDecoder,
         mask_decoder: MaskDecoder,
         prompt_encoder: PromptEncoder,
+        image_transform: ImageTransform,
         config: ModelConfig,
         coordinates: Coordinates | None = None,
         class_head: ClassHead | None = None,
@@ -79,6 +82,7 @@ class SegEarth(Freezable, ModelHubMixin):
         self.pixel_decoder = pixel_decoder
         self.mask_decoder = mask_decoder
         self.prompt_encoder = prompt_encoder
+        self.image_transform = image_transform
         self.coordinates = coordinates
         self.class_head = class_head
         self.bag_of_words = bag_of_words
@@ -95,18 +99,21 @@ class SegEarth(Freezable, ModelHubMixin):
         """Precision of the weights."""
         return next(self.parameters()).dtype
 
-    def encode_image(self, images: Tensor) -> ImageFeatures:
+    def encode_image(self, images: Tensor, cache_prompt: bool = True) -> ImageFeatures:
         """Computes all that depends on the images alone.
 
         Args:
             images: ``(B, 3, H, W)``, normalised.
+            cache_prompt: Let the language model read the image now and keep what it has read for every question that
+                follows. ``False`` lets it read the image together with the questions, as a training step needs it: what
+                questions add to the cache is cut off from gradients.
         """
         maps = self.vision_encoder(images.to(self.dtype))
         mask_features, memory, media = self.decode_pixels(maps)
         tokens = self.token_compressor(maps[-1])
         return ImageFeatures(
             image_tokens=tokens,
-            prompt=self.language_model.remember(self.embed_prompt(tokens)),
+            prompt=self.language_model.remember(self.embed_prompt(tokens), cache_prompt),
             media=self.description_projector.remember(media),
             decoder=self.mask_decoder.remember(mask_features, memory),
         )
@@ -166,19 +173,47 @@ class SegEarth(Freezable, ModelHubMixin):
         """Returns the sums of word vectors of ``N`` descriptions, ``(N, W)``, if the mask decoder reads them."""
         return None if self.bag_of_words is None else self.bag_of_words.add_up(text.input_ids, text.description_mask)
 
-    def decode_masks(self, features: ImageFeatures, queries: QueryEmbeddings) -> MaskOutput:
-        """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`."""
-        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, words=queries.words)
+    def predict_labels(self, queries: QueryEmbeddings, text: EncodedText) -> Tensor:
+        """Returns vocabulary logits where a token is labelled, and nowhere else: there are fifty thousand a position.
 
-    def forward(self, batch: Batch) -> tuple[MaskOutput, QueryEmbeddings]:
-        """Runs the three verbs on a batch: each image is seen once, however many questions it has."""
-        features = self.encode_image(batch.images)
+        Args:
+            queries: From :meth:`encode_text`.
+            text: The prompts that it read; the first token of a prompt is never labelled.
+
+        Returns:
+            ``(T, V)``, one row for each of ``text.labelled``. Where no token is labelled, the logits of the first
+            position stand in: under ZeRO-3 the processes gather the output head together, so one that left it out
+            would keep those that have labels waiting for ever.
+        """
+        rows, columns = text.labelled.unbind(1)
+        states = queries.hidden_states[rows, columns - 1] if len(rows) else queries.hidden_states[:1, 0]
+        return self.language_model.token_logits(states)
+
+    def decode_masks(
+        self, features: ImageFeatures, queries: QueryEmbeddings, auxiliary: bool = False
+    ) -> MaskOutput:  # fmt: skip
+        """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`.
+
+        Args:
+            features: From :meth:`encode_image`.
+            queries: From :meth:`encode_text`.
+            auxiliary: Also return what the decoder predicts before its last layer, which the loss supervises too.
+        """
+        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, auxiliary, queries.words)
+
+    def forward(self, batch: Batch) -> MaskOutput:
+        """Computes what a loss compares with a batch's targets: the three verbs, and all logits that are supervised.
+
+        Each image is seen once, however many questions it has.
+        """
+        features = self.encode_image(batch.images, cache_prompt=False)
         queries = self.encode_text(features, batch.text, batch.image_index)
-        output = self.decode_masks(features, queries)
+        output = self.decode_masks(features, queries, auxiliary=True)
+        output.token_logits = self.predict_labels(queries, batch.text)
         if self.class_head is not None and batch.classes is not None:
             names = self.language_model.embed(batch.classes.input_ids)
             output.class_logits = self.class_head(names, batch.classes, features.decoder.mask_features)
-        return output, queries
+        return output
 
     @torch.no_grad()
     def generate_answers(
@@ -264,7 +299,7 @@ class SegEarth(Freezable, ModelHubMixin):
         config = read_config(folder)
         with WithoutRandomStart():
             model = cls(**build_parts(config, load_weights=False))
-        model.random_parts = load_weights(model, folder / WEIGHTS_FILE)
+        model.random_parts = load_folder(model, folder)
         return model.eval()
 
 

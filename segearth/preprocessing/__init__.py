@@ -1,1 +1,1 @@
-"""From pixels to the model's frame and back: one way, for training and for use."""
+"""From an image's pixels to the model's frame and back; training and use share this code."""

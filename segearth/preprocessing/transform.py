@@ -17,15 +17,15 @@ from segearth.config import ImageTransformConfig
 from segearth.errors import UnknownNameError
 from segearth.preprocessing.resampling import raised, resized
 
-MULTIPLE = 32  # the coarsest stride; frames of such sides need no padding inside the encoder
+MULTIPLE = 32  # the encoder's coarsest stride: a frame whose sides are multiples of it needs no padding in the encoder
 
 
 class ImageTransform:
-    """Preprocessing of one model. ``apply``, ``apply_to_target``, ``apply_to_mask`` and ``invert`` belong together.
+    """Preprocessing of one model: brings images and masks into its frame, and logits back to the image's size.
 
-    ``fit: resize`` scales the longer side to ``size`` and rounds both sides to multiples of 32: no padding, so nothing
-    beside the image is ever seen or supervised. ``fit: letterbox`` keeps the aspect exactly and centres the image in a
-    zero-padded square, before normalisation.
+    ``fit: resize`` scales the longer side to ``size`` and rounds both sides to multiples of 32. There is no padding, so
+    the model never sees, and never learns from, anything beside the image. ``fit: letterbox`` keeps the aspect ratio
+    exactly and centres the image in a square that is padded with zeros and normalised afterwards.
     """
 
     def __init__(self, config: ImageTransformConfig) -> None:
@@ -41,11 +41,11 @@ class ImageTransform:
         self.std = np.array(config.std, np.float32)
 
     def at_size(self, size: int) -> ImageTransform:
-        """The same preprocessing with another longer side."""
+        """Returns the same preprocessing for frames whose longer side is ``size`` pixels."""
         return ImageTransform(replace(self.config, size=size))
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
-        """Frame ``(h, w)`` of an image of ``(H, W)``."""
+        """Returns the size ``(h, w)`` of the frame of an image of ``(height, width)``."""
         if self.fit == "letterbox":
             return self.size, self.size
         scale = self.size / max(height, width)
@@ -53,7 +53,7 @@ class ImageTransform:
         return h, w
 
     def content_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Where the image lies in its frame: ``(top, left, h, w)``; the whole frame unless letterboxed."""
+        """Returns where an image lies in its frame: ``(top, left, h, w)``; without letterboxing it fills the frame."""
         if self.fit == "resize":
             return (0, 0, *self.frame_size(height, width))
         longer = max(height, width)
@@ -63,23 +63,26 @@ class ImageTransform:
     def apply(self, image: np.ndarray) -> Tensor:
         """Maps ``uint8`` RGB ``(H, W, 3)`` to a normalised ``(3, h, w)`` float32 tensor."""
         top, left, h, w = self.content_box(*image.shape[:2])
-        letterbox = self.fit == "letterbox"  # the published protocol interpolates, whether it shrinks or grows
+        letterbox = self.fit == "letterbox"  # the published protocol interpolates, even where the image shrinks
         content = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR) if letterbox else resized(image, h, w)
         frame = self._place(content, image.shape[:2], top, left)
         return torch.from_numpy(np.ascontiguousarray(self.normalise(frame).transpose(2, 0, 1)))
 
     def apply_to_target(self, mask: np.ndarray) -> np.ndarray:
-        """Maps a boolean ``(H, W)`` mask to what is learned in the frame: float32 ``(h, w)`` in [0, 1].
+        """Maps a boolean ``(H, W)`` mask to the training target in the frame: float32 ``(h, w)`` in [0, 1].
 
-        A cell holds the share of it that is target; see :func:`~segearth.preprocessing.resampling.raised` for what
-        fills none.
+        A cell holds the share of its area that belongs to the target. Targets too small to fill a cell are scaled up by
+        :func:`~segearth.preprocessing.resampling.raised`.
         """
         top, left, h, w = self.content_box(*mask.shape)
         return self._place(raised(resized(mask.astype(np.float32), h, w)), mask.shape, top, left)
 
     def apply_to_mask(self, mask: np.ndarray) -> np.ndarray:
-        """Maps a boolean ``(H, W)`` mask to the frame: boolean ``(h, w)``, in which no target vanishes when it is
-        averaged; letterboxed, it is sampled as in the published protocol."""
+        """Maps a boolean ``(H, W)`` mask to a boolean mask ``(h, w)`` in the frame.
+
+        With ``fit: resize`` the mask is averaged, and even a tiny target keeps a cell. With ``fit: letterbox`` the
+        nearest pixel is taken, as the published protocol does.
+        """
         if self.fit == "resize":
             return self.apply_to_target(mask) > 0.5
         top, left, h, w = self.content_box(*mask.shape)
@@ -87,17 +90,17 @@ class ImageTransform:
         return self._place(content, mask.shape, top, left)
 
     def valid(self, height: int, width: int) -> np.ndarray:
-        """Boolean ``(h, w)``: ``True`` where the frame shows the image, ``False`` on padding."""
+        """Returns boolean ``(h, w)``: ``True`` where the frame shows the image, ``False`` on padding."""
         top, left, h, w = self.content_box(height, width)
         return self._place(np.ones((h, w), bool), (height, width), top, left)
 
     def invert(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Maps logits over the frame, at any resolution, to the image's own size.
+        """Maps logits of the frame to the image's own size.
 
         Args:
-            logits: ``(N, a, b)`` covering the whole frame.
-            height: ``H``.
-            width: ``W``.
+            logits: ``(N, a, b)``, which cover the whole frame at any resolution.
+            height: The image's height ``H``.
+            width: The image's width ``W``.
 
         Returns:
             ``(N, H, W)`` float32.
@@ -107,12 +110,12 @@ class ImageTransform:
         return F.interpolate(logits.float()[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
     def fill_frame(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Maps logits over the frame, at any resolution, to the frame's own: ``(N, h, w)`` float32."""
+        """Resizes logits that cover the frame at any resolution to the frame's own: ``(N, h, w)`` float32."""
         size = self.frame_size(height, width)
         return F.interpolate(logits.float()[None], size=size, mode="bilinear", align_corners=False)[0]
 
     def leave_frame(self, frame: Tensor, height: int, width: int) -> Tensor:
-        """Cuts the image out of what :meth:`fill_frame` gave and brings it to its own size: ``(N, H, W)``."""
+        """Cuts the image's part out of ``(N, h, w)`` from :meth:`fill_frame` and resizes it to ``(N, H, W)``."""
         top, left, h, w = self.content_box(height, width)
         inside = frame[None, :, top : top + h, left : left + w]
         return F.interpolate(inside, size=(height, width), mode="bilinear", align_corners=False)[0]

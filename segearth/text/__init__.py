@@ -1,1 +1,1 @@
-"""Prompts, special tokens, encoding to ids and masks."""
+"""Prompt templates, tokenizers, and encoding of questions to token ids and masks."""

@@ -1,6 +1,6 @@
-"""From questions to token ids with boolean masks.
+"""Encodes questions to token ids with boolean masks.
 
-Shapes: ``N`` prompts, ``L`` tokens of the longest.
+Shapes: ``N`` prompts, ``L`` tokens of the longest one.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from segearth.text.templates import ANSWER, PromptTemplate
 from segearth.utils.text import is_whole_text
 
 SEG_TOKEN = "[SEG]"
-IGNORE = -100
+IGNORE = -100  # label of a position without supervision; the value that torch's cross-entropy skips by default
 
 
 class PromptEncoder:
-    """Builds prompts token by token, so masks come from construction and never from searching.
+    """Builds prompts from their pieces and notes for each token which piece it is from.
+
+    The masks are made while the prompt is put together. They are not found by searching the ids for special tokens,
+    which would go wrong if a user's question contained one.
 
     Attributes:
         tokenizer: A fast tokenizer of transformers in which ``[SEG]`` is one token.
         template: The prompt's fixed pieces.
-        max_question_tokens: Longest description accepted.
+        max_question_tokens: The most tokens that a question may have.
     """
 
     def __init__(self, tokenizer: Any, template: PromptTemplate, max_question_tokens: int = 256) -> None:
-        """Checks the special tokens.
+        """Checks that the tokenizer has the special tokens.
 
         Args:
             tokenizer: See the class.
@@ -39,7 +42,7 @@ class PromptEncoder:
             max_question_tokens: See the class.
 
         Raises:
-            ValueError: A special token is missing or splits.
+            ValueError: A special token is missing, or ``[SEG]`` is split into several tokens.
         """
         self.tokenizer, self.template, self.max_question_tokens = tokenizer, template, max_question_tokens
         ids = self._ids(SEG_TOKEN)
@@ -50,17 +53,18 @@ class PromptEncoder:
 
     @cached_property
     def before_image(self) -> list[int]:
-        """Ids of the words before the image, the same in every prompt."""
+        """Token ids of the text before the image, which is the same in every prompt."""
         return self._ids(self.template.before_image)
 
     def encode(self, questions: Sequence[Question], with_answers: bool = False, whole: bool = False) -> EncodedText:
-        """Encodes what follows the image, padded on the right to the longest.
+        """Encodes the part of the prompts that follows the image, padded on the right to the longest.
 
         Args:
-            questions: One prompt each; ``text`` and ``task`` are read, and ``answer`` if asked for.
-            with_answers: Append the reply and label it; a question without answer ends at ``[SEG]``.
-            whole: Append the reply to every prompt. It cannot change a mask and costs time: only for comparison with
-                code that does so.
+            questions: One prompt each. ``text`` and ``task`` are read, and ``answer`` if answers are wanted.
+            with_answers: Appends the answer and labels it, so that it can be supervised. A question without an answer
+                ends at ``[SEG]``.
+            whole: Appends the reply to every prompt. This takes time and cannot change a mask, since no token sees what
+                follows it. It exists to compare with the published code, which always does so.
 
         Raises:
             QuestionError: A question is empty, not text, or too long.
@@ -70,7 +74,11 @@ class PromptEncoder:
         return self._stack(questions, rows)
 
     def encode_for_generation(self, questions: Sequence[Question]) -> EncodedText:
-        """Encodes what lies between image and answer; errors as :meth:`encode`."""
+        """Encodes the part of the prompts between image and answer, for a model that goes on to write the answer.
+
+        Raises:
+            QuestionError: As for :meth:`encode`.
+        """
         rows = [self._row(question, False) for question in questions]
         for row, question in zip(rows, questions, strict=True):
             _append(row, self._before_reply)
@@ -80,12 +88,12 @@ class PromptEncoder:
 
     @property
     def stop_ids(self) -> list[int]:
-        """Ids that end a generated answer."""
+        """Token ids at which the generation of an answer ends."""
         end = [int(self.tokenizer.eos_token_id)]
         return [*end, self._seg_id] if self.template.seg_after_answer else end
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turns generated ids into words, special tokens left out."""
+        """Turns generated token ids into text, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _row(self, question: Question, with_reply: bool) -> dict[str, list[Any]]:
@@ -102,7 +110,11 @@ class PromptEncoder:
         return row
 
     def encode_names(self, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encodes names that stand in no sentence: ``(K, T)`` ids, padded on the right, and which of them are real."""
+        """Encodes ``K`` names without a prompt around them.
+
+        Returns:
+            Token ids ``(K, T)``, padded on the right, and a boolean mask ``(K, T)`` that is ``False`` on padding.
+        """
         rows = [self._words(name) for name in names]
         longest = max(map(len, rows))
         ids = torch.tensor([row + [int(self.tokenizer.pad_token_id)] * (longest - len(row)) for row in rows])
@@ -135,7 +147,8 @@ class PromptEncoder:
         if not is_whole_text(text):
             raise QuestionError(f"the question holds half a character ({text[:80]!r}); write it as UTF-8")
         limit = self.max_question_tokens
-        # A token is at least one byte long, so text far beyond the limit need not be tokenized to be refused.
+        # Tokens have only a few characters on average, so a text with 50 times as many characters as tokens are allowed
+        # is refused at once. Tokenizing a text of megabytes only to count its tokens would take seconds.
         too_long = len(text) > 50 * limit
         ids = [] if too_long else self._words(self.template.description.format(question=" ".join(text.split())))
         if too_long or len(ids) > limit:
@@ -147,7 +160,7 @@ class PromptEncoder:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _words(self, text: str) -> list[int]:
-        """Encodes text from outside: what looks like a special token in it is ordinary text."""
+        """Encodes a user's text. Something like "[SEG]" in it is encoded as ordinary characters, not as the token."""
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     @cached_property

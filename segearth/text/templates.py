@@ -1,4 +1,7 @@
-"""Prompt templates. The only place with prompt text; a template belongs to the weights trained with it."""
+"""Prompt templates: all text that is put around a question.
+
+A model answers well only with the template that it was trained with, so the template's name is stored with the weights.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ ANSWER = "{answer}"
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The fixed pieces around the image, the question and the answer. Each piece is encoded by itself.
+    """The fixed pieces of text around the image, the question and the answer. Each piece is tokenized by itself.
 
     A prompt is: ``before_image`` · image tokens · ``before_description[task]`` · ``description`` with the question ·
-    ``[SEG]`` · ``before_reply`` · ``reply[task]`` · end of text. Only description and ``[SEG]`` are pooled to the
-    query, and what follows them cannot change the mask.
+    ``[SEG]`` · ``before_reply`` · ``reply[task]`` · end of text. The mask's query is the average over description and
+    ``[SEG]``, so what follows them cannot change the mask.
 
     Attributes:
         before_image: Text before the image.
@@ -35,19 +38,19 @@ class PromptTemplate:
     seg_after_answer: bool = False
 
     def opening(self, task: Task) -> tuple[str, ...]:
-        """Returns the reply's pieces before the answer; none where the reply has no answer in it."""
+        """Returns the reply's pieces before the answer, or none if the reply holds no answer."""
         pieces = self.reply[task]
         return pieces[: pieces.index(ANSWER)] if ANSWER in pieces else ()
 
 
 TEMPLATES: dict[str, PromptTemplate] = {
-    # Short: every token of a fixed sentence costs time and tells nothing.
+    # As short as possible, since every token of a fixed sentence takes time and carries no information.
     "plain": PromptTemplate(
         before_image="",
         before_description={"referring": "refer:", "reasoning": "reason:"},
     ),
-    # What the published SegEarth-R1 (arXiv 2504.09644) was trained with, word for word and space for space. Where its
-    # conversation shows `<seg>` nothing is inserted, hence "It is .".
+    # The prompt that the published SegEarth-R1 (arXiv 2504.09644) was trained with, including its spaces and mistakes.
+    # Where its conversation has `<seg>`, its tokenization inserts nothing, so that "It is ." remains.
     "segearth_r1": PromptTemplate(
         before_image=(
             "[INST] <<SYS>>\nYou are a helpful language and vision assistant. You are able to understand the visual "

@@ -1,4 +1,4 @@
-"""Tokenizers: the small one of this package, or any of a hub or folder, with the special tokens in place."""
+"""Loads a tokenizer (the small one in this package, or one from a hub or folder) and adds the special tokens."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load_tokenizer(name: str) -> Any:
         A fast tokenizer of transformers, with ``[SEG]``, a padding and an end-of-text token.
 
     Raises:
-        CheckpointError: The hub id or folder cannot be read, or ``name`` is neither: see
-            :func:`segearth.utils.hub.find_source`.
+        CheckpointError: The hub id or folder cannot be read, or ``name`` is neither of them (see
+            :func:`segearth.utils.hub.find_source`).
     """
     mend_torchvision()
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -56,7 +56,7 @@ def load_tokenizer(name: str) -> Any:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """A tokenizer may lie beside a model that transformers does not know; that is no reason for its warning."""
+    """Silences the warning that transformers gives when the tokenizer's folder also holds a model it does not know."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -71,7 +71,7 @@ def train_tokenizer(sentences: Iterable[str], path: str | Path, vocab_size: int 
     """Trains a byte-level BPE tokenizer and writes it as one JSON file.
 
     Args:
-        sentences: Text to learn merges from.
+        sentences: Text from which the most frequent pieces of words are learned.
         path: File to write.
         vocab_size: Size of the vocabulary, special tokens included.
     """

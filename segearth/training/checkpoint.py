@@ -105,7 +105,8 @@ def save_checkpoint(
 
 def _remove_old(root: Path, keep: int) -> None:
     """Leaves the ``keep`` newest whole checkpoints; what is not whole was cut off, and counts as none."""
-    kept = _whole_checkpoints(root)[-keep:]
+    newest_first = reversed(_whole_checkpoints(root))
+    kept = {path for place, path in enumerate(newest_first) if place < keep}
     for path in root.glob("step-*"):
         if path not in kept:
             shutil.rmtree(path)

@@ -25,7 +25,6 @@ from segearth.losses.criterion import Criterion
 from segearth.model_types import Batch
 from segearth.models.pretrained import BEST, LAST, UNKNOWN_SPLITS
 from segearth.models.segearth import SegEarth
-from segearth.preprocessing.transform import ImageTransform
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
 from segearth.training.freezing import check_frozen, choose_what_learns
@@ -80,7 +79,6 @@ class Trainer:
         self.criterion = Criterion(config.loss)
         self.accumulation = accumulation_steps(train, self.process.world_size)
         self.validation = Validation(config, self.process, in_step=zero_stage(self.settings) == 3)
-        transform = ImageTransform(self.model.config.image_transform)
         datasets = [build_dataset(d.name, d.root, d.split, **d.options) for d in config.data.train]
         with_classes = config.loss.classes > 0
         if with_classes and self.model.class_head is None:
@@ -90,7 +88,7 @@ class Trainer:
                 "loss.boxes needs a model that draws boxes; set model.mask_decoder.box_gate to true, or loss.boxes to 0"
             )
         repeats = [d.repeat for d in config.data.train]
-        self.view = TrainingView(datasets, transform, config.data, train.seed, with_classes, repeats)
+        self.view = TrainingView(datasets, self.model.image_transform, config.data, train.seed, with_classes, repeats)
         self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0, with_classes)
         frozen = frozen_weights(self.model, keep=self.process.is_main) if self.bf16 else None
         self.engine = self._build_engine()
@@ -180,8 +178,7 @@ class Trainer:
             batch: Batch = next(batches)
             window.waited += time.perf_counter() - waited
             batch = batch.to(self.process.device)
-            output, queries = self.engine(batch)
-            losses = self.criterion(output, queries, batch, self.model.language_model)
+            losses = self.criterion(self.engine(batch), batch)
             self.engine.backward(losses.total)
             self.engine.step()
             window.add(losses, self.accumulation, batch.question_ids)

@@ -1,7 +1,8 @@
 """COCO segmentations (polygons and run lengths) as boolean masks.
 
-pycocotools believes what it is given: it walks a polygon's outline step by step whatever its length, and leaves pixels
-that run lengths do not reach as the memory was. So everything is checked and cut to size here before it goes there.
+pycocotools does not check its input. It follows a polygon's outline pixel by pixel, however far outside of the image it
+leads, and where run lengths end too early it returns whatever was in memory. So everything is checked, and polygons are
+clipped, before pycocotools gets it.
 """
 
 from __future__ import annotations
@@ -15,23 +16,25 @@ import numpy as np
 
 from segearth.errors import DatasetError
 
-MAX_PIXELS = 1 << 28  # more than any image that Pillow opens
-MAX_OUTLINE = 1 << 23  # pixels around the polygons of one segmentation; pycocotools takes about 100 bytes for each
+MAX_PIXELS = 1 << 28  # Pillow opens no image as large as this, so a larger size in a file is a mistake or an attack
+# Longest outline of one segmentation's polygons, in pixels. pycocotools allocates about 100 bytes for each of them, so
+# that this many take less than a gigabyte.
+MAX_OUTLINE = 1 << 23
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Decodes any form of a COCO ``segmentation`` field; its parts are united, so overlaps stay ``True``.
+    """Decodes any form of a COCO ``segmentation`` field to one mask, the union of its parts.
 
     Args:
         segmentation: ``None`` or ``[]`` (nothing); one polygon ``[x0, y0, x1, y1, …]`` in pixels or a list of them; one
             run-length dict ``{"size": [h, w], "counts": …}`` (compressed string or list of runs) or a list of them.
-            What lies outside of the canvas is left out.
-        height: Rows of the canvas for polygons.
-        width: Columns of the canvas for polygons.
+            Parts of a polygon outside of the image are left out.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
-        Boolean mask ``(H, W)``: ``(height, width)`` for polygons, the stated ``size`` for run lengths, so that a caller
-        can compare it with the image's.
+        Boolean mask. For polygons its shape is ``(height, width)``. For run lengths it is the ``size`` that they state,
+        which the caller should compare with the image's.
 
     Raises:
         DatasetError: The field has none of these forms, contradicts itself, or is absurdly large.
@@ -43,19 +46,19 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
 
 
 def decode_cropped(segmentation: Any, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Decodes a ``segmentation`` field of an image of ``(height, width)`` and cuts the mask to what is set in it.
+    """Decodes a ``segmentation`` field and crops the mask to its bounding box, which saves memory for small objects.
 
     Args:
         segmentation: As for :func:`decode_segmentation`.
-        height: The image's rows.
-        width: The image's columns.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
-        The boolean bitmap, and the pixel box ``(x0, y0, x1, y1)``, the end exclusive, where it lies. An empty mask has
-        an empty bitmap.
+        The boolean bitmap ``(y1 - y0, x1 - x0)``, and its bounding box ``(x0, y0, x1, y1)`` in pixels, the end
+        exclusive. For an empty mask the bitmap has no pixels and the box is all zeros.
 
     Raises:
-        DatasetError: As there, or run lengths of another size.
+        DatasetError: As :func:`decode_segmentation`, or the run lengths are those of an image of another size.
     """
     from pycocotools import mask as coco
 
@@ -78,7 +81,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _as_runs(segmentation: Any, height: int, width: int) -> Any:
-    """Checks any form of the field and returns it as pycocotools' run lengths; ``None`` where nothing is set."""
+    """Checks any form of the field and returns it as pycocotools' run lengths, or ``None`` if no pixel is set."""
     _check_size(height, width)
     if isinstance(segmentation, Mapping):
         return _checked_runs(segmentation)
@@ -109,7 +112,7 @@ def _is_list(value: object) -> bool:
 def _is_number(value: object) -> bool:
     try:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond what a float holds
+    except OverflowError:  # an integer that is too large for a float
         return False
 
 
@@ -138,28 +141,30 @@ def _polygon_runs(polygons: Sequence[Sequence[float]], height: int, width: int) 
 
 
 def _clipped(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Cuts a polygon to the image and a margin around it, by Sutherland and Hodgman's algorithm, one side at a time.
+    """Clips a polygon to the image and a margin around it (Sutherland and Hodgman's algorithm, one side at a time).
 
-    A polygon that leaves the image by less than the margin stays as it is: a cut edge starts between the steps at which
-    pycocotools walks, which can move the mask's border by a pixel.
+    The margin is as wide as the image. Without it, a polygon that leaves the image a little would be clipped as well,
+    and clipping can move the mask's border by a pixel: pycocotools samples each edge in steps from its first point, and
+    a clipped edge begins at another point.
 
     Args:
-        points: ``(N, 2)`` finite x, y.
-        height: The image's.
-        width: The image's.
+        points: ``(N, 2)`` finite x, y in pixels.
+        height: Height of the image.
+        width: Width of the image.
 
     Returns:
-        ``(M, 2)``; inside the image the same area, by the even-odd rule, as before.
+        ``(M, 2)``. Inside the image the polygon covers the same area as before, by the even-odd rule.
     """
     margin = max(height, width)
     limits = [(0, 1, -margin), (0, -1, -width - margin), (1, 1, -margin), (1, -1, -height - margin)]
-    for axis, sign, bound in limits:  # what has sign * coordinate >= bound is kept
+    for axis, sign, bound in limits:  # points with sign * coordinate >= bound are kept
         inside = sign * points[:, axis] >= bound
         if inside.all():
             continue
         ends, end_inside = np.roll(points, -1, axis=0), np.roll(inside, -1)
         crosses = inside != end_inside
-        here, there = sign * points[crosses, axis] / 2, sign * ends[crosses, axis] / 2  # halves: no sum overflows
+        # Halved, because the difference of two large coordinates of opposite sign would overflow to infinity.
+        here, there = sign * points[crosses, axis] / 2, sign * ends[crosses, axis] / 2
         part = ((bound / 2 - here) / (there - here))[:, None]
         border = ends.copy()
         border[crosses] = points[crosses] * (1 - part) + ends[crosses] * part
@@ -169,7 +174,7 @@ def _clipped(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _checked_runs(runs: Mapping[str, Any]) -> Any:
-    """Returns a run-length dict as pycocotools takes it, after counting that its runs fill its size exactly."""
+    """Checks that the runs of a run-length dict add up to its size, and returns it in pycocotools' form."""
     from pycocotools import mask as coco
 
     size: Any = runs.get("size")
@@ -197,11 +202,12 @@ def _checked_runs(runs: Mapping[str, Any]) -> Any:
 def _total_of_compressed(raw: bytes, pixels: int) -> int:
     """Adds up compressed run lengths.
 
-    Each is written in characters of six bits from ``"0"`` up, the low five bits of the number first; the sixth bit says
-    that more follow, the fifth of the last is the sign. From the fourth on they are differences to the run before last.
+    COCO writes each number as a series of characters, which hold six bits each, counted from ``"0"``. Five bits are
+    digits, the lowest ones first; the sixth says whether another character follows. In the last character the fifth bit
+    is the sign. From the fourth run on, the number is not the run itself but its difference to the run before the last.
 
     Raises:
-        ValueError: It is no such text, or a run is negative or longer than ``pixels``.
+        ValueError: The text is not of this form, or a run is negative or longer than ``pixels``.
     """
     codes = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
     if codes.size == 0:
@@ -213,10 +219,10 @@ def _total_of_compressed(raw: bytes, pixels: int) -> int:
         raise ValueError("the last number is cut short")
     first = np.concatenate(([0], last[:-1] + 1))
     digits = last - first + 1
-    if digits.max() > 7:  # 35 bits
+    if digits.max() > 7:  # 35 bits are more than any run of an image needs, and fit an int64 without overflow
         raise ValueError("a number is too long")
-    place = np.arange(codes.size) - np.repeat(first, digits)
-    numbers = np.add.reduceat((codes & 31) << (5 * place), first)
+    digit = np.arange(codes.size) - np.repeat(first, digits)
+    numbers = np.add.reduceat((codes & 31) << (5 * digit), first)
     numbers -= np.where(codes[last] & 16, np.int64(1) << (5 * digits), 0)
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])

@@ -20,7 +20,7 @@ from segearth.utils.image_headers import deep_samples, unreadable_tiff
 if TYPE_CHECKING:
     from PIL import Image
 
-_ORIENTATION = 0x0112  # the EXIF tag; above 4 the image lies on its side
+_ORIENTATION = 0x0112  # the EXIF tag of the orientation; with a value above 4 the stored image lies on its side
 
 
 @contextlib.contextmanager
@@ -28,10 +28,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error.
 
     Args:
-        path: Final file. Its folder is made. An older file stays whole until the new one is.
+        path: Final file. Its folder is made. A file that is there already stays whole until the new one is complete.
 
     Raises:
-        OutputError: It cannot be written: a file is in the way, the folder is another's, the disk is full.
+        OutputError: The file cannot be written, because a file is where a folder should be, the folder may not be
+            written to, or the disk is full.
     """
     path = Path(path)
     with _writing(path):
@@ -48,45 +49,45 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def check_output_file(path: str | Path) -> None:
-    """Checks that a file can be written at ``path``; call it before the work whose result goes there.
+    """Checks that a file can be written at ``path``; call it before a long computation whose result goes there.
 
     Raises:
-        OutputError: A folder has that name, a folder above is a file or cannot be written to.
+        OutputError: A folder has that name, or a folder above it is a file or cannot be written to.
     """
     path = Path(path)
     with _writing(path):
         if path.is_dir():
             raise OutputError(f"{path} is a folder; name a file in it")
-        _check_ground(path, _resolved(path).parent)
+        _check_writable(path, _resolved(path).parent)
 
 
 def check_apart(*paths: str | Path) -> None:
-    """Checks that no two of some paths are one file, of which the later would replace the earlier.
+    """Checks that paths of several results name different files; else the later result would replace the earlier.
 
     Raises:
-        OutputError: Two are.
+        OutputError: Two paths name the same file.
     """
     seen: set[Path] = set()
     for path in paths:
         with _writing(path):
-            place = _resolved(path)
-        if place in seen:
+            resolved = _resolved(path)
+        if resolved in seen:
             raise OutputError(f"{path} is named twice, so that one file would replace the other; name another")
-        seen.add(place)
+        seen.add(resolved)
 
 
 def check_output_folder(path: str | Path) -> None:
-    """Checks that a folder is or can be made at ``path``; call it before the work whose results go there.
+    """Checks that ``path`` is a folder or can be made one; call it before a long computation whose results go there.
 
     Raises:
-        OutputError: It, or one above, is a file or cannot be written to.
+        OutputError: The folder, or one above it, is a file or cannot be written to.
     """
     with _writing(path):
-        _check_ground(path, _resolved(path))
+        _check_writable(path, _resolved(path))
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """Checks that a folder can be made at ``path``; call it before the work whose result goes there.
+    """Checks that a folder can be made at ``path``; call it before a long computation whose result goes there.
 
     Args:
         path: A name that is free, or an empty folder. Links are followed.
@@ -96,11 +97,11 @@ def check_new_folder(path: str | Path) -> Path:
 
     Raises:
         CheckpointError: Something is there already, a folder above is a file or cannot be written to, or ``path`` is
-            the working folder or a mount point, which nothing can take the place of.
+            the working folder or a mount point, which cannot be replaced by renaming another folder.
     """
     try:
         folder = _resolved(path)
-        above = _standing(folder)
+        above = _nearest_existing(folder)
         taken = above == folder and not (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:  # a name too long, a folder that cannot be listed, links in a circle
         raise CheckpointError(f"{path} cannot be made ({error}); name another folder") from error
@@ -110,9 +111,9 @@ def check_new_folder(path: str | Path) -> Path:
         raise CheckpointError(f"{path} cannot be made, since {above} is no folder; name another folder")
     if folder == Path.cwd() or os.path.ismount(folder):
         raise CheckpointError(f"{path} is the working folder or a mount point; name a new folder in it")
-    ground = folder.parent if above == folder else above
-    if not os.access(ground, os.W_OK | os.X_OK):
-        raise CheckpointError(f"{path} cannot be made, since {ground} is not yours to write to; name another folder")
+    parent = folder.parent if above == folder else above
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{path} cannot be made, since {parent} is not yours to write to; name another folder")
     return folder
 
 
@@ -124,8 +125,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         path: Final folder. Folders above it are made.
 
     Raises:
-        CheckpointError: On entry, see :func:`check_new_folder`; at the end, if another made ``path`` meanwhile.
-        OutputError: It cannot be written, such as when the disk is full.
+        CheckpointError: The folder cannot be made (see :func:`check_new_folder`), or another process has made it while
+            the block ran.
+        OutputError: The folder cannot be written, for instance because the disk is full.
     """
     folder = check_new_folder(path)
     with _writing(path):
@@ -135,7 +137,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             yield temporary
             check_new_folder(folder)
             temporary.chmod(0o777 & ~_umask())
-            temporary.replace(folder)  # takes the place of an empty folder
+            temporary.replace(folder)  # this also works if an empty folder is there
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -156,10 +158,10 @@ def sha256_of(path: str | Path) -> str:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether ``path`` is a file; ``False`` also for names that no file can have, at which ``Path.is_file`` raises."""
+    """Whether ``path`` is a file; ``False`` also for a name that is too long, for which ``Path.is_file`` raises."""
     try:
         return Path(path).is_file()
-    except OSError:  # too long
+    except OSError:
         return False
 
 
@@ -182,10 +184,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def rgb_of(image: Image.Image, name: object) -> np.ndarray:
-    """Returns a Pillow image as RGB; files and images in memory go through this one check.
+    """Returns a Pillow image as an RGB array. Files and images in memory both go through this function.
 
     Args:
-        image: Its EXIF orientation is honoured.
+        image: The image; it is turned as its EXIF orientation says.
         name: Named in errors.
 
     Returns:
@@ -206,16 +208,18 @@ def rgb_of(image: Image.Image, name: object) -> np.ndarray:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Returns the height and width that :func:`read_image` gives, as a rule from the file's head alone.
+    """Returns the height and width that :func:`read_image` gives; usually only the file's header is read.
 
     Raises:
         ImageError: The file is missing or damaged.
     """
     path = _existing(path, "image")
     with _decoding(path) as image:
-        # For orientation at a PNG's end, which is rare, Pillow would decode the whole file.
-        told = image.format != "PNG" or "exif" in image.info
-        if told and image.getexif().get(_ORIENTATION, 1) > 4:  # formats differ in whether `size` is turned already
+        # A PNG may state its orientation at its end. That is rare, and Pillow would decode the whole file to look for
+        # it, so for a PNG only an orientation in the header counts.
+        in_header = image.format != "PNG" or "exif" in image.info
+        if in_header and image.getexif().get(_ORIENTATION, 1) > 4:
+            # Whether `size` is that of the turned image depends on the format, so the image itself is asked.
             height, width = rgb_of(image, path).shape[:2]
         else:
             width, height = image.size
@@ -223,32 +227,33 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_mask(path: str | Path, threshold: int = 0) -> np.ndarray:
-    """Reads a mask file; a value above ``threshold`` in any channel is target.
+    """Reads a mask file. A pixel belongs to the target if its value in any channel is above ``threshold``.
 
     Args:
         path: A grey image of any bit depth, or a coloured one of 8 bits.
-        threshold: 0 takes every non-zero value. 127 halves the grey edges of 8-bit masks that were resampled; masks
-            written as 0 and 1 have no greys and are read as they are.
+        threshold: 0 takes every non-zero value. 127 is for 8-bit masks that were resampled and have grey edges: it
+            takes the pixels that are more than half covered. It has no effect on masks written as 0 and 1.
 
     Returns:
         Boolean array of shape ``(H, W)``.
 
     Raises:
         ImageError: The file is missing, damaged, of more pixels than Pillow opens, or coloured with more than 8 bits a
-            channel, of which Pillow would drop the low ones: a 1 would become background.
+            channel. Pillow would keep only the high bits of such an image, so that a value of 1 would become 0.
     """
     path = _existing(path, "mask")
     with _decoding(path) as image:
         if image.mode[0] not in "IF" and (deep := deep_samples(image)):
             raise ImageError(f"{path}: {deep.split(';')[0]}; save the mask as a grey PNG of 0 and 255")
-        # A palette holds colours, not classes: its indices are what was drawn.
+        # For a palette image the array holds the palette's indices. They are what was drawn as the mask; the colours
+        # behind them are only for viewing.
         array = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
     levels = array if array.ndim == 2 else array[..., :3].max(axis=-1)
     return levels.astype(bool) if levels.max(initial=0) <= 1 else levels > threshold
 
 
 def configs_dir() -> Path:
-    """Returns the folder of experiment and DeepSpeed configurations: the checkout's, or the copy in the package."""
+    """Returns the folder of experiment and DeepSpeed configurations: the repository's, or the installed copy of it."""
     package = Path(__file__).resolve().parent.parent
     beside = package.parent / "configs"
     return beside if (beside / "experiment").is_dir() else package / "configs"
@@ -256,7 +261,7 @@ def configs_dir() -> Path:
 
 @contextlib.contextmanager
 def _writing(path: str | Path) -> Iterator[None]:
-    """What the system raises in the block becomes an ``OutputError`` with a remedy."""
+    """Turns an ``OSError`` of the block into an ``OutputError`` with a remedy."""
     try:
         yield
     except SegEarthError:
@@ -267,8 +272,8 @@ def _writing(path: str | Path) -> Iterator[None]:
         raise OutputError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
 
 
-def _check_ground(path: str | Path, folder: Path) -> None:
-    above = _standing(folder)
+def _check_writable(path: str | Path, folder: Path) -> None:
+    above = _nearest_existing(folder)
     if not above.is_dir():
         raise OutputError(f"{path} cannot be written, since {above} is no folder; name another place")
     if not os.access(above, os.W_OK | os.X_OK):
@@ -278,13 +283,13 @@ def _check_ground(path: str | Path, folder: Path) -> None:
 def _resolved(path: str | Path) -> Path:
     try:
         return Path(path).resolve()
-    except RuntimeError as error:  # how Python before 3.13 tells of links in a circle
+    except RuntimeError as error:  # before Python 3.13, links that lead in a circle raise this and not an OSError
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
-def _standing(path: Path) -> Path:
-    """The nearest of ``path`` and what is above it that is there, if only as a link to nothing."""
-    return next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
+def _nearest_existing(path: Path) -> Path:
+    """Returns ``path`` or the nearest folder above it that exists; a link that leads nowhere counts as existing."""
+    return next(each for each in (path, *path.parents) if each.exists() or each.is_symlink())
 
 
 def _existing(path: str | Path, what: str) -> Path:
@@ -298,7 +303,7 @@ def _existing(path: str | Path, what: str) -> Path:
 
 @contextlib.contextmanager
 def _decoding(path: Path) -> Iterator[Image.Image]:
-    """Opens an image file; whatever goes wrong while the block decodes it becomes an ``ImageError``."""
+    """Opens an image file, and turns every error of the block into an ``ImageError``."""
     from PIL import Image, UnidentifiedImageError
 
     with _named_errors(path):
@@ -314,7 +319,7 @@ def _decoding(path: Path) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def _named_errors(name: object) -> Iterator[None]:
-    """Whatever Pillow raises in the block becomes an ``ImageError`` with the image's name and a remedy."""
+    """Turns every error of the block into an ``ImageError`` with the image's name and a remedy."""
     from PIL import Image
 
     try:
@@ -324,7 +329,7 @@ def _named_errors(name: object) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ImageError(f"{name}: more than the {limit} pixels that Pillow opens; cut it into tiles") from error
-    except Exception as error:  # on a damaged file its decoders raise almost anything
+    except Exception as error:  # Pillow's decoders raise many unrelated classes on damaged files
         raise ImageError(f"{name}: damaged or not an image ({error}); open it in a viewer or fetch it again") from error
 
 

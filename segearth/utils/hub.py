@@ -1,7 +1,8 @@
-"""Where a model is read from: a folder here, or a model of the Hugging Face hub that the user typed as one.
+"""Tells whether a name that the user typed is a local folder or a model of the Hugging Face hub.
 
-Anyone may open an account on the hub and give a model any name. So a folder that is not there yet, such as the output
-of a training that has not run, must never be looked for on the hub: the answer would be a stranger's weights.
+Anyone can open an account on the hub and give a model any name. If the name of a local folder that does not exist yet,
+such as ``runs/mine``, were looked up on the hub, a stranger's weights could be loaded without anybody noticing. So what
+looks like a path is never taken for a hub id.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 from segearth.errors import CheckpointError
 
-PREFIX = "hf:"  # says outright that what follows is a hub id
-# First parts that people give to folders of their own. "models/best" is far more often a folder that is missing, or
-# spelled wrongly, than a model of a hub account called "models"; whoever means that account writes "hf:models/best".
+PREFIX = "hf:"  # what follows this is always taken for a hub id
+# Common names of local folders. "models/best" is far more often a folder that is missing or misspelt than a model of a
+# hub account called "models"; whoever means that account writes "hf:models/best".
 FOLDER_NAMES = frozenset({
     "build", "cache", "checkpoint", "checkpoints", "ckpt", "ckpts", "config", "configs", "converted", "data",
     "datasets", "dist", "download", "downloads", "exp", "experiment", "experiments", "export", "exports", "log",
@@ -26,15 +27,15 @@ _FILE = re.compile(r"\.(bin|ckpt|gz|json|jsonl|onnx|pkl|pt|pth|safetensors|tar|t
 
 
 def find_source(source: str | Path, what: str = "model") -> Path | str:
-    """Tells a folder here from a hub id.
+    """Tells a local folder from a hub id.
 
-    A folder that exists comes first. Of the other texts a hub id is ``owner/name``, or anything after ``hf:``, and
-    never what looks like a path: one that starts with ``/``, ``.`` or ``~``, has no slash or more than one, a
-    backslash, the ending of a file, or a first part that is a folder here or one of :data:`FOLDER_NAMES`.
+    A folder that exists is taken first. Otherwise anything after ``hf:`` is a hub id, and so is ``owner/name``, unless
+    it looks like a path: it starts with ``/``, ``.`` or ``~``, has no slash or more than one, has a backslash, ends
+    like a file, or its first part is an existing folder or one of :data:`FOLDER_NAMES`.
 
     Args:
-        source: What the user wrote; a ``Path`` is a folder, whatever it looks like.
-        what: What is looked for, named in the error.
+        source: What the user wrote. A ``Path`` is always a folder, never a hub id.
+        what: What the folder should hold, for the error message.
 
     Returns:
         The folder as a path, or the hub id as a string without its prefix.
@@ -56,7 +57,7 @@ def find_source(source: str | Path, what: str = "model") -> Path | str:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text that is no folder here may be asked of the hub: see :func:`find_source`."""
+    """Whether a text that is not an existing folder is a hub id, by the rules of :func:`find_source`."""
     parts = text.split("/")
     if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts) or _FILE.search(text):
         return False
@@ -91,13 +92,13 @@ def _explicit(text: str, what: str) -> str:
     parts = name.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
         raise CheckpointError(f"{what} {text!r}: after {PREFIX} belongs a hub id such as owner/name")
-    if Path(name).is_dir():  # the libraries that ask the hub would take the folder, whatever was meant
+    if Path(name).is_dir():  # transformers and huggingface_hub prefer a local folder to a hub id of the same name
         raise CheckpointError(f"{what} {text!r}: a folder {name} lies here and would be read instead; move it away")
     return name
 
 
 def _hint(text: str) -> str:
-    """Ends the error with the way to say what the user may have meant."""
+    """Returns the end of the error message: how to write the name if the hub's model was meant."""
     parts = text.split("/")
     if len(parts) <= 2 and all(_NAME.fullmatch(part) for part in parts):
         example = text if len(parts) == 2 else f"OWNER/{text}"

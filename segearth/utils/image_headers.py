@@ -1,4 +1,8 @@
-"""What an image's header says of its samples. Pillow keeps the high byte of deeper ones and does not say so."""
+"""Bit depth of an image's samples, read from its header.
+
+Pillow opens many images of 16 bits as if they had 8: it keeps the high byte of each sample and gives no warning. The
+image that results is often nearly black. So such images are found here and refused.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
-_DEEP_MODES = ("I", "F")  # Pillow's whole numbers of 16 and 32 bits, and its floats
-_JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # start of a codestream; the depth of its first component lies 42 bytes on
-_AVIF_CONFIG = b"av1C"  # box whose third byte has a flag for more than 8 bits
-_HEAD = 1 << 16  # bytes of a file in which these lie
+_DEEP_MODES = ("I", "F")  # Pillow's modes for integers of 16 and 32 bits, and for floats
+_JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # start of a codestream; 42 bytes further is the bit depth of the first component
+_AVIF_CONFIG = b"av1C"  # name of the AVIF box whose third byte has a flag for more than 8 bits
+_HEAD = 1 << 16  # these two are looked for in so many bytes at the start of the file
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "untyped", 5: "complex", 6: "complex float"}
 _PHOTOMETRICS = {0: "MINISWHITE", 1: "MINISBLACK", 2: "RGB", 3: "PALETTE", 5: "CMYK", 6: "YCBCR", 8: "CIELAB"}
 
@@ -22,14 +26,14 @@ _COLOURS = "-co PHOTOMETRIC=RGB "
 
 
 def deep_samples(image: Image.Image) -> str | None:
-    """Tells why an image's samples are not unsigned numbers of 8 bits or fewer, before Pillow cuts them down.
+    """Describes an image's samples if they are anything else than unsigned numbers of at most 8 bits.
 
     Args:
-        image: As ``PIL.Image.open`` gives it. Once it is loaded, only TIFFs still say how deep they were; other images
-            are asked through the file they name, if it is still there.
+        image: As ``PIL.Image.open`` gives it. Once an image is loaded, only a TIFF still knows its bit depth; for
+            other formats the file is opened again, if it still exists.
 
     Returns:
-        What the samples are and what to run, or ``None`` where nothing speaks against 8 bits.
+        What the samples are and what to run, or ``None`` if nothing but 8 bits was found.
     """
     found = _depth(image)
     name = getattr(image, "filename", "")
@@ -39,15 +43,15 @@ def deep_samples(image: Image.Image) -> str | None:
 
 
 def unreadable_tiff(path: Path) -> str | None:
-    """Names what a whole TIFF holds that Pillow takes for no image: many bands, floats, samples of many bits.
+    """Describes an undamaged TIFF that Pillow cannot open, because of its many bands or its bit depth.
 
     Returns:
-        What it holds and what to run, or ``None`` if ``path`` is no TIFF, a damaged one, or one of one to four bands of
-        8 bits, where something else must be the matter.
+        What the file holds and what to run. ``None`` if the file is not a TIFF, is damaged, or has one band of 8 bits,
+        so that the reason must be another one.
     """
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    with contextlib.suppress(Exception), path.open("rb") as file:  # on damaged files it raises almost anything
+    with contextlib.suppress(Exception), path.open("rb") as file:  # Pillow raises many classes on damaged files
         header = file.read(8)
         if header[:4] == b"MM\0+":
             return "a BigTIFF of big-endian numbers; rewrite it with: gdal_translate -co ENDIANNESS=LITTLE IN OUT.tif"
@@ -97,7 +101,7 @@ def _depth_in_file(name: Any) -> str | None:
 
 
 def _tiff_samples(tags: Any) -> tuple[int, str]:
-    """Bits a sample and their kind; tags hold one value a band, or one for all."""
+    """Returns bits per sample and their kind; a tag holds one value for each band, or one value for all bands."""
     bits, formats = tags.get(258, (1,)), tags.get(339, (1,))
     deepest = max(bits) if isinstance(bits, tuple) else int(bits)
     kinds = formats if isinstance(formats, tuple) else (formats,)
@@ -106,17 +110,17 @@ def _tiff_samples(tags: Any) -> tuple[int, str]:
 
 
 def _coded_bits(image: Image.Image) -> int:
-    """Bits a sample of a JPEG 2000 or AVIF file that is still open; 8 for any other."""
+    """Returns the bits per sample of a JPEG 2000 or AVIF file that is still open, and 8 for any other image."""
     file = getattr(image, "fp", None)
     if image.format not in ("JPEG2000", "AVIF") or file is None:
         return 8
-    place = file.tell()
+    position = file.tell()
     file.seek(0)
     head = file.read(_HEAD)
-    file.seek(place)
+    file.seek(position)
     if image.format == "AVIF":
         start = head.find(_AVIF_CONFIG)
         return 10 if start >= 0 and head[start + 6 : start + 7] and head[start + 6] & 0x40 else 8
     start = head.find(_JPEG2000_SIZE)
     depth = head[start + 42 : start + 43] if start >= 0 else b""
-    return (depth[0] & 0x7F) + 1 if depth else 8  # the highest bit says signed
+    return (depth[0] & 0x7F) + 1 if depth else 8  # the highest bit is the sign flag, the others hold the depth minus 1

@@ -11,21 +11,27 @@ from typing import Any
 
 
 def configure_logging(is_main: bool = True, verbose: bool = False) -> None:
-    """Sends this library's messages to standard error; other ranks only warn."""
+    """Sends this library's messages to standard error.
+
+    Args:
+        is_main: Whether this is rank 0. Other ranks show errors only; else every message would appear once a process.
+        verbose: Whether to show debug messages too.
+    """
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("segearth").setLevel(level if is_main else logging.ERROR)
 
 
 class MetricsLog:
-    """Appends one JSON object a line, flushed at once so that a killed run loses none."""
+    """Writes one JSON object per line, and flushes each at once so that a run that is killed loses none."""
 
     def __init__(self, path: Path, keep_below_step: int | None = None) -> None:
         """Opens the file.
 
         Args:
             path: ``metrics.jsonl``.
-            keep_below_step: Drop lines of this step and later, which a resumed run is about to write again.
+            keep_below_step: Lines of an existing file are kept up to this step, exclusive; a resumed run writes the
+                later ones again. ``None`` starts an empty file.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         lines: list[str] = []
@@ -53,7 +59,7 @@ class Eta:
 
         Args:
             total: Steps in all.
-            done: Steps an earlier run did.
+            done: Steps that an earlier run has done already.
         """
         self.total, self.first, self.start = total, done, time.monotonic()
 
@@ -68,4 +74,4 @@ def _step(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return sys.maxsize  # a line cut off by a kill is dropped
+        return sys.maxsize  # a line that was cut off when the run was killed: no limit keeps it

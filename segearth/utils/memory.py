@@ -1,4 +1,4 @@
-"""How the C library gives memory back to Linux. On other systems nothing here has an effect."""
+"""Settings of glibc's memory allocator (``mallopt``). On other systems than Linux nothing here has an effect."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ import os
 import sys
 from typing import Any
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt, in glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # parameters of mallopt, from glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep the memory it frees.
+    """Lets this process keep the memory that it frees, to use it again.
 
-    Tensors of many megabytes are otherwise mapped anew each time they are made, and Linux clears every page at its
-    first touch: a fifth of the time of a vision encoder on a CPU. In exchange the process holds what it once needed.
+    By default glibc returns large blocks to Linux when they are freed, and gets new pages for each new tensor. Linux
+    fills every new page with zeros at its first use, which took a fifth of the time of a vision encoder on a CPU. The
+    price is that the process never holds less than the most it needed at one time.
 
-    Call it before the first tensor is made: PyTorch then starts large tensors on huge pages (where Linux allows them),
-    and fewer holes are left between them.
+    Call this before the first tensor is made. PyTorch then also places large tensors on huge pages (where Linux allows
+    them), and fewer gaps are left between blocks.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if mallopt := _of_glibc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)  # never
+        mallopt(M_TRIM_THRESHOLD, -1)  # -1: never return memory from the top of the heap
 
 
 def give_back_freed_memory() -> None:
-    """Lets large tensors leave this process when they are freed, so that its resident memory is what is in use.
+    """Returns large tensors to Linux as soon as they are freed, so that resident memory is what is really in use.
 
-    Left alone the C library keeps more of them the longer it runs. This and :func:`keep_freed_memory` end each other;
-    what was kept until then stays until :func:`release_memory`, and its holes are filled by small tensors alone.
+    Without this glibc raises its limit for what it returns, and keeps more the longer a process runs. This function
+    ends the effect of :func:`keep_freed_memory`, and the other way round. Memory kept until then is returned by
+    :func:`release_memory`; before that only small tensors are placed in it.
     """
     if mallopt := _of_glibc("mallopt"):
-        mallopt(M_MMAP_MAX, 65536)  # glibc's own
+        mallopt(M_MMAP_MAX, 65536)  # glibc's default
         mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def release_memory() -> None:
-    """Gives back what is free now."""
+    """Returns to Linux, once, all memory that is free now."""
     gc.collect()
     if trim := _of_glibc("malloc_trim"):
         trim(0)

@@ -1,6 +1,6 @@
-"""Processes and devices: one process alone, or several that torchrun or DeepSpeed's launcher started.
+"""Processes and devices: a single process, or several that torchrun or DeepSpeed's launcher started.
 
-Training and evaluation join their peers here and nowhere else.
+This is the only place where a process group is made, for training and evaluation alike.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-LONGEST_WAIT = timedelta(days=1)  # for the slowest process; if one dies, the launcher ends the others
-LONGEST_SAVE = timedelta(hours=1)  # while rank 0 writes a large model; NCCL alone would end the run after 10 minutes
-ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+# How long processes wait for the slowest one. It can be long, since the launcher ends all processes when one dies.
+LONGEST_WAIT = timedelta(days=1)
+# In training the others wait while rank 0 writes the model. NCCL's default of 10 minutes is too short for a large one.
+LONGEST_SAVE = timedelta(hours=1)
+SINGLE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Process:
     Attributes:
         rank: From 0 to ``world_size - 1``.
         world_size: Number of processes.
-        device: Where this process computes; no other process of this machine has the same GPU.
+        device: Where this process computes. Each process of a machine has a GPU of its own, if there are GPUs.
     """
 
     rank: int
@@ -71,7 +73,7 @@ def _named_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # one for each way of not being there
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no common class for these cases
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"no device {str(name)!r} here ({reason}); use cpu, or cuda or mps where there is one"
@@ -80,14 +82,15 @@ def _named_device(name: str | torch.device) -> torch.device:
 
 
 def join_processes(training: bool = False) -> Process:
-    """Joins the process group that a launcher describes in the environment.
+    """Joins the process group that a launcher describes in the environment variables.
 
-    The device is chosen first: NCCL works on the current one, and with the first GPU as everybody's current device the
-    first exchange would end the run.
+    The CUDA device is set first, because NCCL uses the current one. If the first GPU were the current device of all
+    processes, their first exchange would fail.
 
     Args:
-        training: Make a group for gradients: on the GPUs where there are any, and also for a process alone, as
-            DeepSpeed needs one. Left out, the group is for what is gathered on the host, and a process alone has none.
+        training: ``True`` makes a group that exchanges gradients: over NCCL if there are GPUs, and even for a single
+            process, because DeepSpeed requires a group. ``False`` makes a group that exchanges Python objects in host
+            memory, and none for a single process.
 
     Raises:
         ConfigError: More processes were started on this machine than it has GPUs.
@@ -102,9 +105,9 @@ def join_processes(training: bool = False) -> Process:
     if _in_a_group():
         return Process(dist.get_rank(), dist.get_world_size(), device)
     if training and "RANK" not in os.environ:
-        os.environ.update({key: os.environ.get(key, value) for key, value in ALONE.items()})
+        os.environ.update({key: os.environ.get(key, value) for key, value in SINGLE_PROCESS.items()})
         os.environ.setdefault("MASTER_PORT", str(_free_port()))
-        # A group of one meets in its own memory: of two runs that start at once one could find its port taken.
+        # A HashStore needs no network port. If two runs started at once, both could choose the same free port.
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     elif training:
@@ -117,7 +120,7 @@ def join_processes(training: bool = False) -> Process:
 
 
 def wait_for_all() -> None:
-    """Barrier; nothing where there is a single process."""
+    """Waits until every process has come to this point; a single process goes on at once."""
     import torch.distributed as dist
 
     if _in_a_group() and dist.get_world_size() > 1:
@@ -125,19 +128,18 @@ def wait_for_all() -> None:
 
 
 def is_joined(world_size: int) -> bool:
-    """Whether this process and ``world_size - 1`` others, at least one, have joined a process group of just them."""
+    """Whether this process is in a process group of ``world_size`` processes, and not alone in it."""
     import torch.distributed as dist
 
     return world_size > 1 and _in_a_group() and dist.get_world_size() == world_size
 
 
 def gather_objects(own: T, world_size: int) -> list[T]:
-    """Returns what every process gave, in the order of ranks.
+    """Returns the objects of all processes, in the order of ranks.
 
     Args:
-        own: Anything that can be pickled.
-        world_size: Number of processes that gather. Where no process group of this size was joined, ``own`` comes back
-            alone.
+        own: This process's object; anything that can be pickled.
+        world_size: Number of processes. If there is no process group of this size, the list holds ``own`` alone.
     """
     import torch.distributed as dist
 

@@ -1,8 +1,9 @@
-"""Reading pickled annotations without running what is in them.
+"""Reads pickled annotations without running code from the file.
 
-An ordinary ``pickle.load`` calls whatever the file names. Here only plain containers, strings, numbers and arrays of
-numbers come out; any other name in the file is an error, and nothing of it is imported. A file can neither alter how
-the next one is read, nor ask for much more memory than its own size.
+An ordinary ``pickle.load`` calls any function that the file names, so a file from the internet could do anything. Here
+only plain containers, strings, numbers and arrays of numbers are read. Any other name in the file is an error, and it
+is not imported. A file can neither change how a later file is read, nor make the reader use much more memory than the
+file is large.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class _RefusedError(Exception):
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """The unpickler in Python: the one in C cannot be kept from setting attributes, nor from a memo of gigabytes."""
+    """The unpickler that is written in Python.
+
+    The one written in C is faster, but it cannot be kept from setting attributes of objects, nor from reserving
+    gigabytes for its table of objects that the file refers back to.
+    """
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
@@ -58,13 +63,15 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def __init__(self, file: Any, size: int) -> None:
         super().__init__(file, encoding="latin1")
-        self._allowance = 2 * size  # protocol 2 encodes what then fills an array
+        # Twice the size, because in protocol 2 the bytes of an array are charged when they are decoded and again when
+        # they fill the array.
+        self._allowance = 2 * size
 
     def find_class(self, module: str, name: str) -> Any:
-        place = "builtins" if module == "__builtin__" else module, name  # Python 2's name of it
-        if place not in _ALLOWED:
+        qualified = "builtins" if module == "__builtin__" else module, name  # Python 2 calls the module __builtin__
+        if qualified not in _ALLOWED:
             raise _RefusedError(f"it names {ascii(f'{module}.{name}')[1:-1][:200]}")
-        return _ALLOWED[place]
+        return _ALLOWED[qualified]
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
@@ -79,7 +86,7 @@ class _PlainUnpickler(pickle._Unpickler):
             _fill(target, shape, dtype, fortran, data)
         elif isinstance(target, _Dtype):
             target.order = state[1]
-        elif not isinstance(target, collections.OrderedDict):  # attributes of one, such as torch's, are left out
+        elif not isinstance(target, collections.OrderedDict):  # torch sets attributes of these; they are not needed
             raise _RefusedError(f"it sets attributes of a {type(target).__name__}")
 
     def load_append(self) -> None:
@@ -111,7 +118,8 @@ class _PlainUnpickler(pickle._Unpickler):
         self.stack.append(frozenset(map(_key, items)))
 
     def load_bytearray8(self) -> None:
-        self.stack.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))  # not made before it is read
+        # The original allocates as many bytes as the file states before it reads them, however many that are.
+        self.stack.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def refuse(self) -> None:
         raise _RefusedError("it makes objects or refers to data elsewhere")
@@ -138,7 +146,7 @@ class _PlainUnpickler(pickle._Unpickler):
     }  # fmt: skip
 
     def _charge(self, length: int) -> None:
-        """Keeps a file from having one part of it copied again and again."""
+        """Counts data that is copied, and refuses a file that has the same part copied again and again."""
         self._allowance -= length
         if self._allowance < 0:
             raise _RefusedError("it asks for more data than it holds")
@@ -151,7 +159,7 @@ def _typed(value: Any, kind: type) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """Returns a key that hashes in little time: nested tuples can take for ever or overflow the interpreter's stack."""
+    """Checks the key of a dict: hashing deeply nested tuples could take forever or overflow the interpreter's stack."""
     if type(value) not in _SCALARS and not (type(value) is tuple and all(type(part) in _SCALARS for part in value)):
         raise _RefusedError(f"a key is a {type(value).__name__} of no plain values")
     return value
@@ -162,7 +170,7 @@ def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
 
 
 class _Dtype:
-    """Stands in for ``numpy.dtype``, whose real one takes arbitrary state from the file."""
+    """Takes the place of ``numpy.dtype``, which would accept any state that the file holds."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"b1|[iu][1248]|f[248]|f16|c8|c16|c32", code):
@@ -177,7 +185,7 @@ class _Dtype:
 def _bytes(data: Any) -> bytes:
     if isinstance(data, str):
         return data.encode("latin1")
-    if not isinstance(data, (bytes, bytearray)):  # of a number, bytes() would make that many zeros
+    if not isinstance(data, (bytes, bytearray)):  # given a number, bytes() would make so many zeros
         raise TypeError(f"data of an array is of type {type(data).__name__}")
     return bytes(data)
 
@@ -190,7 +198,7 @@ def _fill(array: np.ndarray, shape: Any, dtype: _Dtype, fortran: Any, data: Any)
         raise ValueError("the shape of an array holds something else than lengths")
     if math.prod(shape) * real.itemsize != len(raw):
         raise ValueError(f"an array of shape {shape} and {real} has {len(raw)} bytes")
-    # NumPy turns the bytes into those of this machine.
+    # NumPy brings the bytes into the order that this machine uses.
     array.__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]
 
 
@@ -199,24 +207,24 @@ def _scalar(dtype: _Dtype, data: Any) -> int | float | complex | bool:
 
 
 def _reconstruct(*_: object) -> np.ndarray:
-    """Stands in for NumPy's maker of empty arrays, which the file then fills by its state."""
+    """Takes the place of NumPy's function that makes an empty array, which :func:`_fill` fills afterwards."""
     return np.empty(0)
 
 
 def _from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    """Stands in for what protocol 5 writes arrays with."""
+    """Takes the place of the function with which protocol 5 writes arrays."""
     array = np.empty(0)
     _fill(array, shape, dtype, order == "F", data)
     return array
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for ``_codecs.encode``, which protocol 2 uses to write bytes."""
+    """Takes the place of ``_codecs.encode``, with which protocol 2 writes bytes."""
     return _typed(text, str).encode("latin1")
 
 
 def _empty_bytes() -> bytes:
-    """Stands in for ``bytes``, which old protocols call without arguments to write empty ones."""
+    """Takes the place of ``bytes``, which old protocols call without arguments to write an empty one."""
     return b""
 
 
@@ -247,7 +255,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
-    ("numpy", "ndarray"): "ndarray",  # only named, to _reconstruct
+    ("numpy", "ndarray"): "ndarray",  # the class is an argument of _reconstruct and is not used there
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch."""
+    """Seeds the global random generators of Python, NumPy and torch."""
     import torch
 
     random.seed(seed)
@@ -17,5 +17,5 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_for(*keys: int) -> np.random.Generator:
-    """Returns a generator that depends on ``keys`` alone, such as (seed, epoch, index), in any process."""
+    """Returns a generator seeded by ``keys``, such as (seed, epoch, index): equal keys draw alike in every process."""
     return np.random.default_rng(list(keys))

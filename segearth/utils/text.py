@@ -1,10 +1,13 @@
-"""Text that comes from outside."""
+"""Checks of text that comes from files or users."""
 
 from __future__ import annotations
 
 
 def is_whole_text(text: str) -> bool:
-    """Whether every character is whole; half of one, as bytes that are not UTF-8 leave it, no tokenizer takes."""
+    """Whether a text can be encoded as UTF-8.
+
+    Python marks bytes that it could not decode with halves of a character (lone surrogates). Tokenizers fail on them.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,9 +1,9 @@
 """Lets timm and transformers import beside a torchvision whose compiled library does not fit the installed torch.
 
-A CPU build of torch with the CUDA build of torchvision is common (package indexes offer no other pair). torchvision's
-C++ library then cannot load, and ``import torchvision`` stops at an operator it wants to describe but that was never
-defined. Defining
-the two schemas is all that import needs; nothing here uses the operators.
+A CPU build of torch beside a CUDA build of torchvision is common, because some package indexes offer no other pair.
+torchvision's C++ library then cannot be loaded, and ``import torchvision`` fails when it registers shapes for operators
+that this library should have defined. Defining the schemas of two operators is all that the import needs. This package
+does not use the operators themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
-_kept: list[object] = []  # a torch Library is undone when it is collected
+_kept: list[object] = []  # keeps the torch Library alive: when it is garbage collected, its definitions are undone
 
 
 def mend_torchvision() -> None:

@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
     """Returns the version of each package that is installed, by name, in the order asked for.
 
-    torch's comes with its build (``2.13.0+cu130``), which decides about numbers and speed: the metadata of the wheel
-    on the package index leaves it out.
+    The version of torch includes its build (``2.13.0+cu130``), which matters for numbers and speed. It is read from
+    torch itself, because the metadata of wheels from the package index leave the build out.
     """
     found = {}
     for package in packages:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # such as another build of OpenCV
+        except PackageNotFoundError:  # such as OpenCV, which comes under several package names
             continue
     if "torch" in found:
         import torch

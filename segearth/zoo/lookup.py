@@ -81,7 +81,7 @@ def build_described(spec: Mapping[str, Any]) -> SegEarth:
     """
     from segearth.models.build import build_model
     from segearth.models.parts import added_parts, build_part
-    from segearth.models.pretrained import WEIGHTS_FILE, WithoutRandomStart, load_weights, read_config
+    from segearth.models.pretrained import WithoutRandomStart, load_folder, read_config
 
     pretrained = spec.get("pretrained")
     if not pretrained:
@@ -90,7 +90,7 @@ def build_described(spec: Mapping[str, Any]) -> SegEarth:
         model = build_model(model_config(spec), load_weights=False)
     folder = find_folder(str(pretrained))
     added = added_parts(read_config(folder), model.config)
-    model.random_parts = load_weights(model, folder / WEIGHTS_FILE, added)
+    model.random_parts = load_folder(model, folder, added)
     for part in added:
         logger.warning("%s has no %s, which starts at random", pretrained, part)
         model.get_submodule(part).load_state_dict(build_part(part, model).state_dict())  # it was filled with zeros

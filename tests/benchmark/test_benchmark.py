@@ -10,11 +10,16 @@ import torch
 from segearth.benchmark.flops import count_flops
 from segearth.benchmark.graphs import measure_onnx
 from segearth.benchmark.measure import alternate, peak_memory
-from segearth.benchmark.naive import naive_answer
+from segearth.benchmark.naive import naive_answer, plain_operators
 from segearth.benchmark.sampling import measure_sampling
 from segearth.benchmark.suite import WORDINGS, BenchmarkConfig, _ratio, build_shape, run_benchmark
 from segearth.benchmark.tables import as_markdown
 from segearth.errors import ConfigError
+from segearth.layers.deformable_attention import (
+    DeformableAttention,
+    multi_scale_sample,
+    multi_scale_sample_definition,
+)
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
 from segearth.zoo.opening import open_model
@@ -70,6 +75,18 @@ def test_the_naive_way_gives_the_same_answer(kind: str, request: pytest.FixtureR
     assert (ours.mask_logits - naive.mask_logits).abs().max() <= 1e-4 * naive.mask_logits.abs().max()
     assert seen == {"images": [1, 1], "positions": [features.prompt.embeds.shape[1] + text.lengths[0]]}
     assert model.language_model.causal_lm.config._attn_implementation != "eager"  # as it was before
+    assert model.pixel_decoder.recomputes
+
+
+def test_the_naive_way_samples_by_the_definition(debug_model: SegEarth) -> None:
+    attentions = [m for m in debug_model.pixel_decoder.modules() if isinstance(m, DeformableAttention)]
+    assert attentions
+    with pytest.raises(KeyError), plain_operators(debug_model):  # whatever happens inside
+        assert {attention.sample for attention in attentions} == {multi_scale_sample_definition}
+        assert not debug_model.pixel_decoder.recomputes
+        raise KeyError
+    assert {attention.sample for attention in attentions} == {multi_scale_sample}
+    assert debug_model.pixel_decoder.recomputes
 
 
 def test_a_report(debug_model: SegEarth, tmp_path: Path) -> None:

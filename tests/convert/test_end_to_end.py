@@ -52,7 +52,7 @@ def test_answers(golden: Golden, parity: Parity, model: SegEarth, kind: str, tas
     features = model.encode_image(recorded["in.images"])
     text = encoder.encode(questions, whole=True)
     queries = model.encode_text(features, text, IMAGES)
-    output = model.decode_masks(features, queries)
+    output = model.decode_masks(features, queries, auxiliary=True)
 
     before = features.prompt.embeds.shape[1]  # words and image, the same for both
     real = recorded["prep.attention_mask"]
@@ -65,7 +65,6 @@ def test_answers(golden: Golden, parity: Parity, model: SegEarth, kind: str, tas
     parity(module, "token layout, labels, description", 0, 0)
     parity(module, "image tokens", relative_error(features.image_tokens, recorded["connector"]), PIECE)
     parity(module, "input embeddings", relative_error(embeds[real], recorded["prep.inputs_embeds"][real]), PIECE)
-    assert queries.hidden_states is not None
     after = real[:, before:]
     theirs = recorded["llm.last_hidden_state"][:, before:][after]
     error = relative_error(queries.hidden_states[after], theirs)
@@ -110,7 +109,7 @@ def test_a_prompt_cut_after_the_description_gives_the_same_masks(golden: Golden,
 
 
 @pytest.fixture
-def recorded_rounding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def recorded_rounding(model: SegEarth, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Rounds where the recording did: its memory layout, order of sums, and number of threads.
 
     A gradient through bilinear sampling jumps where a sampling point crosses a cell's edge, and the last bit of a
@@ -119,11 +118,11 @@ def recorded_rounding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     decode = PixelDecoder.forward
     monkeypatch.setattr(F, "scaled_dot_product_attention", plain_attention)
-    monkeypatch.setattr("segearth.layers.deformable_attention.multi_scale_sample", _plain_sampling)
     monkeypatch.setattr(PixelDecoder, "forward", lambda self, maps: decode(self, [m.contiguous() for m in maps]))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield
+    with model.pixel_decoder.sampling_with(_plain_sampling):
+        yield
     torch.set_num_threads(before)
 
 
@@ -160,7 +159,7 @@ def test_a_training_step(
     monkeypatch.setattr(
         "segearth.losses.criterion.uncertain_points", lambda *_: points.transpose(0, 1).flatten(0, 1).contiguous()
     )
-    losses = Criterion(LossConfig(presence=0, num_points=256))(*model(batch), batch, model.language_model)
+    losses = Criterion(LossConfig(presence=0, num_points=256))(model(batch), batch)
     losses.total.backward()
 
     module = f"training step, {task}"

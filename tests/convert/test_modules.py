@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segearth.config import ImageTransformConfig, VisionEncoderConfig
 from segearth.convert.rules import to_ours
-from segearth.convert.segearth_r1 import SWIN, UNUSED, rules
+from segearth.convert.segearth_r1 import SWIN, UNUSED, published_rules
 from segearth.evaluation.records import SampleRecord, compute_metrics
 from segearth.layers.deformable_attention import DeformableAttention
 from segearth.layers.point_sampling import sample_points, uncertain_points
@@ -28,7 +28,7 @@ from segearth.preprocessing.transform import ImageTransform
 def load(module: nn.Module, tensors: dict[str, Tensor], theirs: str, ours: str, left: str = "nothing") -> nn.Module:
     """Loads recorded ``state.*`` tensors, which the whole model has under ``theirs``, into our module at ``ours``."""
     state = {theirs + key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    translated = to_ours(state, rules(num_heads=4), UNUSED).state
+    translated = to_ours(state, published_rules(num_heads=4), UNUSED).state
     missing, unexpected = module.load_state_dict(
         {name.removeprefix(ours): value for name, value in translated.items()}, strict=False
     )
@@ -107,7 +107,7 @@ def test_mask_decoder(golden: Golden, parity: Parity, name: str, memory_dim: int
     load(module, tensors, "predictor.", "mask_decoder.", left="presence_head.")
     memory = [tensors[f"x{i}"] for i in range(3)]
     remembered = module.remember(tensors["mask_features"], memory)
-    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), remembered)
+    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), remembered, auxiliary=True)
     ours_all = torch.stack([*output.auxiliary, output.mask_logits])
     theirs_all = tensors["pred_masks_all_layers"][:, :, 0]
     parity("mask decoder", "mask logits of all predictions", relative_error(ours_all, theirs_all), PIECE)

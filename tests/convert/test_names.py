@@ -79,7 +79,7 @@ def test_what_is_not_used_has_a_reason(full_size: dict[str, torch.Tensor]) -> No
 def test_mask2former_goes_where_the_public_code_puts_it(golden: Golden) -> None:
     naming = json.loads(golden("mask2former_naming.json").read_text(encoding="utf-8"))
     assert len(naming["mapping"]) == 647
-    rules = segearth_r1.rules(num_heads=32)
+    rules = segearth_r1.published_rules(num_heads=32)
     for name, facts in naming["mapping"].items():
         tensor = torch.empty(facts["shape"], device="meta")
         ours = mask2former.from_mask2former({name: tensor})

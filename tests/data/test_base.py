@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segearth.data.base import SegmentationDataset, check_mask
-from segearth.data.readers.layout import files_by_id, find_root, read_json
+from segearth.data.readers.source_files import files_by_id, find_root, read_json
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.structures import Sample
 

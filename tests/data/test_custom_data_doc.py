@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from dataset_fakes import coco
+from dataset_fakes import coco, write_image, write_mask
 
 from segearth.config import load_experiment
 from segearth.data.registry import DATASETS, build_dataset, dataset_class
 from segearth.data.verify import verify_dataset
+from segearth.errors import DatasetError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -34,6 +35,22 @@ def test_pasted_example_is_a_whole_data_set(tmp_path, monkeypatch):
     experiment = load_experiment("my_data.yaml", ["train.max_steps=1000", "train.seed=1"])
     for row in experiment.data.train + experiment.data.val + experiment.data.test:
         assert len(build_dataset(row.name, row.root, row.split)) > 0
+
+
+def test_pasted_reader_reads_its_layout_and_knows_absent_things(tmp_path):
+    names: dict = {"__name__": "mask_csv"}
+    exec(compile(blocks("python")[1], "mask_csv.py", "exec", dont_inherit=True), names)
+    write_image(tmp_path / "images/a.png", 40)
+    write_mask(tmp_path / "masks/a.png", 8)
+    lines = "image,question,mask\na.png,the roof,a.png\na.png,the ship,\n"
+    (tmp_path / "train.csv").write_text(lines, encoding="utf-8")
+    (sample,) = names["MaskCsv"](tmp_path, "train")
+    assert [(q.text, bool(q.mask.any()), q.present) for q in sample.questions] == [
+        ("the roof", True, True),
+        ("the ship", False, False),
+    ]
+    with pytest.raises(DatasetError, match=r"val\.csv is missing"):
+        names["MaskCsv"](tmp_path, "val")
 
 
 def test_lines_and_coco_file_shown_are_json():

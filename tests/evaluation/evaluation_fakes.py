@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from segearth.data.base import SegmentationDataset
-from segearth.evaluation.evaluator import EvaluationResult, Extremes, ScoredExample
+from segearth.evaluation.examples import Extremes, ScoredExample
 from segearth.evaluation.protocols import PROTOCOLS
 from segearth.evaluation.records import SampleRecord
+from segearth.evaluation.results import EvaluationResult, ScorerResult
+from segearth.evaluation.scorers import SCORERS
 from segearth.structures import Question, Sample, Segmentation
 
 COLOURS = {"red roof": 200, "grey road": 120, "green field": 60}
@@ -141,15 +143,24 @@ def worked_result(controls=True):
         split="test",
         protocol=PROTOCOLS["native"],
         seed=5,
-        records=records,
-        controls={
-            name: [counted(i, *counts, image_id=image) for i, image, counts in zip(names, images, rows, strict=True)]
-            for name, rows in answers.items()
+        by_scorer={
+            "segmentation": ScorerResult(
+                SCORERS["segmentation"],
+                records,
+                controls={
+                    name: [
+                        counted(i, *counts, image_id=image)
+                        for i, image, counts in zip(names, images, rows, strict=True)
+                    ]
+                    for name, rows in answers.items()
+                },
+                control_rules={name: f"the rule of {name}" for name in answers},
+                seed=5,
+            )
         },
-        control_rules={name: f"the rule of {name}" for name in answers},
         extremes=Extremes(2, [pictured(records[0])], [pictured(records[3])]),
         seconds=1.5,
-        without_mask=2,
+        without_target=2,
     )
 
 

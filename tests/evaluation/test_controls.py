@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 
 from segearth.errors import DatasetError
 from segearth.evaluation import controls as module
-from segearth.evaluation.controls import ConstantMask, MeanMask, ShuffledQuestions, build_controls, derange
+from segearth.evaluation.controls import (
+    ConstantMask,
+    MeanMask,
+    ShuffledQuestions,
+    SplitReading,
+    build_controls,
+    derange,
+)
 from segearth.evaluation.protocols import PROTOCOLS, scored_questions
+from segearth.evaluation.scorers import SCORERS, scorer_of
 from segearth.metrics.masks import mask_iou
 from segearth.structures import Question, Sample
 
@@ -24,8 +32,14 @@ def masks_of(control, sample, predictor=None):
     """A control's masks of one image."""
     if predictor is not None:
         predictor.set_image(sample.image)
-    (masks,) = control.masks(predictor, [sample], [scored_questions(sample, NATIVE)])
-    return masks
+    (answers,) = control.answers(predictor, [sample], [scored_questions(sample, NATIVE)])
+    return [answer.mask for answer in answers]
+
+
+def controls_for(dataset, train, *, seed=0, progress=True, **options):
+    """The controls of questions that are answered with masks."""
+    reading = SplitReading(dataset, NATIVE, progress=progress, **options)
+    return build_controls(SCORERS, scorer_of, reading, train, seed=seed)["segmentation"]
 
 
 def dataset_of(masks):
@@ -143,9 +157,9 @@ def test_the_seed_decides_who_is_asked_what():
     texts = [{i: q.text for i, q in deal.items()} for deal in deals]
     assert ShuffledQuestions.draw(Patches(8), NATIVE).asked == deals[0]
     assert texts[0] == texts[1] != texts[2]
-    built = build_controls(Patches(8), None, NATIVE, seed=1, progress=False)[-1]
+    built = controls_for(Patches(8), None, seed=1, progress=False)[-1]
     assert {i: q.text for i, q in built.asked.items()} == texts[2]
-    by_default = build_controls(Patches(8), None, NATIVE, progress=False)[-1]
+    by_default = controls_for(Patches(8), None, progress=False)[-1]
     assert {i: q.text for i, q in by_default.asked.items()} == texts[0]
 
 
@@ -161,7 +175,7 @@ def test_only_questions_that_count_are_dealt():
 def test_controls_read_only_the_images_that_are_evaluated(limit, images):
     """Questions of an image beyond the limit must not be dealt to one before it, nor may it be read for them."""
     dataset = Reading(6)
-    controls = build_controls(dataset, None, NATIVE, limit=limit, progress=False)
+    controls = controls_for(dataset, None, limit=limit, progress=False)
     asked = controls[-1].asked
     assert {i.split("-")[0] for i in asked} == {str(i) for i in range(images)}
     assert dataset.read == list(range(images))
@@ -181,13 +195,13 @@ def test_processes_read_a_share_each_and_build_the_same_controls(monkeypatch):
     def build(rank):
         here.rank, test, train = rank, Reading(5), Reading(7, "train")
         try:
-            controls = build_controls(test, train, NATIVE, limit=4, progress=False, rank=rank, world_size=2)
+            controls = controls_for(test, train, limit=4, progress=False, rank=rank, world_size=2)
         except BaseException:
             meet.abort()  # the other one must not wait
             raise
         return test.read, train.read, controls
 
-    alone = build_controls(Patches(5), Patches(7, "train"), NATIVE, limit=4, progress=False)
+    alone = controls_for(Patches(5), Patches(7, "train"), limit=4, progress=False)
     monkeypatch.setattr(module, "is_joined", lambda world_size: world_size == 2)
     monkeypatch.setattr(module, "gather_objects", gather)
     with ThreadPoolExecutor(2) as pool:
@@ -200,7 +214,7 @@ def test_processes_read_a_share_each_and_build_the_same_controls(monkeypatch):
 
 
 def test_controls_come_in_a_fixed_order_and_say_what_they_do():
-    controls = build_controls(Patches(3), Patches(3, "train"), NATIVE, progress=False)
+    controls = controls_for(Patches(3), Patches(3, "train"), progress=False)
     assert [c.name for c in controls] == ["everything", "nothing", "mean_mask", "shuffled_questions"]
     assert controls[0].rule == "every pixel is predicted"
     assert controls[1].rule == "no pixel is predicted"
@@ -321,7 +335,7 @@ def test_constant_masks(value):
 
 def test_controls_that_cannot_be_made_are_left_out_and_logged(caplog):
     with caplog.at_level(logging.WARNING):
-        controls = build_controls(Patches(1), None, NATIVE, progress=False)
+        controls = controls_for(Patches(1), None, progress=False)
     assert [control.name for control in controls] == ["everything", "nothing"]
     assert caplog.messages == [
         "control mean_mask left out: it needs the training split",
@@ -330,9 +344,9 @@ def test_controls_that_cannot_be_made_are_left_out_and_logged(caplog):
 
 
 def test_bars_are_shown_unless_they_are_not_wanted(capsys):
-    build_controls(Patches(2), Patches(2, "train"), NATIVE, progress=False)
+    controls_for(Patches(2), Patches(2, "train"), progress=False)
     assert capsys.readouterr().err == ""
-    build_controls(Patches(2), Patches(2, "train"), NATIVE)
+    controls_for(Patches(2), Patches(2, "train"))
     shown = capsys.readouterr().err
     assert "mean mask: 100%" in shown
     assert "questions: 100%" in shown
@@ -344,4 +358,4 @@ def test_bars_are_shown_unless_they_are_not_wanted(capsys):
 @pytest.mark.parametrize("control", [ConstantMask(True), MeanMask(np.ones((128, 128), bool), 0.5)])
 def test_questions_for_another_number_of_images_are_an_error(control):
     with pytest.raises(ValueError, match="zip"):
-        control.masks(None, Patches(2).samples, [{}])
+        control.answers(None, Patches(2).samples, [{}])

@@ -24,7 +24,8 @@ from segearth.config import load_experiment
 from segearth.data.registry import build_dataset
 from segearth.errors import ConfigError, DatasetError, UnknownNameError
 from segearth.evaluation.controls import ConstantMask
-from segearth.evaluation.evaluator import EXAMPLE_SIZE, Extremes, evaluate
+from segearth.evaluation.evaluator import evaluate
+from segearth.evaluation.examples import EXAMPLE_SIZE, Extremes
 from segearth.evaluation.records import merge_records
 from segearth.evaluation.run import evaluate_experiment
 from segearth.inference.predictor import Predictor
@@ -103,7 +104,7 @@ def test_questions_without_a_mask_change_nothing_for_others_of_the_batch():
     dataset[2].questions = []
     dataset[4].questions[0].mask = None
     result = run(predictor, dataset, batch_size=3)
-    assert (predictor.encoded, len(result.records), result.without_mask) == (5, 14, 1)
+    assert (predictor.encoded, len(result.records), result.without_target) == (5, 14, 1)
     assert result.metrics.giou == 1
 
 
@@ -228,7 +229,7 @@ def test_an_answers_own_frame_is_what_the_published_protocol_compares():
 def test_intervals_are_those_of_images_at_95_percent():
     result = worked_result()
     images = ["image0", "image0", "image1", "image2"]
-    assert result.giou_interval == bootstrap_interval([0.8, 0.5, 1, 0], images, level=0.95, seed=5)
+    assert result.interval == bootstrap_interval([0.8, 0.5, 1, 0], images, level=0.95, seed=5)
     gains = [0.8 - 0, 0.5 - 0, 1 - 1, 0 - 1]  # beside "nothing", the best control
     assert result.margin_interval == bootstrap_interval(gains, images, level=0.95, seed=5)
     assert (result.best_control, result.margin) == ("nothing", pytest.approx(0.575 - 0.5))
@@ -263,15 +264,19 @@ def test_what_another_process_did_is_joined(monkeypatch):
     def gather(part, world_size):
         assert world_size == 2
         others = [counted("~last", 1, 2, 1, 2)]
-        return [part, replace(part, records=others, controls={"nothing": others}, seconds=500.0, without_mask=3)]
+        own = {"segmentation": replace(part.scored["segmentation"], records=others, controls={"nothing": others})}
+        return [part, replace(part, scored=own, seconds=500.0, without_target=3)]
+
+    def built(*_, **__):
+        return {"segmentation": [ConstantMask(False)]}
 
     monkeypatch.setattr("segearth.evaluation.evaluator.gather_objects", gather)
-    monkeypatch.setattr("segearth.evaluation.evaluator.build_controls", lambda *_, **__: [ConstantMask(False)])
+    monkeypatch.setattr("segearth.evaluation.evaluator.build_controls", built)
     result = run(PerfectPredictor(), Patches(1), world_size=2, controls=True)
     assert [r.id for r in result.records] == ["0-green field", "0-grey road", "0-red roof", "~last"]
     assert [r.id for r in result.controls["nothing"]] == ["0-green field", "0-grey road", "0-red roof", "~last"]
     assert result.control_rules == {"nothing": "no pixel is predicted"}
-    assert (result.seconds, result.without_mask) == (500.0, 3)
+    assert (result.seconds, result.without_target) == (500.0, 3)
 
 
 def offered(size, *numbers):
@@ -342,8 +347,8 @@ def test_questions_without_a_mask_are_passed_over(caplog):
     dataset = Patches(2)
     dataset[0].questions[0].mask = None
     result = run(PerfectPredictor(), dataset)
-    assert (len(result.records), result.without_mask) == (5, 1)
-    assert "1 questions without a mask were passed over" in caplog.text
+    assert (len(result.records), result.without_target) == (5, 1)
+    assert "1 questions without a target were passed over" in caplog.text
 
 
 def test_questions_without_an_id_get_one():

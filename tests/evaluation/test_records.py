@@ -115,11 +115,11 @@ def test_no_records_is_an_error():
 
 
 def test_breakdown_by_kind_and_target():
-    by_kind = breakdown(hand_worked(), "kind")
+    by_kind = breakdown(hand_worked(), "kind", compute_metrics)
     assert list(by_kind) == ["absent", "class"]
     assert by_kind["class"].giou == pytest.approx(0.65)
-    assert breakdown(hand_worked(), "target")["absent"].giou == 0.5
-    assert list(breakdown(hand_worked(), "source")) == ["(none)"]
+    assert breakdown(hand_worked(), "target", compute_metrics)["absent"].giou == 0.5
+    assert list(breakdown(hand_worked(), "source", compute_metrics)) == ["(none)"]
 
 
 def test_a_group_is_scored_by_its_own_samples_alone():
@@ -129,14 +129,15 @@ def test_a_group_is_scored_by_its_own_samples_alone():
         counted("c", 5, 5, 5, 5, source="sentinel"),
         counted("d", 0, 2, 0, 2),
     ]
-    by_source = breakdown(records, "source")
+    by_source = breakdown(records, "source", compute_metrics)
     assert list(by_source) == ["(none)", "naip", "sentinel"]
     assert [m.samples for m in by_source.values()] == [1, 2, 1]
     assert [m.giou for m in by_source.values()] == [0.0, 0.5, 1.0]
     assert [m.ciou for m in by_source.values()] == [0.0, 0.5, 1.0]
     assert [m.n_acc for m in by_source.values()] == [0.0, None, None]
-    assert {name: m.samples for name, m in breakdown(records, "task").items()} == {"reasoning": 1, "referring": 3}
-    assert {name: m.samples for name, m in breakdown(iter(records), "target").items()} == {"absent": 1, "present": 3}
+    by_task, by_target = (breakdown(iter(records), by, compute_metrics) for by in ("task", "target"))
+    assert {name: m.samples for name, m in by_task.items()} == {"reasoning": 1, "referring": 3}
+    assert {name: m.samples for name, m in by_target.items()} == {"absent": 1, "present": 3}
 
 
 def test_repeated_id_is_an_error():
@@ -196,7 +197,7 @@ def test_the_same_images_a_second_time_change_counts_alone(records):
 
 @given(RECORDS)
 def test_the_groups_of_a_breakdown_make_up_the_whole(records):
-    whole, groups = compute_metrics(records), breakdown(records, "image_id").values()
+    whole, groups = compute_metrics(records), breakdown(records, "image_id", compute_metrics).values()
     assert sum(group.samples * group.giou for group in groups) / whole.samples == pytest.approx(whole.giou)
     assert sum(group.images for group in groups) == whole.images
     assert min(group.ciou for group in groups) <= whole.ciou + 1e-12

@@ -105,7 +105,7 @@ def test_the_tables_hold_what_was_worked_by_hand():
 def test_the_headline_holds_what_was_worked_by_hand():
     result = worked_result()
     lines = render_markdown(report_facts(result, "worked", {})).splitlines()
-    low, high = result.giou_interval
+    low, high = result.interval
     assert lines[0] == "# worked on patches, split test"
     assert lines[2] == (
         f"**gIoU 57.50** (95 % interval {100 * low:.2f} to {100 * high:.2f}), cIoU 58.82, 4 samples (2 with an empty "
@@ -141,7 +141,8 @@ def test_every_control_is_explained_and_every_circumstance_named():
 def test_facts_are_shares_under_stable_names():
     facts = report_facts(worked_result(), "worked", {"command": "c"})
     assert list(facts) == [
-        "model", "dataset", "split", "protocol", "metrics", "giou_interval_95", "controls", "best_control", "margin",
+        "model", "dataset", "split", "protocol", "scorer", "metrics",
+        "giou_interval_95", "controls", "best_control", "margin",
         "margin_interval_95", "breakdown", "needs_words", "pairs", "calibration",
         "questions_without_mask", "speed", "seed", "time", "versions", "notes",
     ]  # fmt: skip
@@ -164,7 +165,7 @@ def test_facts_are_shares_under_stable_names():
 def test_what_a_report_says_about_listening_and_confidence():
     result = worked_result()
     result.records[0] = replace(result.records[0], needs_words=True, swapped_iou=0.3)
-    result.pairs = [PairRecord("image0", "side", "a", "b", True), PairRecord("image1", "side", "c", "d", False)]
+    result.main.further = [PairRecord("image0", "side", "a", "b", True), PairRecord("image1", "side", "c", "d", False)]
     text = render_markdown(report_facts(result, "worked", {})).split("## Does it listen")[1].split("## By")[0]
     assert "- 1 questions need words" in text
     assert "gIoU 80.00. The answer to another question of the same image scores 30.00 there" in text
@@ -191,6 +192,7 @@ def test_samples_have_one_line_each(tmp_path):
         "id": "a", "image_id": "image0", "question": "the roofs", "task": "referring", "kind": "class",
         "source": "naip", "intersection": 8, "union": 10, "target_area": 10, "predicted_area": 8, "presence": 0.75,
         "score": 0.9, "needs_words": False, "swapped_iou": None, "iou": 0.8, "target_empty": False,
+        "scorer": "segmentation",
     }  # fmt: skip
     lines = [json.loads(line) for line in others]
     assert [line["id"] for line in lines] == ["b", "c", "d"]

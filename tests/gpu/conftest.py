@@ -18,7 +18,7 @@ import torch
 
 DEVICE = os.environ.get("SEGEARTH_GPU_CHECK_DEVICE", "cuda")  # "cpu" tries the tests themselves
 TESTS = Path(__file__).parents[1]
-sys.path.append(str(TESTS / "checkpoints"))  # for what the recordings of the public code are read with
+sys.path.append(str(TESTS / "convert"))  # for what the recordings of the public code are read with
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def golden() -> Callable[[str], Path]:
     named = os.environ.get("SEGEARTH_GOLDEN")
     places = [Path(named)] if named else []
     places += [TESTS.parents[0] / "shared" / "golden", TESTS.parents[1] / "shared" / "golden"]
-    places.append(TESTS / "checkpoints" / "golden")
+    places.append(TESTS / "convert" / "golden")
 
     def find(name: str) -> Path:
         for folder in places:

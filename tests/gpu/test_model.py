@@ -16,7 +16,7 @@ from segearth.inference.precision import set_precision
 from segearth.inference.predictor import Predictor
 from segearth.layers.deformable_attention import DeformableAttention
 from segearth.losses.criterion import Criterion
-from segearth.model_types import Batch, MaskOutput, QueryEmbeddings
+from segearth.model_types import Batch, MaskOutput
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
@@ -56,7 +56,10 @@ def make_batch(model: SegEarth) -> Batch:
 def answer(model: SegEarth, device: torch.device) -> tuple[Tensor, Tensor]:
     """Queries and mask logits, on the host."""
     with torch.inference_mode():
-        output, queries = model.to(device).eval()(make_batch(model).to(device))
+        batch = make_batch(model).to(device)
+        features = model.to(device).eval().encode_image(batch.images)
+        queries = model.encode_text(features, batch.text, batch.image_index)
+        output = model.decode_masks(features, queries)
     return queries.queries.float().cpu(), output.mask_logits.float().cpu()
 
 
@@ -104,20 +107,19 @@ def test_a_predictor(device: torch.device) -> None:
     assert different <= 1e-2
 
 
-def loss_of(output: MaskOutput, queries: QueryEmbeddings) -> Tensor:
+def loss_of(output: MaskOutput) -> Tensor:
     """A number that every weight reaches and no random point decides: the criterion draws its own on each device."""
-    assert queries.hidden_states is not None
+    assert output.token_logits is not None
     logits = torch.stack([*output.auxiliary, output.mask_logits])
     ramp = torch.linspace(-1, 1, logits.shape[-1], device=logits.device)
-    return (logits.sigmoid() * ramp).mean() + output.presence_logits.mean() + queries.hidden_states.pow(3).mean()
+    return (logits.sigmoid() * ramp).mean() + output.presence_logits.mean() + output.token_logits.pow(3).mean()
 
 
 def test_gradients_are_those_of_a_cpu(device: torch.device) -> None:
     gradients: list[dict[str, Tensor]] = []
     for place in (torch.device("cpu"), device):
         model = build().to(place)  # in eval mode nothing is dropped
-        output, queries = model.eval()(make_batch(model).to(place))
-        loss_of(output, queries).backward()
+        loss_of(model.eval()(make_batch(model).to(place))).backward()
         gradients.append({name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None})
     expected, found = gradients
     assert found.keys() == expected.keys()
@@ -139,8 +141,7 @@ def stepper(
     def step() -> Tensor:
         there = batch.to(device)
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            output, queries = model(there)
-            loss = criterion(output, queries, there, model.language_model).total
+            loss = criterion(model(there), there).total
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()

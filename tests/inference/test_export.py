@@ -16,7 +16,6 @@ from segearth.errors import CheckpointError, ConfigError, MissingExtraError
 from segearth.inference.export import describe, export_onnx, feature_names
 from segearth.model_types import MaskOutput
 from segearth.models.segearth import SegEarth
-from segearth.preprocessing.transform import ImageTransform
 from segearth.structures import Question
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -50,7 +49,7 @@ def frame(model: SegEarth, content: str) -> np.ndarray:
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 256, (128, 96, 3), dtype=np.uint8)
     fields = np.kron(rng.integers(0, 256, (4, 3, 3), dtype=np.uint8), np.ones((32, 32, 1), np.uint8))
-    return ImageTransform(model.config.image_transform).apply({"noise": noise, "fields": fields}[content])[None].numpy()
+    return model.image_transform.apply({"noise": noise, "fields": fields}[content])[None].numpy()
 
 
 def in_onnxruntime(

@@ -29,7 +29,6 @@ def answers(model: SegEarth) -> tuple[torch.Tensor, torch.Tensor]:
     features = model.encode_image(torch.randn(1, 3, 64, 64, generator=generator))
     text = model.prompt_encoder.encode([Question("the ships"), Question("a long road beside the river")])
     queries = model.encode_text(features, text, torch.zeros(2, dtype=torch.long))
-    assert queries.hidden_states is not None
     return queries.hidden_states.float(), model.decode_masks(features, queries).mask_logits.float()
 
 

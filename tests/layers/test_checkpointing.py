@@ -78,12 +78,16 @@ def test_keywords_reach_the_module() -> None:
     assert torch.equal(block(images, scale=3.0), expected)
 
 
-def test_without_gradients_it_is_not_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object, **kwargs: object) -> Callable[..., None]:
-        raise AssertionError
-
-    block = Block(8).eval()
-    set_recomputed([block], True)
-    monkeypatch.setattr("segearth.layers.checkpointing.checkpoint", fail)
-    with torch.no_grad():
-        block(torch.randn(1, 8, 4, 4))
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_it_is_not_in_the_way(
+    without_gradients: Callable[[], Any], saved_bytes: Callable[..., Any]
+) -> None:
+    block, images = Block(8).eval(), torch.randn(1, 8, 4, 4)
+    convolved: list[int] = []
+    block.back.register_forward_hook(lambda *_: convolved.append(1))
+    with without_gradients():
+        expected = block(images)
+        set_recomputed([block], True)
+        found, kept = saved_bytes(lambda: block(images))
+    assert torch.equal(found, expected)
+    assert (len(convolved), kept) == (2, 0)

@@ -13,7 +13,7 @@ from segearth.config import LossConfig
 from segearth.errors import ConfigError
 from segearth.losses.boxes import box_loss
 from segearth.losses.criterion import Criterion, Losses, point_bce, point_dice, text_loss
-from segearth.model_types import Batch, EncodedText, MaskOutput, QueryEmbeddings
+from segearth.model_types import Batch, EncodedText, MaskOutput
 
 
 def batch_of(masks: torch.Tensor, valid: torch.Tensor | None = None) -> Batch:
@@ -59,9 +59,8 @@ def test_presence_is_a_fact_of_the_annotation() -> None:
     logits = torch.tensor([2.0, -3.0, 0.5])
     batch = batch_of(torch.zeros(3, 8, 8))
     batch.present = torch.tensor([True, False, True])
-    queries = QueryEmbeddings(torch.zeros(3, 4), batch.image_index)
     output = MaskOutput(torch.zeros(3, 4, 4), logits)
-    losses = Criterion(LossConfig(num_points=4))(output, queries, batch, Head())  # type: ignore[arg-type]
+    losses = Criterion(LossConfig(num_points=4))(output, batch)
     by_hand = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-3)) + math.log1p(math.exp(-0.5))) / 3
     assert losses.presence.item() == pytest.approx(by_hand, rel=1e-5)
 
@@ -227,12 +226,12 @@ def test_the_total_is_weighted() -> None:
     batch = batch_of((torch.rand(2, 8, 8) > 0.5).float())
     labels = torch.tensor([[-100, 2, -100], [-100, -100, -100]])
     batch.text = labelled(labels)
-    queries = QueryEmbeddings(torch.zeros(2, 4), batch.image_index, torch.randn(2, 3, 4))
     output = MaskOutput(torch.randn(2, 4, 4), torch.randn(2), [torch.randn(2, 4, 4)], boxes=torch.randn(2, 2, 6))
+    output.token_logits = torch.randn(1, 4)
 
-    def losses(config: LossConfig, queries: QueryEmbeddings = queries) -> Losses:
+    def losses(config: LossConfig, output: MaskOutput = output) -> Losses:
         torch.manual_seed(1)
-        return Criterion(config)(output, queries, batch, Head())  # type: ignore[arg-type]
+        return Criterion(config)(output, batch)
 
     found = losses(config)
     parts = [found.bce, found.dice, found.presence, found.text, found.boxes]
@@ -242,8 +241,8 @@ def test_the_total_is_weighted() -> None:
     torch.manual_seed(1)
     bce, dice = Criterion(config).mask_losses([*output.auxiliary, output.mask_logits], batch)
     assert (found.bce, found.dice) == (bce, dice)
-    assert found.text == text_loss(queries.hidden_states, batch.text, Head())  # type: ignore[arg-type]
-    for silent in (losses(replace(config, text=0.0)), losses(config, replace(queries, hidden_states=None))):
+    assert found.text == text_loss(output.token_logits, batch.text)
+    for silent in (losses(replace(config, text=0.0)), losses(config, replace(output, token_logits=None))):
         assert silent.text == 0
         assert silent.total.item() == pytest.approx(float(expected - 7 * found.text), rel=1e-6)
     assert losses(replace(config, boxes=0.0)).boxes == 0
@@ -260,18 +259,11 @@ def test_the_total_is_weighted() -> None:
 
 def test_half_precision_is_not_summed_in_half_precision() -> None:
     batch = batch_of(torch.ones(1, 4, 4))
-    queries = QueryEmbeddings(torch.zeros(1, 4), batch.image_index, torch.randn(1, 3, 4).bfloat16())
     batch.text = labelled(torch.tensor([[-100, 2, 1]]))
     output = MaskOutput(torch.randn(1, 4, 4).bfloat16(), torch.randn(1).bfloat16())
-    losses = Criterion(LossConfig(num_points=4))(output, queries, batch, Head())  # type: ignore[arg-type]
+    output.token_logits = torch.randn(2, 4).bfloat16()
+    losses = Criterion(LossConfig(num_points=4))(output, batch)
     assert {getattr(losses, name).dtype for name in ("total", "bce", "dice", "presence", "text")} == {torch.float32}
-
-
-class Head:
-    """A language model whose logits are its hidden states."""
-
-    def token_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden
 
 
 def labelled(labels: torch.Tensor) -> EncodedText:
@@ -279,11 +271,17 @@ def labelled(labels: torch.Tensor) -> EncodedText:
     return EncodedText(nothing, [labels.shape[1]] * len(labels), nothing.bool(), labels, (labels != -100).nonzero())
 
 
-def test_text_loss_predicts_the_next_token() -> None:
-    hidden = torch.zeros(1, 3, 4)
-    hidden[0, 0, 2] = 50.0  # position 0 says token 2 comes next
-    labels = torch.tensor([[-100, 2, -100]])
-    assert text_loss(hidden, labelled(labels), Head()).item() == pytest.approx(0.0, abs=1e-5)  # type: ignore[arg-type]
-    labels = torch.tensor([[-100, 2, 1]])  # position 1 is undecided among four
-    assert text_loss(hidden, labelled(labels), Head()).item() == pytest.approx(math.log(4) / 2)  # type: ignore[arg-type]
-    assert text_loss(hidden, labelled(torch.full((1, 3), -100)), Head()).item() == 0.0  # type: ignore[arg-type]
+def test_text_loss_is_the_mean_over_labelled_tokens() -> None:
+    logits = torch.zeros(2, 4)
+    logits[0, 2] = 50.0  # the first labelled token is known to be 2, the second is undecided among four
+    assert text_loss(logits[:1], labelled(torch.tensor([[-100, 2, -100]]))).item() == pytest.approx(0.0, abs=1e-5)
+    assert text_loss(logits, labelled(torch.tensor([[-100, 2, 1]]))).item() == pytest.approx(math.log(4) / 2)
+
+
+def test_text_loss_without_labels_is_zero_and_keeps_its_graph() -> None:
+    """Under ZeRO a process whose output head has no gradient to give keeps the others waiting."""
+    logits = torch.randn(1, 4, requires_grad=True)
+    loss = text_loss(logits, labelled(torch.full((1, 3), -100)))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert logits.grad is not None and not logits.grad.any()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segearth.metrics import masks
-from segearth.metrics.masks import count_pixels, mask_iou
+from segearth.metrics.masks import count_pixels, mask_iou, pairwise_mask_iou
 
 # One bit a pixel: much faster to draw than an array of booleans.
 MASKS = st.integers(0, 2**20 - 1).map(lambda bits: (bits >> np.arange(20) & 1).astype(bool).reshape(4, 5))
@@ -49,3 +49,22 @@ def test_counts_are_those_of_sets_of_pixels(a, b):
 
 def test_docstrings_hold():
     assert doctest.testmod(masks).failed == 0
+
+
+@given(st.lists(MASKS, max_size=4), st.lists(MASKS, max_size=4))
+def test_the_table_of_many_masks_is_that_of_single_ones(first, second):
+    expected = [[mask_iou(a, b) for b in second] for a in first]
+    np.testing.assert_allclose(pairwise_mask_iou(first, second), np.array(expected).reshape(len(first), len(second)))
+
+
+def test_masks_larger_than_a_block_are_summed_exactly(monkeypatch):
+    monkeypatch.setattr("segearth.metrics.masks.BLOCK", 5)
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 7, 9)) < 0.5
+    expected = [[mask_iou(a, b) for b in masks] for a in masks]
+    np.testing.assert_array_equal(pairwise_mask_iou(masks, masks), expected)
+
+
+def test_tables_of_masks_of_two_sizes_are_refused():
+    with pytest.raises(ValueError, match="height and width must be equal"):
+        pairwise_mask_iou(np.ones((1, 2, 3)), np.ones((1, 3, 2)))

@@ -11,7 +11,6 @@ from segearth.losses.criterion import Criterion, class_loss
 from segearth.model_types import ClassMaps
 from segearth.models.class_head import ClassHead
 from segearth.models.segearth import SegEarth
-from segearth.preprocessing.transform import ImageTransform
 from segearth.zoo.lookup import build_described
 
 
@@ -23,7 +22,7 @@ def model() -> SegEarth:
 
 @pytest.fixture(scope="module")
 def view(model: SegEarth) -> TrainingView:
-    transform = ImageTransform(model.config.image_transform)
+    transform = model.image_transform
     return TrainingView([SyntheticDataset(length=6, size=96)], transform, DataConfig(), 0, with_classes=True)
 
 
@@ -63,11 +62,11 @@ def test_views_show_what_is_there_and_some_of_what_is_not(view: TrainingView) ->
 def test_a_step_teaches_features_and_words(model: SegEarth, view: TrainingView) -> None:
     batch = Collator(model.prompt_encoder, False, with_classes=True)([view[0, i] for i in range(3)])
     assert batch.classes is not None and set(batch.classes.image_index.tolist()) == {0, 1, 2}
-    output, queries = model.train()(batch)
+    output = model.train()(batch)
     assert output.class_logits is not None
     assert output.class_logits.shape == (len(batch.classes.masks), 16, 16)
-    losses = Criterion(LossConfig(sampling="dense", classes=2.0))(output, queries, batch, model.language_model)
-    plain = Criterion(LossConfig(sampling="dense"))(output, queries, batch, model.language_model)
+    losses = Criterion(LossConfig(sampling="dense", classes=2.0))(output, batch)
+    plain = Criterion(LossConfig(sampling="dense"))(output, batch)
     assert float((losses.total - plain.total).detach()) == pytest.approx(2 * float(losses.classes.detach()), rel=1e-4)
     losses.classes.backward()
     assert model.class_head is not None and model.class_head.direction.weight.grad is not None
@@ -83,7 +82,7 @@ def test_where_no_class_is_known_the_loss_is_zero_and_keeps_its_graph(model: Seg
     examples[0].classes = []
     batch = Collator(model.prompt_encoder, False, with_classes=True)(examples)
     assert batch.classes is not None and not batch.classes.known.any()
-    output, _ = model.train()(batch)
+    output = model.train()(batch)
     assert output.class_logits is not None
     loss = class_loss(output.class_logits, batch.classes, 0.05)
     assert float(loss.detach()) == 0 and loss.requires_grad
@@ -98,8 +97,8 @@ def test_only_known_cells_count() -> None:
 
 
 def test_without_the_head_nothing_is_drawn(debug_model: SegEarth) -> None:
-    transform = ImageTransform(debug_model.config.image_transform)
+    transform = debug_model.image_transform
     plain = TrainingView([SyntheticDataset(length=1, size=96)], transform, DataConfig(), 0)
     assert plain[0, 0].classes == []
     batch = Collator(debug_model.prompt_encoder, False)([plain[0, 0]])
-    assert batch.classes is None and debug_model(batch)[0].class_logits is None
+    assert batch.classes is None and debug_model(batch).class_logits is None

@@ -105,8 +105,8 @@ def test_a_training_step_waits_for_nothing(template: str, placed: bool, checkpoi
     model.to("meta").set_checkpointing(checkpointing)
     with no_waiting():
         there = batch.to("meta")
-        output, queries = model(there)
+        output = model(there)
         criterion = Criterion(LossConfig(num_points=32, boxes=float(placed)))
-        criterion(output, queries, there, model.language_model).total.backward()
+        criterion(output, there).total.backward()
     silent = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert silent == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from segearth.errors import CheckpointError
+from segearth.models import pretrained
 from segearth.models.build import build_model
-from segearth.models.pretrained import WithoutRandomStart, load_weights
+from segearth.models.pretrained import FORMAT, WithoutRandomStart, load_weights
 from segearth.models.segearth import SegEarth
-from segearth.zoo.lookup import model_config
+from segearth.zoo.lookup import build_described, model_config
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2}
@@ -51,6 +53,68 @@ def test_nothing_is_drawn() -> None:
     assert not any(tensor.any() for tensor in (linear.weight, linear.bias, *drawn))
     assert linear.weight.requires_grad
     assert constant.tolist() == [1, 1, 1]
+
+
+class TestEarlierAndLaterVersions:
+    """A folder is written with today's names, then turned into what another version would have written."""
+
+    @pytest.fixture(scope="class")
+    def model(self) -> SegEarth:
+        boxed = {"mask_decoder": {"box_gate": True}}
+        return build_model(model_config({"name": "segearth_debug", **boxed})).eval()
+
+    @pytest.fixture
+    def earlier(self, model: SegEarth, tmp_path: Path) -> Path:
+        """As the version before formats were numbered saved a model with boxes and no comparison for presence."""
+        model.save_pretrained(tmp_path)
+        path = tmp_path / "config.json"
+        facts = json.loads(path.read_text())
+        del facts["format"], facts["model"]["mask_decoder"]["presence_match"]
+        path.write_text(json.dumps(facts))
+        state = load_file(tmp_path / "model.safetensors")
+        old = {name.replace("bag_of_words.", "place_words."): tensor for name, tensor in state.items()}
+        assert old.keys() != state.keys()
+        save_file(old, tmp_path / "model.safetensors", {"random_parts": "place_words"})
+        return tmp_path
+
+    def test_an_earlier_folder_opens_with_every_weight(self, model: SegEarth, earlier: Path) -> None:
+        again = SegEarth.from_pretrained(earlier)
+        assert again.mask_decoder.presence_match is None
+        expected, found = model.state_dict(), again.state_dict()
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+        assert again.random_parts == {"bag_of_words"}
+
+    def test_training_starts_from_an_earlier_folder(self, model: SegEarth, earlier: Path) -> None:
+        again = build_described({"pretrained": str(earlier), "mask_decoder": {"presence_match": True}})
+        assert model.bag_of_words is not None and again.bag_of_words is not None
+        assert torch.equal(again.bag_of_words.weight, model.bag_of_words.weight)
+        assert again.random_parts == {"bag_of_words", "mask_decoder"}
+
+    def test_what_is_saved_now_says_its_format(self, model: SegEarth, tmp_path: Path) -> None:
+        model.save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "config.json").read_text())["format"] == FORMAT
+
+    @pytest.mark.parametrize("later", [FORMAT + 1, "new"])
+    def test_a_later_folder_says_what_to_do(self, model: SegEarth, tmp_path: Path, later: int | str) -> None:
+        model.save_pretrained(tmp_path)
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format": later, "version": "9.1"}))
+        message = rf"saved in format {later} by segearth 9\.1, .* up to {FORMAT}; install a newer one: `pip install"
+        with pytest.raises(CheckpointError, match=message):
+            SegEarth.from_pretrained(tmp_path)
+
+    def test_names_of_today_are_not_renamed(self, model: SegEarth, earlier: Path) -> None:
+        """A file of the present format with an old name is damaged, not old."""
+        path = earlier / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format": FORMAT}))
+        with pytest.raises(CheckpointError, match=r"missing bag_of_words\.weight, unknown place_words\.weight"):
+            SegEarth.from_pretrained(earlier)
+
+    def test_a_part_may_be_renamed_twice(self, monkeypatch: pytest.MonkeyPatch, earlier: Path) -> None:
+        monkeypatch.setattr(pretrained, "FORMAT", 4)
+        monkeypatch.setattr(pretrained, "RENAMED_PARTS", {1: {"a": "b"}, 3: {"b": "c", "x": "y"}})
+        assert pretrained._new_names(earlier) == {"a": "c", "b": "c", "x": "y"}
 
 
 class TestStrictness:

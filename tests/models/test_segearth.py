@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from segearth.config import LanguageModelConfig, LossConfig, from_dict
 from segearth.data.feed.loading import Collator, TrainingExample
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
+from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion, Losses
 from segearth.model_types import Batch
 from segearth.models.build import build_model
@@ -41,7 +42,7 @@ def make_batch(model: SegEarth, questions: list[list[Question]], answers: bool =
 
 @torch.no_grad()
 def logits_of(model: SegEarth, questions: list[list[Question]], **options: object) -> tuple[torch.Tensor, torch.Tensor]:
-    output, _ = model(make_batch(model, questions, **options))
+    output = model(make_batch(model, questions, **options))
     return output.mask_logits, output.presence_logits
 
 
@@ -75,7 +76,7 @@ def test_a_batch_without_a_question_costs_nothing_and_touches_what_others_touch(
     def gradients(asked: list[list[Question]]) -> tuple[Losses, dict[str, torch.Tensor]]:
         debug_model.zero_grad(set_to_none=True)
         batch = make_batch(debug_model, asked)
-        losses = Criterion(LossConfig(num_points=16))(*debug_model(batch), batch, debug_model.language_model)
+        losses = Criterion(LossConfig(num_points=16))(debug_model(batch), batch)
         losses.total.backward()
         return losses, {name: p.grad for name, p in debug_model.named_parameters() if p.grad is not None}
 
@@ -101,11 +102,27 @@ def test_vocabulary_logits_only_where_there_are_labels(debug_model: SegEarth) ->
     rows: list[int] = []
     head = debug_model.language_model.causal_lm.get_output_embeddings()
     hook = head.register_forward_hook(lambda m, inputs, out: rows.append(inputs[0].shape[0]))
-    output, queries = debug_model(batch)
-    assert rows == []  # the forward pass itself makes none
-    Criterion(LossConfig(num_points=32))(output, queries, batch, debug_model.language_model)
+    output = debug_model(batch)
     hook.remove()
-    assert rows == [int((batch.text.labels != -100).sum())]
+    labels = batch.text.labels
+    assert rows == [len(output.token_logits)] == [int((labels != -100).sum())]
+    # Each is read off the token before it, which says what comes next.
+    features = debug_model.encode_image(batch.images, cache_prompt=False)
+    hidden = debug_model.encode_text(features, batch.text, batch.image_index).hidden_states
+    everywhere = debug_model.language_model.token_logits(hidden)
+    assert torch.allclose(output.token_logits, everywhere[:, :-1][labels[:, 1:] != -100], atol=1e-6)
+
+
+def test_the_language_model_head_runs_once_in_every_training_step(debug_model: SegEarth) -> None:
+    """Also where a batch has no label: under ZeRO-3 a process that left it out would keep the others waiting."""
+    batch = make_batch(debug_model, [[question("the road"), question("ships")]], answers=True)
+    assert len(batch.text.labelled) == 0
+    output = debug_model(batch)
+    assert output.token_logits.shape == (1, debug_model.language_model.vocab_size)
+    Criterion(LossConfig(num_points=16))(output, batch).total.backward()
+    head = debug_model.language_model.causal_lm.get_output_embeddings().weight
+    assert head.grad is not None
+    debug_model.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +138,7 @@ def test_any_causal_language_model_learns_and_answers(tmp_path: Path, family: st
     spec = {"name": "segearth_debug", "language_model": {"model_type": family, "config": config}}
     model = build_model(model_config(spec)).train()
     batch = make_batch(model, [[question("the road", "The road."), question("ships")]], answers=True)
-    output, queries = model(batch)
-    losses = Criterion(LossConfig(num_points=32))(output, queries, batch, model.language_model)
+    losses = Criterion(LossConfig(num_points=32))(model(batch), batch)
     losses.total.backward()
     silent = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert silent == set()
@@ -143,7 +159,7 @@ def test_a_frozen_encoder_stays_in_eval_mode_and_gets_no_gradient() -> None:
     assert not any(m.training for m in model.vision_encoder.modules())
     assert model.pixel_decoder.training
     batch = make_batch(model, [[question("ships")]])
-    model(batch)[0].mask_logits.sum().backward()
+    model(batch).mask_logits.sum().backward()
     assert all(p.grad is None for p in model.vision_encoder.parameters())
     with torch.no_grad():
         first, second = model.vision_encoder(batch.images), model.vision_encoder(batch.images)
@@ -222,7 +238,7 @@ def test_activation_checkpointing_keeps_less_and_changes_no_gradient(
     for enabled in (False, True):
         model.set_checkpointing(enabled)
         model.zero_grad()
-        (output, _), count = saved_bytes(lambda: model(batch))
+        output, count = saved_bytes(lambda: model(batch))
         output.mask_logits.square().mean().backward()
         kept.append(count)
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
@@ -315,3 +331,11 @@ class TestSavedFolders:
     def test_an_unknown_id(self) -> None:
         with pytest.raises(CheckpointError, match="no folder here and no model on the hub"):
             SegEarth.from_pretrained("nobody/nothing")
+
+
+def test_preprocessing_is_built_once_with_the_model(debug_model: SegEarth) -> None:
+    """Whoever made one of their own from the configuration could feed these weights frames they have never seen."""
+    assert debug_model.image_transform.config is debug_model.config.image_transform
+    assert Predictor(debug_model).transform is debug_model.image_transform
+    with pytest.raises(UnknownNameError, match="leterbox"):
+        build_model(model_config({"name": "segearth_debug", "image_transform": {"fit": "leterbox"}}))

@@ -44,10 +44,10 @@ def images(count: int = 3) -> torch.Tensor:
 
 
 def answer(
-    model: SegEarth, questions: list[Question] = QUESTIONS, index: torch.Tensor = INDEX
+    model: SegEarth, questions: list[Question] = QUESTIONS, index: torch.Tensor = INDEX, cache_prompt: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and mask logits."""
-    features = model.encode_image(images())
+    features = model.encode_image(images(), cache_prompt)
     queries = model.encode_text(features, model.prompt_encoder.encode(questions), index)
     return queries.queries.detach().float(), model.decode_masks(features, queries).mask_logits.detach()
 
@@ -60,7 +60,7 @@ def near(found: torch.Tensor, expected: torch.Tensor) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_kept_shared_and_single(family: str, dtype: torch.dtype) -> None:
-    """Kept keys and values, one pass with gradients, one row a question, and one question at a time.
+    """Kept keys and values, one pass as in training, one row a question, and one question at a time.
 
     A row a question that repeats its whole prompt is the long way. The others may differ from it by rounding alone:
     positions that are off by a few tokens differ a hundred times as much.
@@ -68,7 +68,7 @@ def test_kept_shared_and_single(family: str, dtype: torch.dtype) -> None:
     model = small(family)
     assert model.language_model.packs == (family != "bloom")
     exact, _ = answer(model)
-    in_one_pass = answer(model.to(dtype))
+    in_one_pass = answer(model.to(dtype), cache_prompt=False)
     with torch.no_grad():
         kept = answer(model)
         alone = [answer(model, [q], i[None]) for q, i in zip(QUESTIONS, INDEX, strict=True)]
@@ -146,7 +146,7 @@ def test_shared_training_gives_the_gradients_of_single_questions() -> None:
     def gradients(groups: list[list[int]]) -> dict[str, torch.Tensor]:
         model.zero_grad()
         for group in groups:
-            features = model.encode_image(images(1))
+            features = model.encode_image(images(1), cache_prompt=False)
             text = model.prompt_encoder.encode([QUESTIONS[i] for i in group])
             index = torch.zeros(len(group), dtype=torch.long)
             model.decode_masks(features, model.encode_text(features, text, index)).mask_logits.square().sum().backward()
@@ -162,7 +162,7 @@ def test_shared_training_gives_the_gradients_of_single_questions() -> None:
 def test_training_reads_once_what_the_questions_of_an_image_share() -> None:
     model = small("phi")
     lengths = rows_read(model)
-    features = model.encode_image(images())
+    features = model.encode_image(images(), cache_prompt=False)
     text = model.prompt_encoder.encode(QUESTIONS)
     model.encode_text(features, text, INDEX)
     shared = features.prompt.embeds.shape[1] + sum(dict(text.openings).values())
@@ -174,7 +174,7 @@ def test_all_words_of_a_training_step_are_looked_up_at_once() -> None:
     """Each look-up more costs a gradient of the whole table's size."""
     model = small("phi")
     gradients: list[str] = []
-    features = model.encode_image(images())
+    features = model.encode_image(images(), cache_prompt=False)
     queries = model.encode_text(features, model.prompt_encoder.encode(QUESTIONS), INDEX)
     todo, seen = [queries.queries.grad_fn], set()
     while todo:
@@ -215,26 +215,50 @@ def test_chunks_change_nothing(debug_model: SegEarth, monkeypatch: pytest.Monkey
 def test_auxiliary_logits_only_where_they_are_learned_from(debug_model: SegEarth) -> None:
     features = debug_model.encode_image(images())
     queries = debug_model.encode_text(features, debug_model.prompt_encoder.encode(QUESTIONS), INDEX)
-    assert len(debug_model.decode_masks(features, queries).auxiliary) == len(debug_model.mask_decoder.layers)
-    with torch.no_grad():
-        assert debug_model.decode_masks(features, queries).auxiliary == []
+    auxiliary = debug_model.decode_masks(features, queries, auxiliary=True).auxiliary
+    assert len(auxiliary) == len(debug_model.mask_decoder.layers)
+    assert debug_model.decode_masks(features, queries).auxiliary == []
 
 
-def test_what_the_pixel_decoder_computes_again_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_gradients_change_nothing(debug_model: SegEarth) -> None:
+    """What a training step does otherwise is asked for by arguments; that gradients are recorded decides nothing."""
+    lengths = rows_read(debug_model)
+    text = debug_model.prompt_encoder.encode(QUESTIONS)
+    for recorded in (True, False):
+        with torch.set_grad_enabled(recorded):
+            features = debug_model.encode_image(images())
+            output = debug_model.decode_masks(features, debug_model.encode_text(features, text, INDEX))
+        assert features.prompt.cache is not None
+        assert output.auxiliary == []
+    assert lengths[:2] == lengths[2:]
+
+
+def test_what_the_pixel_decoder_computes_again_changes_no_gradient() -> None:
     torch.manual_seed(0)
     decoder = PixelDecoder([8, 16, 32, 64], dim=16, num_layers=2, num_heads=2, ffn_dim=32)
     maps = [torch.randn(2, 8 << i, 32 >> i, 32 >> i, requires_grad=True) for i in range(4)]
     inputs = [*maps, *decoder.parameters()]
 
+    convolved: list[int] = []
+    decoder.lateral[0].register_forward_hook(lambda *_: convolved.append(1))
+
     def gradients() -> tuple[torch.Tensor, ...]:
+        convolved.clear()
         mask_features, memory = decoder(maps)
         loss = mask_features.square().mean() + sum(level.square().mean() for level in memory)
         return torch.autograd.grad(loss, inputs)
 
     again = gradients()
-    monkeypatch.setattr("segearth.models.pixel_decoder.checkpoint", lambda work, *given, **_: work(*given))
-    for ours, kept in zip(again, gradients(), strict=True):
-        assert torch.equal(ours, kept)
+    assert len(convolved) == 2
+    decoder.recomputes = False
+    kept = gradients()
+    assert len(convolved) == 1
+    decoder.recomputes = True
+    decoder.eval()
+    used = gradients()
+    assert len(convolved) == 1
+    for ours, theirs, others in zip(again, kept, used, strict=True):
+        assert torch.equal(ours, theirs) and torch.equal(ours, others)
 
 
 def test_the_fused_gelu_of_phi() -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tool_files import load_tool
 
-from segearth.data.readers.aerial import LAYOUT, PACKAGED, UNSEEN_SPLITS, AerialMini
+from segearth.data.readers.aerial import FILE_NAMES, PACKAGED, UNSEEN_SPLITS, AerialMini
 from segearth.errors import DatasetError
 
 TOOL = load_tool("build_aerial_mini")
@@ -95,11 +95,11 @@ def test_build_refuses_a_group_in_two_splits(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_dense_file_is_what_the_builder_makes(split: str) -> None:
-    assert (PACKAGED / LAYOUT.dense.format(split=split)).read_text() == TOOL.dense_questions(None, split)
+    assert (PACKAGED / FILE_NAMES.dense.format(split=split)).read_text() == TOOL.dense_questions(None, split)
 
 
 @pytest.mark.parametrize("split", UNSEEN_SPLITS)
 def test_the_unseen_file_is_what_the_builder_makes(split: str) -> None:
-    text = (PACKAGED / LAYOUT.unseen.format(split=split)).read_text()
+    text = (PACKAGED / FILE_NAMES.unseen.format(split=split)).read_text()
     assert text == TOOL.unseen_questions(None, split)
     assert 150 < len(text.splitlines()) <= 400

@@ -1,1 +1,1 @@
-"""From samples to the batches that training takes."""
+"""Makes training batches from samples: augmentation, sampling order, collation."""

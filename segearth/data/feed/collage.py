@@ -1,11 +1,11 @@
-"""New images made of old ones: parts of several images side by side, and objects of one image put into another.
+"""Makes new images from annotated ones: mosaics of parts of several images, and images with pasted objects.
 
-A data set with one class an image teaches that the question need not be read: whatever is asked, the one thing in view
-is meant. In a mosaic the same question is right about one part and wrong about its neighbour. Pasted objects do the
-same for size, place and number, which a photograph shows in one arrangement only. Both give an exact
-:class:`AnnotatedImage`, so that every question built of them is verified as any other.
+In many data sets an image shows one class only. A model trained on them can answer without reading the question, since
+the one thing in view is always meant. In a mosaic several classes lie side by side, so the question decides. Pasted
+objects do the same for questions about size, place and number: a photograph shows its objects in one arrangement only.
 
-No torch here: loaders run it in worker processes, once per image and step.
+The annotation of a new image is exact, so questions about it are verified in the same way as those about a photograph.
+Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ import numpy as np
 from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject, Box
 from segearth.errors import DatasetError
 
-LEAST_PART = 0.35  # of a mosaic's side: a narrower part shows too little to be recognised
-LEAST_PIXELS = 16  # of a pasted object: a smaller one is enlarged to be seen
-MOST_SIDE = 0.6  # of the frame's: a larger object would cover what else there is to ask about
-SCALES = (0.6, 1.6)  # of a pasted object against its new surroundings: sizes are compared only if they differ
-MARGIN = 4  # pixels around an object that are turned with it, so that its edge is not the edge of the picture
-TRIES = 6  # places tried before an object is left out
+LEAST_PART = 0.35  # shortest side of a mosaic's part, as a share of the mosaic's: a narrower part shows too little
+LEAST_PIXELS = 16  # a pasted object is enlarged to at least so many pixels, since a smaller one could not be seen
+MOST_SIDE = 0.6  # longest side of a pasted object, as a share of the frame's: a larger one would cover everything else
+# Pasted objects are scaled by a random factor in this range. Unscaled, objects of a class would be of much the same
+# size, and nothing could be asked about the largest.
+SCALES = (0.6, 1.6)
+MARGIN = 4  # pixels of the surroundings that are cut out with an object, so that its edge can be blended when turned
+TRIES = 6  # how many places are tried before an object is left out
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a mosaic: where it lies, and an image with its annotation that has exactly the size of that place.
+    """One part of a mosaic: an annotated image and where it lies.
 
     Attributes:
         box: ``(x0, y0, x1, y1)`` in pixels of the mosaic, the end exclusive.
         image: ``uint8`` RGB of shape ``(y1 - y0, x1 - x0, 3)``.
-        annotated: What is known of it.
+        annotated: The annotation of ``image``, of the same size.
     """
 
     box: Box
@@ -49,9 +51,9 @@ class Cutout:
 
     Attributes:
         image: ``uint8`` RGB of shape ``(h, w, 3)``.
-        mask: Boolean ``(h, w)``, the object's own pixels.
-        category: Its class.
-        attributes: Its attributes.
+        mask: Boolean ``(h, w)``, ``True`` for the object's own pixels.
+        category: The object's class.
+        attributes: The object's attributes.
     """
 
     image: np.ndarray
@@ -61,32 +63,33 @@ class Cutout:
 
 
 def mosaic_boxes(size: int, rng: np.random.Generator) -> list[Box]:
-    """Divides a square frame into two parts side by side or one above the other, or into four; the cut is drawn."""
+    """Divides a square frame at a random cut into two parts (left and right, or upper and lower) or into four."""
     cut = round(size * rng.uniform(LEAST_PART, 1 - LEAST_PART))
-    layouts: list[list[Box]] = [
+    divisions: list[list[Box]] = [
         [(0, 0, cut, size), (cut, 0, size, size)],
         [(0, 0, size, cut), (0, cut, size, size)],
         [(0, 0, cut, cut), (cut, 0, size, cut), (0, cut, cut, size), (cut, cut, size, size)],
     ]
-    return layouts[int(rng.integers(len(layouts)))]
+    return divisions[int(rng.integers(len(divisions)))]
 
 
 def mosaic(parts: Sequence[Part], size: int) -> tuple[np.ndarray, AnnotatedImage]:
-    """Lays images side by side.
+    """Puts images side by side into one.
 
-    A class that one part's source annotates and another's does not is known in the first part alone: it can be asked
-    for, and :meth:`AnnotatedImage.known_area` says where the answer counts; but its number, its largest object or its
-    absence cannot be known, so it is listed as incomplete.
+    If the source of one part annotates a class and the source of another part does not, nothing is known about that
+    class in the other part. It can still be asked for: :meth:`AnnotatedImage.known_area` says in which part of the
+    frame the answer counts. But how many there are, which is the largest and whether there is none cannot be known, so
+    the class is listed as incomplete.
 
     Args:
-        parts: They fill the frame and do not overlap.
+        parts: Parts that fill the frame and do not overlap.
         size: Side of the square frame in pixels.
 
     Returns:
-        The image, ``uint8`` RGB ``(size, size, 3)``, and its annotation; ids are given anew.
+        The image, ``uint8`` RGB ``(size, size, 3)``, and its annotation, in which objects have new ids.
 
     Raises:
-        DatasetError: A part's image or annotation has another size than its place.
+        DatasetError: A part's image or annotation does not have the size of the part's box.
     """
     image = np.zeros((size, size, 3), np.uint8)
     objects: list[AnnotatedObject] = []
@@ -99,8 +102,9 @@ def mosaic(parts: Sequence[Part], size: int) -> tuple[np.ndarray, AnnotatedImage
             raise DatasetError(f"a part of a mosaic has {part.image.shape[:2]} pixels, its place is {part.box}")
         image[y0:y1, x0:x1] = part.image
         for item in part.annotated.objects:
-            a, b, c, d = item.box
-            objects.append(replace(item, id=len(objects) + 1, box=(a + x0, b + y0, c + x0, d + y0)))
+            left, top, right, bottom = item.box
+            moved = (left + x0, top + y0, right + x0, bottom + y0)
+            objects.append(replace(item, id=len(objects) + 1, box=moved))
     annotated_images = [part.annotated for part in parts]
     known = [annotated.vocabulary | annotated.known_absent for annotated in annotated_images]
     everywhere = frozenset.intersection(*known)
@@ -135,7 +139,7 @@ def cut_out(image: np.ndarray, item: AnnotatedObject) -> Cutout:
 
 
 def can_be_pasted(item: AnnotatedObject, annotated: AnnotatedImage) -> bool:
-    """Whether an object is whole, countable, and neither tiny nor most of its image."""
+    """Whether an object can be cut out and pasted: it is countable, entirely in view, not tiny and not too large."""
     x0, y0, x1, y1 = item.box
     whole = x0 > 0 and y0 > 0 and x1 < annotated.width and y1 < annotated.height and not item.truncated
     small = max(x1 - x0, y1 - y0) < MOST_SIDE * min(annotated.width, annotated.height)
@@ -145,19 +149,18 @@ def can_be_pasted(item: AnnotatedObject, annotated: AnnotatedImage) -> bool:
 def paste(
     image: np.ndarray, annotated: AnnotatedImage, cutouts: Sequence[Cutout], scale: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, AnnotatedImage]:
-    """Puts objects into an image: turned by any angle, mirrored, of other sizes, where no other object lies.
-
-    They come from images of the same source, so that what the source annotates stays complete.
+    """Pastes objects into an image at random angles, mirrored or not, at random sizes, where no other object lies.
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
-        annotated: Its annotation.
-        cutouts: What to put in; one for which no free place is found is left out.
-        scale: Pixels here for each pixel there, before sizes are varied.
+        annotated: The annotation of ``image``.
+        cutouts: The objects. They must be from images of the same source: another source may annotate classes that this
+            one does not. An object for which no free place is found is left out.
+        scale: Pixels of ``image`` for each pixel of a cutout, before sizes are varied.
         rng: Decides places, angles and sizes.
 
     Returns:
-        The new image and its annotation; stuff beneath a pasted object is no longer part of it.
+        The new image and its annotation. Stuff (such as grass) loses the pixels that a pasted object covers.
     """
     image, objects = image.copy(), list(annotated.objects)
     taken = np.zeros(image.shape[:2], bool)
@@ -189,7 +192,11 @@ def paste(
 
 
 def _turned(cutout: Cutout, scale: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
-    """Turns and scales a cutout: colours ``(h, w, 3)``, opacity ``(h, w)`` in [0, 1]; ``None`` if nothing is left."""
+    """Turns and scales a cutout.
+
+    Returns:
+        Colours ``(h, w, 3)`` and opacity ``(h, w)`` in [0, 1], or ``None`` if no pixel of the object is left.
+    """
     height, width = cutout.mask.shape
     side = math.ceil(math.hypot(height, width) * scale) + 2
     matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(0, 360), scale), np.float64)
@@ -198,7 +205,7 @@ def _turned(cutout: Cutout, scale: float, rng: np.random.Generator) -> tuple[np.
     mask: np.ndarray = cutout.mask.astype(np.float32)
     if rng.integers(2):
         patch, mask = np.ascontiguousarray(patch[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
-    if scale < 0.5:  # a warp reads four pixels: what it would skip is averaged first
+    if scale < 0.5:  # warpAffine reads four pixels for each new one and would skip the others: average them first
         small = (max(1, round(width * scale * 2)), max(1, round(height * scale * 2)))
         patch, mask = (cv2.resize(array, small, interpolation=cv2.INTER_AREA) for array in (patch, mask))
         matrix[:, :2] *= np.array([width / small[0], height / small[1]])
@@ -223,7 +230,10 @@ def _free_place(taken: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
 
 
 def _uncovered(item: AnnotatedObject, covered: np.ndarray) -> AnnotatedObject | None:
-    """What is left of an object outside ``covered``; things are never covered, stuff is cut."""
+    """Returns what is left of an object outside of ``covered``, or ``None`` if nothing is.
+
+    Only stuff loses pixels: objects are pasted where no countable object lies.
+    """
     if item.is_thing:
         return item
     x0, y0, x1, y1 = item.box

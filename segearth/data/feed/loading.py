@@ -1,4 +1,6 @@
-"""From data sets to batches: views of images, and collation. Which image comes when is decided by ``sampling``.
+"""Makes training batches: a view of each image with its questions, and the collation of several views.
+
+The order in which images come is decided in ``sampling.py``.
 
 Shapes: ``B`` images, ``N`` questions of all images together, ``h w`` the model's frame.
 """
@@ -28,15 +30,21 @@ from segearth.structures import Question, Regions, check_target
 from segearth.text.encoding import PromptEncoder
 from segearth.utils.seeds import rng_for
 
-ABSENT_CLASSES = 4  # of a view's class maps: those that are there are fewer, and absence is soon learned
+# How many absent classes `loss.classes` gets for each view. Few views show more classes than that, and that a class is
+# absent is learned quickly.
+ABSENT_CLASSES = 4
 
 
 @dataclass(slots=True)
 class TrainingExample:
-    """One image in the model's frame with the questions drawn for it, which may be none.
+    """One image in the model's frame with the questions drawn for it.
 
-    Each mask says how much of a cell is target: boolean, or float in [0, 1], of shape ``(h, w)``. ``classes`` are whole
-    classes under a name, with such masks too, for the loss that needs them.
+    Attributes:
+        image: Normalised float32 ``(3, h, w)``.
+        valid: Boolean ``(h, w)``, ``False`` on padding; ``None`` if there is no padding.
+        questions: The questions, possibly none. A mask ``(h, w)`` holds how much of each cell belongs to the target, as
+            a boolean or a float in [0, 1].
+        classes: For ``loss.classes``: whole classes, each as a question with the class's name as its text.
     """
 
     image: Tensor
@@ -46,16 +54,16 @@ class TrainingExample:
 
 
 class TrainingView(Dataset[TrainingExample]):
-    """Data sets as seen in training: every read is a fresh view that depends on seed, epoch and index alone.
+    """Data sets with augmentation: every read gives a new view, which depends only on seed, epoch and index.
 
-    Where annotations are known (:class:`AnnotatedDataset`), the image is cropped to a square, turned and mirrored
-    together with them, and *new* questions are built for what is then in view: they stay true. Elsewhere the data
-    set's own questions are drawn, and an image is turned only if none of them names a direction; it is never cropped,
-    since what a sentence refers to could be cut off, and it keeps its aspect, as in use.
+    Images of an :class:`AnnotatedDataset` are cropped to a square, turned and mirrored together with their annotation.
+    Then *new* questions are built about what the view shows, so they are true of it. Of other data sets the given
+    questions are used. Their images are never cropped, because a crop could cut off what a sentence refers to; they are
+    turned only if no question names a direction; and they keep their aspect ratio, as when the model is used.
 
     Attributes:
-        frames: ``(h, w)`` of every image's view, known before any is decoded, so that images of one frame meet in a
-            batch.
+        frames: ``(h, w)`` of every view. They are known before any image is decoded, so that batches can be made of
+            images that share a frame.
     """
 
     def __init__(
@@ -65,17 +73,16 @@ class TrainingView(Dataset[TrainingExample]):
         """Joins data sets.
 
         Args:
-            datasets: Read one after the other.
+            datasets: The data sets; their images are numbered one data set after another.
             transform: The model's preprocessing.
-            config: ``questions_per_image`` and ``augment`` are read.
-            seed: Decides every draw.
-            with_classes: Also give the maps of whole classes, where annotations are known.
-            repeats: How often each data set's images come in an epoch, each time in another view; once if left out.
+            config: The experiment's ``data`` section.
+            seed: Decides every random choice.
+            with_classes: Whether to give the masks of whole classes too, for images with annotations.
+            repeats: For each data set, how often its images come in an epoch, each time in another view; default once.
 
         Raises:
-            DatasetError: There is not a single image.
-            ConfigError: ``data.train_size`` does not fit the model's preprocessing, or a data set would come less than
-                once.
+            DatasetError: No data set has an image.
+            ConfigError: ``data.train_size`` does not fit the model's preprocessing, or a repeat is less than 1.
         """
         self.datasets = list(datasets)
         repeats = [1] * len(self.datasets) if repeats is None else repeats
@@ -108,7 +115,7 @@ class TrainingView(Dataset[TrainingExample]):
         return len(self.places)
 
     def __getitem__(self, key: tuple[int, int]) -> TrainingExample:
-        """Returns the view of ``(epoch, index)``."""
+        """Returns the view of image ``index`` in an epoch; ``key`` is ``(epoch, index)``."""
         epoch, index = key
         rng = rng_for(self.seed, epoch, index)
         number, i = self.places[index]
@@ -135,7 +142,7 @@ class TrainingView(Dataset[TrainingExample]):
 
     @property
     def augments_annotated(self) -> bool:
-        """Whether annotated images are seen in fresh views; a letterboxed model sees whole images only."""
+        """Whether annotated images are cropped and turned; a letterboxed model sees whole images only."""
         return self.config.augment.enabled and self.transform.fit == "resize"
 
     def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> TrainingExample:
@@ -146,7 +153,7 @@ class TrainingView(Dataset[TrainingExample]):
                 turns, flip = int(rng.integers(4)), bool(rng.integers(2))
                 height, width = image.shape[:2]
                 if self.transform.frame_size(height, width) != self.transform.frame_size(width, height):
-                    turns = turns // 2 * 2  # lying down it would not fit the batch it was drawn for
+                    turns = turns // 2 * 2  # a quarter turn would change the frame, and the batch has another one
             image = jitter(image, augment, rng)
 
         def turned(array: np.ndarray) -> np.ndarray:
@@ -167,7 +174,7 @@ class TrainingView(Dataset[TrainingExample]):
 
 
 def frame_example(image: np.ndarray, questions: Sequence[Question], transform: ImageTransform) -> TrainingExample:
-    """Brings an image and the masks of its questions into the model's frame, as the predictor brings an image.
+    """Brings an image and its masks into the model's frame, with the same preprocessing as the predictor.
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
@@ -180,7 +187,7 @@ def frame_example(image: np.ndarray, questions: Sequence[Question], transform: I
 
 
 def group_by_frame(examples: Sequence[TrainingExample]) -> list[list[TrainingExample]]:
-    """Returns the examples, those of one frame together, in order of appearance."""
+    """Returns the examples in groups that share a frame size; groups and members keep the order of the list."""
     groups: dict[tuple[int, ...], list[TrainingExample]] = {}
     for example in examples:
         groups.setdefault(tuple(example.image.shape), []).append(example)
@@ -191,19 +198,20 @@ class Collator:
     """Joins examples of one frame size to a batch."""
 
     def __init__(self, prompt_encoder: PromptEncoder, with_answers: bool, with_classes: bool = False) -> None:
-        """Takes what prompts need.
+        """Stores the settings.
 
         Args:
-            prompt_encoder: The model's.
-            with_answers: Whether answers are supervised.
-            with_classes: Whether the maps of whole classes are.
+            prompt_encoder: The model's prompt encoder.
+            with_answers: Whether the batch holds answers to be supervised.
+            with_classes: Whether the batch holds masks of whole classes.
         """
         self.prompt_encoder, self.with_answers, self.with_classes = prompt_encoder, with_answers, with_classes
 
     def __call__(self, examples: Sequence[TrainingExample]) -> Batch:
-        """Collates; the ``k``-th question of the batch belongs to ``image_index[k]``.
+        """Collates examples; question ``k`` of the batch belongs to image ``image_index[k]``.
 
-        A batch in which no image has a question is marked as a placeholder and asks one that does not count.
+        If no image has a question, the batch gets one that does not count and is marked as a placeholder: in training
+        on several processes every process must still run its forward and backward pass.
         """
         questions = [q for example in examples for q in example.questions]
         index = [i for i, example in enumerate(examples) for _ in example.questions]
@@ -231,7 +239,7 @@ class Collator:
         )
 
     def _class_maps(self, examples: Sequence[TrainingExample]) -> ClassMaps:
-        """Joins the class maps of all images; where there are none, one that does not count stands in for them."""
+        """Joins the class masks of all images; if there are none, one that is known nowhere takes their place."""
         pairs = [(i, shown) for i, example in enumerate(examples) for shown in example.classes]
         frame = tuple(examples[0].image.shape[1:])
         if not pairs:
@@ -248,7 +256,7 @@ class Collator:
 
 
 def build_loader(view: TrainingView, collator: Collator, sampler: StepSampler, num_workers: int) -> DataLoader:
-    """Returns a loader of batches in the sampler's order, whatever the number of workers."""
+    """Returns a loader that gives batches in the sampler's order; the number of workers does not change them."""
     return DataLoader(
         view,
         batch_sampler=sampler,
@@ -262,5 +270,6 @@ def build_loader(view: TrainingView, collator: Collator, sampler: StepSampler, n
 
 
 def _one_thread(worker: int) -> None:
+    """Keeps a loader process to one thread: several processes with many threads each would slow each other down."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,4 +1,7 @@
-"""Which images a process sees at which step. It is known from the step alone, so that a run can go on anywhere."""
+"""Decides which images a process sees at which step.
+
+This depends on the seed and the step's number only, not on earlier steps, so that a run can be resumed at any step.
+"""
 
 from __future__ import annotations
 
@@ -14,41 +17,40 @@ Key = tuple[int, int]
 
 
 class StepSampler(Sampler[list[Key]]):
-    """Micro-batches of one process from a given optimiser step on, each of images that share a frame.
+    """Gives the micro-batches of one process, from a given optimiser step on; the images of each share a frame size.
 
-    A tensor holds images of one size only. Instead of squeezing or padding images to fit, which a model in use never
-    sees, images are batched with their like. The images of each frame form a stream without end, epoch after epoch,
-    every epoch in a new order; a micro-batch takes the next few images of one stream. Streams take turns, spread
-    evenly, in proportion to their images. Thus at any time all images have been seen about equally often, and what the
-    ``n``-th micro-batch holds can be computed without those before it.
+    A tensor holds images of one size only. Images could be squeezed or padded to one size, but then the model would
+    learn from images unlike those it gets in use. So images are batched with others of the same frame size. The images
+    of each frame size form an endless stream, epoch after epoch, with a new order in every epoch. A micro-batch takes
+    the next images of one stream. The streams take turns in proportion to their number of images, so at any time all
+    images have been seen about equally often. What the ``n``-th micro-batch holds can be computed directly.
 
-    A frame with fewer images than a micro-batch shows them more than once in it, and comes round the less often.
+    If a frame size has fewer images than a micro-batch, the batch repeats them, and the stream's turn comes less often.
     """
 
     def __init__(
         self, frames: Sequence[Frame], global_batch: int, micro_batch: int, first_step: int, last_step: int, rank: int,
         world: int, seed: int,
     ) -> None:  # fmt: skip
-        """Plans whose turn it is.
+        """Plans the order in which streams take turns.
 
         Args:
-            frames: ``(h, w)`` of every image.
-            global_batch: Images of an optimiser step over all processes, a multiple of ``micro_batch * world``.
-            micro_batch: Images of a process and pass.
-            first_step: First step drawn.
-            last_step: End of the steps, exclusive.
+            frames: Frame size ``(h, w)`` of every image.
+            global_batch: Images per optimiser step over all processes, a multiple of ``micro_batch * world``.
+            micro_batch: Images per process and forward pass.
+            first_step: First optimiser step.
+            last_step: End of the optimiser steps, exclusive.
             rank: Number of this process.
             world: Number of processes.
-            seed: Decides every order.
+            seed: Decides the order of images.
         """
         self.micro_batch, self.seed = micro_batch, seed
         self.first_step, self.last_step, self.rank, self.world = first_step, last_step, rank, world
         self.passes = global_batch // micro_batch
-        kinds = np.array(frames)
-        self.frames, stream = np.unique(kinds, axis=0, return_inverse=True)
+        self.frames, stream = np.unique(np.array(frames), axis=0, return_inverse=True)
         self.members = [np.flatnonzero(stream.ravel() == number) for number in range(len(self.frames))]
-        # In as many micro-batches as there are images each stream gets as many turns as it has images. Its k-th of n
-        # turns is due at (k + 1/2) / n of the way.
+        # A round has as many micro-batches as there are images, and each stream has as many turns in it as it has
+        # images. To spread a stream's n turns evenly, turn k comes at the fraction (k + 1/2) / n of the round.
         counts = [len(images) for images in self.members]
         due = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
         turns = np.concatenate([np.arange(count) for count in counts])
@@ -61,8 +63,8 @@ class StepSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self.first_step, self.last_step):
-            # The micro-batches of a step may run in any order: processes that run equal frames side by side do not
-            # wait for the one with the larger frame.
+            # The micro-batches of a step may run in any order. Sorted by stream, the processes run equal frame sizes
+            # at the same time, and none has to wait for another with a larger frame.
             numbers = sorted(range(step * self.passes, (step + 1) * self.passes), key=self._stream)
             for number in numbers[self.rank :: self.world]:
                 yield self._keys(number)
@@ -71,11 +73,11 @@ class StepSampler(Sampler[list[Key]]):
         return int(self.stream_of[number % len(self.stream_of)])
 
     def _keys(self, number: int) -> list[Key]:
-        """The ``(epoch, image)`` of the ``number``-th micro-batch since the start, over all processes."""
+        """Returns ``(epoch, image)`` pairs of micro-batch ``number``, counted from step 0 over all processes."""
         stream = self._stream(number)
-        rounds, place = divmod(number, len(self.stream_of))
+        rounds, turn = divmod(number, len(self.stream_of))
         images = self.members[stream]
-        first = (rounds * len(images) + int(self.turn_of[place])) * self.micro_batch
+        first = (rounds * len(images) + int(self.turn_of[turn])) * self.micro_batch
         keys = []
         for position in range(first, first + self.micro_batch):
             epoch, k = divmod(position, len(images))
@@ -83,9 +85,9 @@ class StepSampler(Sampler[list[Key]]):
         return keys
 
     def _order(self, stream: int, epoch: int) -> np.ndarray:
-        known = self._orders.get(stream)
-        if known is None or known[0] != epoch:
+        cached = self._orders.get(stream)
+        if cached is None or cached[0] != epoch:
             height, width = (int(side) for side in self.frames[stream])
             order = rng_for(self.seed, epoch, height, width).permutation(len(self.members[stream]))
-            known = self._orders[stream] = epoch, order
-        return known[1]
+            cached = self._orders[stream] = epoch, order
+        return cached[1]

@@ -1,4 +1,4 @@
-"""Fresh views of annotated images: crops, turns, mosaics, pasted objects; each with new questions, true of the view."""
+"""Augmented views of annotated images (crops, turns, mosaics, pasted objects), each with new questions about it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from segearth.data.questions.builder import BuilderSettings, Expression, Express
 from segearth.preprocessing.resampling import raised
 from segearth.structures import Question, Regions
 
-TRIES = 5  # views drawn before one without a question is taken
-DONORS = 2  # images that pasted objects are taken from: each must be decoded
+TRIES = 5  # how many views are drawn to find one that something can be asked about
+DONORS = 2  # objects to paste are taken from so many images; more would cost time, since each must be decoded
 
 
 @dataclass(frozen=True)
 class View:
-    """An image as it is seen, with its annotation.
+    """An augmented image with its annotation.
 
     Attributes:
         image: ``uint8`` RGB ``(h, w, 3)``.
-        annotated: What is asked is decided by its bitmaps, which are sampled: quick, but with gaps in a thin road.
-        covered: From ids of its objects to how much of each pixel they cover, float32 ``(h, w)`` in [0, 1].
+        annotated: The annotation of ``image``. It decides what can be asked. Its masks are sampled at pixel centres,
+            which is quick, but can leave gaps in a thin road, so they are not used as training targets.
+        covered: Function from ids of objects to the share of each pixel that they cover together, float32 ``(h, w)`` in
+            [0, 1]. It averages the original masks, and training targets are made of it.
     """
 
     image: np.ndarray
@@ -35,7 +37,7 @@ class View:
     covered: Callable[[Iterable[int]], np.ndarray]
 
     def question(self, found: Expression) -> Question:
-        """Draws the target of an expression: the share of each pixel, averaged and not sampled."""
+        """Returns the question of an expression with its training target, float32 ``(h, w)`` in [0, 1]."""
         share = self.covered(found.referents.ids)
         within = found.referents.within
         drawn = raised(share if within is None else cut_to(share, within))
@@ -43,12 +45,13 @@ class View:
 
 
 class Drawn(NamedTuple):
-    """A view as training sees it.
+    """A view with its questions.
 
     Attributes:
         image: ``uint8`` RGB ``(size, size, 3)``.
-        questions: What is asked of it, possibly nothing.
-        classes: Whole classes under a name each, there or known to be absent; empty where they are not asked for.
+        questions: Questions about it, possibly none.
+        classes: Whole classes, present or known to be absent, each as a question with the class's name as its text;
+            empty unless ``absent_classes`` of :class:`AnnotatedViews` is given.
     """
 
     image: np.ndarray
@@ -57,21 +60,22 @@ class Drawn(NamedTuple):
 
 
 class AnnotatedViews:
-    """Views of a data set's images; each depends on the generator it is drawn with alone."""
+    """Draws views of a data set's images; a view depends only on the image and on the random generator."""
 
     def __init__(
         self, dataset: AnnotatedDataset, size: int, augment: AugmentConfig, settings: BuilderSettings,
         absent_classes: int | None = None,
     ) -> None:  # fmt: skip
-        """Takes what there is to see.
+        """Prepares the question builder.
 
         Args:
-            dataset: Annotated images. Mosaics and pasted objects are made of these alone, since it is their table that
-                words the questions.
+            dataset: Annotated images. Mosaics and pasted objects use only images of this data set, because its table
+                has the words for the questions.
             size: Side of the square views in pixels.
             augment: How views differ from the images.
-            settings: What is asked, and how much.
-            absent_classes: How many absent classes a view shows besides those that are there; ``None``: no class.
+            settings: Which questions are built, and how many.
+            absent_classes: For :attr:`Drawn.classes`: how many absent classes are given beside all that are present.
+                ``None`` gives no classes at all.
         """
         self.dataset, self.size, self.augment, self.absent_classes = dataset, size, augment, absent_classes
         self.builder = ExpressionBuilder(dataset.table, settings)
@@ -81,9 +85,10 @@ class AnnotatedViews:
 
         Args:
             index: Number of the image in the data set.
-            rng: Decides everything.
+            rng: Decides every random choice.
         """
-        for last in (*[False] * (TRIES - 1), True):  # a crop may show nothing that can be asked about
+        # A random crop may show nothing that can be asked about. The last try takes the largest crop instead.
+        for last in (*[False] * (TRIES - 1), True):
             view = self._mosaic(index, rng) if rng.random() < self.augment.mosaic else self._crop(index, last, rng)
             drawn = self.builder.expressions(view.annotated, rng)
             if drawn:
@@ -149,7 +154,7 @@ class AnnotatedViews:
 
         def covered(ids: Iterable[int]) -> np.ndarray:
             whole = np.zeros((self.size, self.size), np.float32)
-            wanted = [origin[number - 1] for number in ids]  # a mosaic counts its objects from 1, part by part
+            wanted = [origin[number - 1] for number in ids]  # mosaic() numbers objects from 1, one part after another
             for number, ((x0, y0, x1, y1), view) in enumerate(zip(boxes, views, strict=True)):
                 whole[y0:y1, x0:x1] = view.covered([own for part, own in wanted if part == number])
             return whole
@@ -157,12 +162,12 @@ class AnnotatedViews:
         return View(image, annotated, covered)
 
     def _part(self, index: int, box: Box, rng: np.random.Generator) -> View:
-        """Crops an image to the aspect of a mosaic's part."""
+        """Crops an image at random to the aspect ratio of a mosaic's part, and scales it to the part's size."""
         annotated, size = self.dataset.annotated(index), (box[3] - box[1], box[2] - box[0])
         flip, turns = self._orientation(rng)
-        high, wide = size if turns % 2 == 0 else size[::-1]  # before it is turned
-        fit = min(annotated.height / high, annotated.width / wide) * rng.uniform(self.augment.min_scale, 1.0)
-        height, width = max(1, int(high * fit)), max(1, int(wide * fit))
+        high, wide = size if turns % 2 == 0 else size[::-1]  # the part's height and width before the crop is turned
+        scale = min(annotated.height / high, annotated.width / wide) * rng.uniform(self.augment.min_scale, 1.0)
+        height, width = max(1, int(high * scale)), max(1, int(wide * scale))
         y0, x0 = int(rng.integers(annotated.height - height + 1)), int(rng.integers(annotated.width - width + 1))
         return self._seen(index, annotated, (x0, y0, x0 + width, y0 + height), size, flip, turns)
 
@@ -178,7 +183,7 @@ def random_crop(height: int, width: int, min_scale: float, rng: np.random.Genera
 
 
 def largest_crop(annotated: AnnotatedImage) -> Box:
-    """Returns the largest square crop, laid so that it shows the middle of the largest object."""
+    """Returns the largest square crop, placed so that it shows the middle of the largest object."""
     side = min(annotated.height, annotated.width)
     largest = max(annotated.objects, key=lambda item: item.area, default=None)
     x, y = (annotated.width / 2, annotated.height / 2) if largest is None else largest.centroid
@@ -188,12 +193,12 @@ def largest_crop(annotated: AnnotatedImage) -> Box:
 
 
 def jitter(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Changes brightness, contrast and the channels' gains by up to ``config.colour_jitter``."""
+    """Changes brightness and contrast by up to ``config.colour_jitter``, and each channel's gain by a quarter of it."""
     strength = config.colour_jitter
     if not strength:
         return image
     gain = rng.uniform(1 - strength, 1 + strength) * rng.uniform(1 - strength / 4, 1 + strength / 4, 3)
     bias = rng.uniform(-strength, strength) * 128
     mean = image.mean(axis=(0, 1))
-    table = (np.arange(256)[:, None] - mean) * gain + mean + bias  # one look-up table a channel
+    table = (np.arange(256)[:, None] - mean) * gain + mean + bias  # a look-up table for each channel: (256, 3)
     return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None])

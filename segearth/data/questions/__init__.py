@@ -1,1 +1,1 @@
-"""Questions made from annotations: proposed by kind, checked against the geometry, put into words."""
+"""Makes questions from annotations: proposes claims, checks them against the geometry, puts them into words."""

@@ -1,6 +1,6 @@
-"""Annotated objects of one image as small bitmaps, which can be cropped, turned and scaled together with the image.
+"""Annotated objects of one image, as small bitmaps that can be cropped, turned and scaled together with the image.
 
-No torch here: loaders run it in worker processes, once per image and step.
+Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from segearth.utils.coco_masks import decode_cropped
 
 Box = tuple[int, int, int, int]
 
-# An object of which less than this part is left after a crop, and which is this small in the new frame (as a part of
-# the frame), cannot be recognised for what it is.
+# If a crop leaves less than the first share of an object's area, and the rest covers less than the second share of the
+# new frame, then the object cannot be recognised any more.
 SLIVER_VISIBLE = 0.15
 SLIVER_AREA = 0.01
 
@@ -32,12 +32,13 @@ class AnnotatedObject:
 
     Attributes:
         id: Unique within the image; kept by :meth:`AnnotatedImage.transform`.
-        category: Class name as the source writes it.
+        category: Class name as in the data source.
         mask: Boolean bitmap of shape ``(y1 - y0, x1 - x0)``.
-        box: ``(x0, y0, x1, y1)`` in pixels, the end exclusive; where ``mask`` lies in the frame.
+        box: ``(x0, y0, x1, y1)`` in pixels of the frame, the end exclusive: where ``mask`` lies.
         is_thing: Whether the object can be counted; ``False`` for stuff such as grass.
         attributes: Facts such as ``{"roof:material": "tin"}``.
-        truncated: Only a sliver of it is in view: part of its class, but never the one object asked for.
+        truncated: Whether only a sliver of the object is in view. It then counts as part of its class, but no question
+            asks for it alone.
     """
 
     id: int
@@ -59,7 +60,7 @@ class AnnotatedObject:
         return centroid_of(self.mask, *self.box[:2])
 
     def area_within(self, box: Box) -> int:
-        """Number of its pixels inside the pixel box ``(x0, y0, x1, y1)``."""
+        """Returns the number of the object's pixels inside the pixel box ``(x0, y0, x1, y1)``."""
         x0, y0, x1, y1 = self.box
         bx0, by0, bx1, by1 = box
         if bx0 <= x0 and by0 <= y0 and bx1 >= x1 and by1 >= y1:
@@ -72,22 +73,26 @@ class AnnotatedObject:
 
 @dataclass
 class AnnotatedImage:
-    """What is known about one frame: its objects, and which classes would have been annotated had they been there.
+    """The annotation of one frame: its objects, and of which classes it is known whether they are there.
+
+    Data sources annotate different classes. If an image shows no annotated ship, there may be none, or its source may
+    not annotate ships. Only in the first case may a question about ships have an empty mask as its target.
 
     Attributes:
         width: Frame width in pixels.
         height: Frame height in pixels.
         objects: Everything annotated; objects may overlap.
-        vocabulary: Every class the source annotates. One without an object in view is absent.
-        known_absent: Classes the source does not annotate, of which it is known that none is in its images.
-        incomplete: Classes of the vocabulary of which the source has missed some: neither number nor absence is known.
-        possible: Classes the source does not annotate, of which some are in its images: needs they conflict with are
-            not asked.
-        unresolved: Classes with an object in view that is too small to show at this frame's scale.
-        gsd_m: Ground size of a pixel in metres, if known.
+        vocabulary: The classes that the source annotates. If such a class has no object in the frame, it is absent.
+        known_absent: Classes that the source does not annotate, but that are known to be in none of its images.
+        incomplete: Classes of the vocabulary of which the source has missed some objects, so that neither their number
+            nor their absence is known.
+        possible: Classes that the source does not annotate, but that are in some of its images. No question asks for a
+            need that conflicts with one of them.
+        unresolved: Classes of which an object in the frame is too small to have a pixel at this scale.
+        gsd_m: Ground sampling distance, the size of a pixel on the ground in metres, if known.
         source: Name of the data source, for reports.
-        known_where: For a frame put together of several images: each part's pixel box ``(x0, y0, x1, y1)`` and the
-            classes of which it is known whether and where they are in it. Empty: the whole frame is alike.
+        known_where: For a mosaic: the pixel box ``(x0, y0, x1, y1)`` of each part, and the classes of which it is known
+            where they are in that part. Empty if the whole frame comes from one image.
     """
 
     width: int
@@ -104,21 +109,21 @@ class AnnotatedImage:
 
     @cached_property
     def by_category(self) -> dict[str, list[AnnotatedObject]]:
-        """Objects of each class in view, in their order."""
+        """The objects of each class, in the order of :attr:`objects`."""
         groups: dict[str, list[AnnotatedObject]] = {}
         for item in self.objects:
             groups.setdefault(item.category, []).append(item)
         return groups
 
     def of(self, categories: Iterable[str]) -> list[AnnotatedObject]:
-        """Objects of any of the classes."""
+        """Returns the objects of some classes."""
         return [item for name in categories for item in self.by_category.get(name, ())]
 
     def known_area(self, categories: Iterable[str]) -> np.ndarray | None:
-        """Returns where it is known of each pixel whether it belongs to the classes.
+        """Returns the part of the frame in which it is known where objects of the classes are.
 
         Returns:
-            Boolean ``(height, width)``, or ``None`` where that is the whole frame.
+            Boolean ``(height, width)``, or ``None`` if that is the whole frame.
         """
         wanted = frozenset(categories)
         unknown = [box for box, known in self.known_where if not wanted <= known]
@@ -130,11 +135,11 @@ class AnnotatedImage:
         return area
 
     def union_mask(self, ids: Iterable[int], within: Box | None = None) -> np.ndarray:
-        """Union of some objects.
+        """Returns the union of some objects' masks.
 
         Args:
-            ids: Ids of objects of this image; none gives an empty mask.
-            within: Optional pixel box ``(x0, y0, x1, y1)``; what lies outside of it is left out.
+            ids: Ids of objects of this image; without any the mask is empty.
+            within: Pixel box ``(x0, y0, x1, y1)``; pixels outside of it are left out.
 
         Returns:
             Boolean array of shape ``(height, width)``.
@@ -154,17 +159,14 @@ class AnnotatedImage:
         return out if within is None else cut_to(out, within)
 
     def transform(self, crop: Box, out_size: tuple[int, int], flip: bool = False, turns: int = 0) -> AnnotatedImage:
-        """Returns the annotation of a cropped, turned, mirrored and scaled frame.
+        """Returns the annotation of a part of this frame, cropped, turned, mirrored and scaled in this order.
 
-        :func:`transform_image` does the same to the image.
-
-        The order is: crop, ``turns`` quarter turns counter-clockwise, mirroring left to right, scaling to ``out_size``.
-        Masks are sampled at the centres of the new pixels.
+        :func:`transform_image` does the same to the image. Masks are sampled at the centres of the new pixels.
 
         Args:
             crop: ``(x0, y0, x1, y1)`` in pixels of this frame, inside it.
             out_size: ``(height, width)`` of the new frame.
-            flip: Whether left and right change places.
+            flip: Whether to mirror, so that left and right change places.
             turns: Quarter turns counter-clockwise.
 
         Raises:
@@ -183,8 +185,8 @@ class AnnotatedImage:
             if ix0 >= x1 or ix1 <= x0 or iy0 >= y1 or iy1 <= y0:
                 continue
             cut = ix0 < x0 or ix1 > x1 or iy0 < y0 or iy1 > y1
-            seen = item.area_within((x0, y0, x1, y1)) if cut else item.area
-            if seen == 0:
+            area_left = item.area_within((x0, y0, x1, y1)) if cut else item.area
+            if area_left == 0:
                 continue
             left, right = np.searchsorted(columns, (ix0, ix1))
             top, bottom = np.searchsorted(rows, (iy0, iy1))
@@ -194,7 +196,7 @@ class AnnotatedImage:
                 continue
             box = (int(left), int(top), int(right), int(bottom))
             mask, box = _turned(mask, box, (height, width), turns, flip)
-            sliver = seen < SLIVER_VISIBLE * item.area and seen * scale < SLIVER_AREA * height * width
+            sliver = area_left < SLIVER_VISIBLE * item.area and area_left * scale < SLIVER_AREA * height * width
             objects.append(
                 AnnotatedObject(
                     item.id, item.category, mask, box, item.is_thing, item.attributes, item.truncated or sliver
@@ -225,11 +227,11 @@ class AnnotatedImage:
         """Reads one image of a COCO file.
 
         Args:
-            record: Its entry of ``images``; ``gsd_m`` and ``source`` are read if there.
-            annotations: Its annotations; polygons, RLE as counts or as compressed text. ``attributes`` is read if
-                there; ``iscrowd`` makes stuff of a thing.
-            categories: ``id`` to entry of ``categories``; ``isthing`` (default 1) tells things from stuff.
-            vocabulary: Classes annotated in this image's source; default all categories.
+            record: The image's entry of ``images``. ``gsd_m`` and ``source`` are read if they are there.
+            annotations: The image's entries of ``annotations``, with polygons or run lengths. ``attributes`` is read if
+                it is there. An annotation with ``iscrowd`` is taken for stuff, since it cannot be counted.
+            categories: From ``id`` to the entry of ``categories``. ``isthing`` (default 1) tells things from stuff.
+            vocabulary: The classes that this image's source annotates; default all categories.
             known_absent: See :class:`AnnotatedImage`.
             incomplete: See :class:`AnnotatedImage`.
             possible: See :class:`AnnotatedImage`.
@@ -263,10 +265,10 @@ class AnnotatedImage:
 
 @runtime_checkable
 class AnnotatedDataset(Protocol):
-    """A data set that also gives the annotation behind its questions, so that fresh questions can be asked of crops.
+    """A data set that gives the annotations behind its questions, so that new questions can be made for each view.
 
     Attributes:
-        table: Words and needs its questions are made of.
+        table: The words and needs from which its questions are made.
     """
 
     table: Table
@@ -282,7 +284,7 @@ class AnnotatedDataset(Protocol):
 
 
 def cut_to(mask: np.ndarray, box: Box) -> np.ndarray:
-    """Returns a copy of a mask ``(H, W)`` in which everything outside the pixel box ``(x0, y0, x1, y1)`` is empty."""
+    """Returns a copy of a mask ``(H, W)`` that is zero outside of the pixel box ``(x0, y0, x1, y1)``."""
     x0, y0, x1, y1 = box
     kept = np.zeros_like(mask)
     kept[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
@@ -298,11 +300,11 @@ def transform_image(
         image: ``uint8`` or float32 array of shape ``(H, W, 3)`` or ``(H, W)``.
         crop: ``(x0, y0, x1, y1)`` in pixels, inside the image.
         out_size: ``(height, width)`` of the result.
-        flip: Whether left and right change places.
+        flip: Whether to mirror, so that left and right change places.
         turns: Quarter turns counter-clockwise.
 
     Returns:
-        The same with ``out_size`` for ``(H, W)``; area averages where it shrinks, bilinear where it grows.
+        The array with ``out_size`` in place of ``(H, W)``, averaged where it shrinks and interpolated where it grows.
 
     Raises:
         DatasetError: The crop is empty or leaves the image.
@@ -324,7 +326,7 @@ def _checked_crop(crop: Box, width: int, height: int) -> Box:
 def _turned(mask: np.ndarray, box: Box, size: tuple[int, int], turns: int, flip: bool) -> tuple[np.ndarray, Box]:
     height, width = size
     x0, y0, x1, y1 = box
-    for _ in range(turns % 4):  # a point (x, y) goes to (y, width - x)
+    for _ in range(turns % 4):  # a quarter turn moves a point (x, y) to (y, width - x)
         mask = np.rot90(mask)
         x0, y0, x1, y1 = y0, width - x1, y1, width - x0
         height, width = width, height

@@ -1,4 +1,4 @@
-"""Builds questions for an image: proposes, verifies, words, and keeps the kinds in balance."""
+"""Builds the questions of an image, from proposed claims to worded questions, and keeps their kinds in balance."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from segearth.data.questions.wording import answer_text, question_text
 from segearth.errors import ConfigError, nearest_names
 from segearth.structures import Question, Task
 
-# Where other kinds run out, a kind may take its share this many times, so that a poor image is not all one kind.
+# If an image offers nothing for some kinds of question, the others take their share, but none takes more than this many
+# times its own. Otherwise all questions of an image with few objects would be of one kind.
 MOST_OF_SHARE = 2.5
-ABSENT = "absent"  # the kind that is asked in proportion to the others, whatever an image holds
+# The kind of questions about absent things. There are always many of these to ask, so their number is tied to that of
+# the other questions.
+ABSENT = "absent"
 
 DEFAULT_MIX: dict[str, float] = {
     "class": 0.35,
@@ -37,18 +40,18 @@ DEFAULT_MIX: dict[str, float] = {
 
 @dataclass(frozen=True)
 class BuilderSettings:
-    """What to ask, and how much.
+    """Which questions to build, and how many.
 
     Attributes:
-        max_questions: Most questions of one image.
-        mix: Kind to share of the questions; a kind left out is not asked. Kinds that an image has nothing for leave
-            their share to the others.
-        twins: How often a question about a place, a side or a size is followed by the one that says the opposite:
-            mostly the same words but one, and another target in the same image.
-        paraphrases: How often the same meaning may be asked of one image in different words.
+        max_questions: The most questions of one image.
+        mix: From each kind of question to its share; a kind that is left out is not asked. If an image offers nothing
+            for a kind, the others take its share.
+        twins: How often, from 0 to 1, a question about a place, a side or a size is followed by its opposite. The two
+            differ in one word in most cases, and have different targets in the same image.
+        paraphrases: How many times the same claim may be asked of one image, in different words.
         margins: How clear a case must be.
-        held_out: Whether to ask, too, for attributes together with places and sizes that the table's ``never_with``
-            holds out: right for questions that nothing is trained on.
+        held_out: Whether combinations of attributes with places and sizes that the table lists under ``never_with`` are
+            asked. ``False`` for training; ``True`` for questions that test what was never trained.
     """
 
     max_questions: int = 8
@@ -60,7 +63,7 @@ class BuilderSettings:
 
 
 class Expression(NamedTuple):
-    """A question with its meaning: what :meth:`ExpressionBuilder.expressions` gives, before a mask is drawn."""
+    """A question in words with the claim behind it and the objects it asks for, before its mask is drawn."""
 
     text: str
     kind: str
@@ -70,25 +73,28 @@ class Expression(NamedTuple):
 
     @property
     def task(self) -> Task:
-        """``"reasoning"`` if the need is named rather than the thing."""
+        """``"reasoning"`` if the question names a need, ``"referring"`` if it names the thing itself."""
         return "reasoning" if self.claim.need is not None else "referring"
 
     def question(self, annotated: AnnotatedImage) -> Question:
-        """Draws the mask."""
+        """Returns the question with its mask at the size of the annotation's frame."""
         mask = annotated.union_mask(self.referents.ids, self.referents.within)
         valid = annotated.known_area(self.claim.mentioned)
         return Question(self.text, mask, self.answer, self.task, self.kind, valid=valid)
 
 
 class ExpressionBuilder:
-    """Makes questions that are true of an image; equal annotations, settings and generators give equal questions."""
+    """Makes questions that are true of an image.
+
+    With equal annotations, settings and random generators the questions are equal.
+    """
 
     def __init__(self, table: Table | None = None, settings: BuilderSettings | None = None) -> None:
         """Prepares a builder.
 
         Args:
             table: Words and needs; default the built-in table.
-            settings: Default :class:`BuilderSettings`.
+            settings: Which questions to build; default ``BuilderSettings()``.
 
         Raises:
             ConfigError: ``settings.mix`` names a kind that does not exist.
@@ -106,24 +112,29 @@ class ExpressionBuilder:
     def expressions(self, annotated: AnnotatedImage, rng: np.random.Generator) -> list[Expression]:
         """Returns up to ``max_questions`` verified questions without masks."""
         verifier = Verifier(annotated, self.table, self.settings.margins)
-        most, absences = self.settings.max_questions, self._share_of_absences()
-        if absences == 1:
-            return self._of_what_is_not(verifier, [], most, rng)
-        found = self._of_what_is_there(verifier, most, rng)
+        most, absent_share = self.settings.max_questions, self._absent_share()
+        if absent_share == 1:
+            return self._absent_expressions(verifier, [], most, rng)
+        found = self._present_expressions(verifier, most, rng)
         if len(found) == most:
-            wanted = int(rng.binomial(most, absences))
-        else:  # a poor image gets as few absences as it has other questions; where nothing is in view, one
-            fair = len(found) * absences / (1 - absences) + rng.random()
-            wanted = min(int(fair) if found else int(absences > 0), most)
-        return found[: most - wanted] + self._of_what_is_not(verifier, found, wanted, rng)
+            wanted = int(rng.binomial(most, absent_share))
+        else:
+            # With few other questions there are few about absent things too, so that their share stays the same. An
+            # image that nothing else can be asked about gets one.
+            in_proportion = len(found) * absent_share / (1 - absent_share) + rng.random()
+            wanted = min(int(in_proportion) if found else int(absent_share > 0), most)
+        return found[: most - wanted] + self._absent_expressions(verifier, found, wanted, rng)
 
     def classes(self, annotated: AnnotatedImage, rng: np.random.Generator, most_absent: int) -> list[Expression]:
-        """Returns every class that is there, and some that are known not to be, each under one of its names.
+        """Returns every class that is in the image, and some that are known to be absent.
 
         Args:
-            annotated: What is annotated.
-            rng: Decides the names, and which absent classes.
-            most_absent: Most of these.
+            annotated: The image's annotation.
+            rng: Decides the names, and which absent classes are given.
+            most_absent: The most absent classes.
+
+        Returns:
+            One expression for each class. Its text is one of the class's names, in the plural, without a sentence.
         """
         verifier = Verifier(annotated, self.table, self.settings.margins)
         missing = sorted((annotated.vocabulary | annotated.known_absent) - annotated.by_category.keys())
@@ -138,7 +149,8 @@ class ExpressionBuilder:
                 found.append(Expression(plural, ABSENT if claim.absent else "class", "", claim, referents))
         return found
 
-    def _of_what_is_there(self, verifier: Verifier, most: int, rng: np.random.Generator) -> list[Expression]:
+    def _present_expressions(self, verifier: Verifier, most: int, rng: np.random.Generator) -> list[Expression]:
+        """Asks for things that are in the image; the kind of each question is drawn by its share."""
         shares = {kind: share for kind, share in self.settings.mix.items() if share > 0 and kind != ABSENT}
         streams = {kind: self._stream(kind, verifier, rng) for kind in shares}
         out: list[Expression] = []
@@ -149,19 +161,17 @@ class ExpressionBuilder:
             if found is None or sum(e.kind == kind for e in out) >= self._most(kind):
                 del streams[kind]
                 continue
-            in_other_words = copy.deepcopy(rng) if self.settings.twins else rng
+            # The twin is worded with a copy of the generator, so that it draws the same words.
+            twin_rng = copy.deepcopy(rng) if self.settings.twins else rng
             self._take(self._worded(kind, *found, verifier, rng), out)
             if self.settings.twins and len(out) < most and rng.random() < self.settings.twins:
-                self._take_twin(kind, found[0], verifier, out, in_other_words)
+                self._take_twin(kind, found[0], verifier, out, twin_rng)
         return out
 
     def _take_twin(
         self, kind: str, claim: Claim, verifier: Verifier, out: list[Expression], rng: np.random.Generator
     ) -> None:
-        """Asks the opposite of a claim too, where it holds as well and is about something else.
-
-        Drawn from a copy of the generator that worded the claim, it mostly has the same words but one.
-        """
+        """Adds the question with the opposite claim, if that holds too and asks for other objects."""
         for _, twin in opposites(claim):
             referents = None if self._is_kept_back(twin) else verifier.referents(twin)
             if referents is not None and referents != verifier.referents(claim):
@@ -169,19 +179,19 @@ class ExpressionBuilder:
                 return
 
     def _take(self, expression: Expression, out: list[Expression]) -> None:
-        """Adds a question unless its words, or its meaning often enough, were asked before."""
+        """Adds a question, unless its text was asked before or its claim as often as ``paraphrases`` allows."""
         asked_before = sum(e.claim == expression.claim and e.kind == expression.kind for e in out)
         if asked_before < self.settings.paraphrases and expression.text not in {e.text for e in out}:
             out.append(expression)
 
-    def _of_what_is_not(
-        self, verifier: Verifier, there: Sequence[Expression], most: int, rng: np.random.Generator
+    def _absent_expressions(
+        self, verifier: Verifier, present: Sequence[Expression], most: int, rng: np.random.Generator
     ) -> list[Expression]:
-        """Asks for what is not there, as often by a need as is done for what is there.
+        """Asks for absent things, with the same share of needs as among the questions about things that are present.
 
-        Were most needs asked of a poor image unmet, a model would learn that the answer to a need is nothing.
+        If most needs that are asked of an image were unmet, a model would learn that a need has an empty mask.
         """
-        tasks = Counter(there[int(rng.integers(len(there)))].task if there else "referring" for _ in range(most))
+        tasks = Counter(present[int(rng.integers(len(present)))].task if present else "referring" for _ in range(most))
         out: list[Expression] = []
         for claim, referents in self._stream(ABSENT, verifier, rng) if most else ():
             found = self._worded(ABSENT, claim, referents, verifier, rng)
@@ -198,9 +208,9 @@ class ExpressionBuilder:
         text = question_text(claim, referents, self.table, rng)
         return Expression(text, kind, answer_text(claim, referents, verifier.annotated, self.table), claim, referents)
 
-    def _share_of_absences(self) -> float:
-        whole = sum(self.settings.mix.values())
-        return self.settings.mix.get(ABSENT, 0.0) / whole if whole else 0.0
+    def _absent_share(self) -> float:
+        total = sum(self.settings.mix.values())
+        return self.settings.mix.get(ABSENT, 0.0) / total if total else 0.0
 
     def _most(self, kind: str) -> int:
         return max(1, round(MOST_OF_SHARE * self.settings.mix[kind] * self.settings.max_questions))
@@ -209,6 +219,7 @@ class ExpressionBuilder:
         return not self.settings.held_out and is_held_out(claim, self.table)
 
     def _stream(self, kind: str, verifier: Verifier, rng: np.random.Generator) -> Iterator[tuple[Claim, Referents]]:
+        """Yields the claims of a kind that hold in the image, all of them once for each paraphrase."""
         for _ in range(self.settings.paraphrases):
             seen: set[Claim] = set()
             for claim in PROPOSERS[kind](verifier.annotated, verifier.table, rng):

@@ -1,7 +1,8 @@
-"""What a question claims, and the one function that decides from the geometry whether the claim holds in an image.
+"""Claims, which are the meaning of a question, and the verifier that decides whether a claim holds in an image.
 
-Each object is in, out of, or not clearly either of what is claimed (three-valued logic). A claim with a single unclear
-object is dropped, so nothing is asked that two careful people could answer differently.
+The verifier uses only the geometry of the annotation. For each object it decides whether the claim is true of it,
+false, or unclear (three-valued logic). If it is unclear for a single object, the claim is not asked, so that no
+question is asked to which two careful people could give different answers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from segearth.data.questions.annotation import AnnotatedImage, AnnotatedObject, 
 from segearth.data.questions.regions import REGIONS, Fractions, Region
 from segearth.data.questions.table import Need, Table
 
-Truth = bool | None  # None: not clearly either
+Truth = bool | None  # None: unclear
 
 SIDES = ("left", "right", "above", "below")
 OPPOSITES = {"left": "right", "right": "left", "above": "below", "below": "above", "upper": "lower", "lower": "upper"}
@@ -25,19 +26,19 @@ OPPOSITES = {"left": "right", "right": "left", "above": "below", "below": "above
 
 @dataclass(frozen=True)
 class Claim:
-    """A meaning without words: which objects are asked for.
+    """Which objects a question asks for, before it is put into words.
 
     Attributes:
-        categories: The classes it is about.
-        region: A key of :data:`~segearth.data.questions.regions.REGIONS`.
-        attribute: ``(key, value)`` the objects must have.
-        count: Exactly so many exist.
-        rank: 1 the largest, 2 the second largest, -1 the smallest.
-        one: Exactly one object fits.
-        relation: ``"closest"``, ``"beside"`` or one of :data:`SIDES`, to what ``anchor`` claims.
-        anchor: The claim that gives the relation's reference.
-        need: The need that implies the classes; ``None`` where they are named.
-        absent: Nothing of the kind is in view.
+        categories: The classes that the claim is about.
+        region: The part of the frame they lie in, a key of :data:`~segearth.data.questions.regions.REGIONS`.
+        attribute: The ``(key, value)`` that the objects must have.
+        count: There are exactly so many objects of this kind.
+        rank: By size: 1 is the largest, 2 the second largest, -1 the smallest.
+        one: There is exactly one object of this kind.
+        relation: ``"closest"``, ``"beside"`` or one of :data:`SIDES`, relative to the objects of ``anchor``.
+        anchor: The claim that says what ``relation`` is relative to.
+        need: The need that implies the classes; ``None`` if the classes are named.
+        absent: Nothing of this kind is in the image.
     """
 
     categories: tuple[str, ...]
@@ -53,25 +54,25 @@ class Claim:
 
     @property
     def about_individuals(self) -> bool:
-        """Whether objects are told apart or counted, rather than a whole class."""
+        """Whether the claim counts objects or selects single ones, rather than asking for a whole class."""
         return self.one or self.count is not None or self.rank is not None or self.relation is not None
 
     @property
     def about_all(self) -> bool:
-        """Whether it takes all there is of its classes, wherever it lies and whatever it is like."""
+        """Whether the claim asks for everything of its classes, without any condition."""
         return not self.about_individuals and self.region is None and self.attribute is None
 
     @property
     def mentioned(self) -> frozenset[str]:
-        """Every class that the claim names or implies, its anchor's included."""
+        """Every class that the claim names or implies, including those of its anchor."""
         return frozenset(self.categories) | (self.anchor.mentioned if self.anchor is not None else frozenset())
 
 
 def opposites(claim: Claim) -> Iterator[tuple[str, Claim]]:
-    """The claims that say the opposite of one word of ``claim``; whether they hold is another question.
+    """Gives the claims in which one word is replaced by its opposite; they need not hold in the image.
 
     Yields:
-        What is exchanged (``"side"`` or ``"size"``) and the claim.
+        The kind of word (``"side"`` or ``"size"``) and the claim.
     """
     if claim.region is not None:
         for word in ("left", "upper", "right", "lower"):
@@ -84,14 +85,14 @@ def opposites(claim: Claim) -> Iterator[tuple[str, Claim]]:
 
 
 class Referents(NamedTuple):
-    """Ids of the objects a claim is true of; ``within`` cuts stuff to a part of the frame."""
+    """Ids of the objects that a claim is true of, and a box that limits stuff to a part of the frame."""
 
     ids: tuple[int, ...]
     within: Box | None = None
 
 
 class Anchor(NamedTuple):
-    """What a relation refers to: ids of its objects, their extent, and every pixel's distance to them."""
+    """The reference of a relation: its objects' ids, their bounding box, and each pixel's distance to them."""
 
     ids: tuple[int, ...]
     box: Box
@@ -100,17 +101,19 @@ class Anchor(NamedTuple):
 
 @dataclass(frozen=True)
 class Margins:
-    """How clear a case must be.
+    """How clear a case must be to be asked.
 
     Attributes:
-        class_fraction: Smallest target, as a part of the frame.
-        object_fraction: Smallest single object asked for, as a part of the frame.
-        object_pixels: Smallest single object asked for, in pixels.
-        size_ratio: A larger object has at least so many times the pixels of the next.
-        distance_ratio: The second closest object is at least so many times as far as the closest.
-        distance_gap: …and farther by at least this part of the frame's diagonal.
-        beside: Largest and smallest distance, as parts of the diagonal, of what is next to and not next to something.
-        inside: Smallest part of an object's area that must lie inside a region (and, mirrored, outside).
+        class_fraction: The whole target covers at least this share of the frame.
+        object_fraction: A single object that is asked for covers at least this share of the frame.
+        object_pixels: A single object that is asked for has at least so many pixels.
+        size_ratio: Where objects are ranked by size, each has at least so many times the pixels of the next.
+        distance_ratio: The second closest object is at least so many times as far away as the closest one.
+        distance_gap: The second closest object is farther away by at least this share of the frame's diagonal.
+        beside: Two distances, as shares of the diagonal. Objects up to the first are next to something, objects from
+            the second on are not, and those between are unclear.
+        inside: At least this share of an object's area must lie inside a region for the object to be in it, and outside
+            for the object not to be in it.
         ask_incomplete: Whether a class that the source annotates incompletely is asked for at all.
     """
 
@@ -126,7 +129,7 @@ class Margins:
 
 
 class Verifier:
-    """Decides claims about one image; caches what several claims share."""
+    """Decides claims about one image, and caches intermediate results that several claims need."""
 
     def __init__(self, annotated: AnnotatedImage, table: Table, margins: Margins) -> None:
         self.annotated, self.table, self.margins = annotated, table, margins
@@ -134,7 +137,10 @@ class Verifier:
         self._placed: dict[tuple[str, int], Truth] = {}
 
     def referents(self, claim: Claim) -> Referents | None:
-        """Returns the objects the claim is true of (none for a true absence), or ``None`` if it cannot be asked."""
+        """Returns the objects that a claim is true of, or ``None`` if it is false, unclear or about too little to see.
+
+        For a claim of absence that is true there are no such objects, and :class:`Referents` is empty.
+        """
         if claim.need is not None and not self._need_applies(claim):
             return None
         if claim.absent:
@@ -230,25 +236,25 @@ class Verifier:
             return []
         distances = [_distance(anchor, item) for item in members]
         first, second = np.argsort(distances)[:2]
-        ahead = distances[second] >= distances[first] * self.margins.distance_ratio
-        clear = distances[second] - distances[first] >= self.margins.distance_gap * self._diagonal
-        return [members[first]] if ahead and clear else []
+        clear_ratio = distances[second] >= distances[first] * self.margins.distance_ratio
+        clear_gap = distances[second] - distances[first] >= self.margins.distance_gap * self._diagonal
+        return [members[first]] if clear_ratio and clear_gap else []
 
     def _ranked(self, rank: int, members: list[AnnotatedObject]) -> list[AnnotatedObject]:
         if len(members) < (2 if rank == 1 else 3):
             return []
         order = sorted(members, key=lambda item: item.area, reverse=rank > 0)
-        place = abs(rank) - 1
-        neighbours = [(order[k].area, order[k + 1].area) for k in range(place + 1)]
+        index = abs(rank) - 1
+        neighbours = [(order[k].area, order[k + 1].area) for k in range(index + 1)]
         clear = all(max(pair) >= self.margins.size_ratio * min(pair) for pair in neighbours)
-        cut = rank < 0 and self._touches_edge(order[0])  # what is cut off may be larger
-        return [order[place]] if clear and not cut else []
+        cut = rank < 0 and self._touches_edge(order[0])  # an object cut off by the edge may not be the smallest
+        return [order[index]] if clear and not cut else []
 
     def _visible(self, claim: Claim, members: list[AnnotatedObject]) -> bool:
         frame = self.annotated.width * self.annotated.height
         least = max(self.margins.object_fraction * frame, self.margins.object_pixels)
         if len(members) == 1 and not claim.about_all and (members[0].truncated or members[0].area < least):
-            return False  # told apart by whatever means, it is "the building": one that a person must be able to see
+            return False  # a single object is asked for, so a person must be able to see it
         if claim.count is not None and min(item.area for item in members) < least / 2:
             return False
         return sum(item.area for item in members) >= self.margins.class_fraction * frame
@@ -278,7 +284,7 @@ class Verifier:
         if claim.region is None and claim.attribute is None:
             return None if pool else Referents(())
         if not pool:
-            return None  # nothing of the class at all: the plain claim says it better
+            return None  # there is nothing of the class at all; that is asked without region and attribute
         for item in pool:
             if not item.is_thing:
                 clear = claim.region is not None and not item.area_within(self._pixels(REGIONS[claim.region].halo))
@@ -311,7 +317,8 @@ class Verifier:
                 mask = self.annotated.union_mask(found.ids)
                 xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
                 box = (int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
-                # A mask of 5 x 5 measures distances to 2 %, one of 3 x 3 falls short by 5 % along rows and columns.
+                # OpenCV's 5 x 5 neighbourhood is accurate to 2 %; with 3 x 3 distances along rows and columns are 5 %
+                # too short.
                 distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
                 self._anchors[claim] = Anchor(found.ids, box, distance)
         return self._anchors[claim]
@@ -332,11 +339,7 @@ class Verifier:
 def verify_claim(
     annotated: AnnotatedImage, claim: Claim, table: Table, margins: Margins | None = None
 ) -> Referents | None:
-    """Decides one claim from the geometry of what is annotated alone.
-
-    Returns:
-        The objects it is true of (none for a true absence), or ``None`` if it is false, unclear or too small to ask.
-    """
+    """Decides one claim about an image; see :meth:`Verifier.referents` for what is returned."""
     return Verifier(annotated, table, margins or Margins()).referents(claim)
 
 
@@ -359,7 +362,7 @@ def _beyond(side: str, item: AnnotatedObject, anchor: Box) -> Truth:
     axis = 0 if side in ("left", "right") else 1
     start, end = anchor[axis], anchor[axis + 2]
     last, centre = item.box[axis + 2], item.centroid[axis]
-    if side in ("right", "below"):  # mirror the axis, so that "further" always means smaller
+    if side in ("right", "below"):  # mirror the axis, so that the coordinate of an object on the side is smaller
         start, end, last, centre = -end, -start, -item.box[axis], -centre
     if last <= start:
         return True

@@ -1,8 +1,8 @@
-"""Every question that can be asked of an image, and those that differ from one another in a single word.
+"""Builds every question that can be asked of an image, and finds the pairs that differ in a single word.
 
-A few questions an image, drawn by kind, give too few of the rare kinds to tell two models apart. And a score says
-little about whether a word was heard: of two questions that differ in one word and ask for different objects, a model
-that does not listen answers both alike.
+The usual few questions per image hold too few of the rare kinds to tell two models apart. And their scores say little
+about whether a model reads each word. If two questions differ in one word and ask for different objects, a model that
+does not read this word gives the same answer to both.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def every_expression(
     kinds: Sequence[str] = DENSE_KINDS,
     margins: Margins | None = None,
 ) -> list[Expression]:
-    """Returns every verified claim of some kinds, each once and in one wording.
+    """Returns every claim of some kinds that holds in an image, each in one wording.
 
     Args:
-        annotated: What is annotated.
+        annotated: The image's annotation.
         table: Words and needs.
         rng: Decides the wordings, and which counts are tried.
         kinds: Keys of :data:`~segearth.data.questions.propose.PROPOSERS`.
@@ -53,18 +53,18 @@ def minimal_pairs(expressions: Sequence[Expression]) -> Iterator[tuple[str, int,
     """Finds the pairs of questions that differ in one word and have different targets.
 
     Yields:
-        What is exchanged (``"side"``, ``"size"`` or ``"class"``) and the positions of the two in ``expressions``.
+        The kind of word (``"side"``, ``"size"`` or ``"class"``) and the indices of the two in ``expressions``.
     """
-    place = {each.claim: number for number, each in enumerate(expressions)}
+    index_of = {each.claim: number for number, each in enumerate(expressions)}
     for number, each in enumerate(expressions):
         for what, claim in _twins(each.claim, [other.claim for other in expressions]):
-            other = place.get(claim)
+            other = index_of.get(claim)
             if other is not None and number < other and expressions[other].referents != each.referents:
                 yield what, number, other
 
 
 def _twins(claim: Claim, others: Sequence[Claim]) -> Iterator[tuple[str, Claim]]:
-    """The claims that differ from ``claim`` in one word."""
+    """Yields the claims that differ from ``claim`` in one word, with the kind of word."""
     yield from opposites(claim)
     if claim == Claim(claim.categories):
         yield from (("class", other) for other in others if other == Claim(other.categories) != claim)

@@ -1,9 +1,9 @@
-"""What is kept from training, so that a model can be asked in words and combinations that it has never met.
+"""Words and combinations that are kept out of training, to test whether a model understands what it has never seen.
 
-A model that was trained on "the largest building" may have learned what is meant, or that sentence. Asked for "the
-building that is largest of all", only the former is of use. Nothing here is drawn by
-:func:`~segearth.data.questions.wording.question_text`, which words every other question; the names, phrases and
-sentences of single classes, attributes and needs are under ``held_out`` in the table.
+A model that was trained on "the largest building" may have learned what these words mean, or only this sentence. Asked
+for "the building that is largest of all", it needs the meaning. The sentences here are never used by
+:func:`~segearth.data.questions.wording.question_text`, which words all other questions. Further names of classes,
+phrases of attributes and sentences of needs are under ``held_out`` in the table (``needs.yaml``).
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ PLACE_WORDS = {"upper": "top", "lower": "bottom", "middle": "centre"}
 
 
 def is_held_out(claim: Claim, table: Table) -> bool:
-    """Whether a claim puts an attribute together with a place or a size that the table says it never comes with."""
+    """Whether a claim combines an attribute with a place or size that the table lists under its ``never_with``."""
     if claim.attribute is None:
         return False
     key, value = claim.attribute
-    said = {claim.region, *(name for name, rank in SIZES.items() if rank == claim.rank)}
-    return not said.isdisjoint(table.attributes[key].never_with.get(value, ()))
+    combined_with = {claim.region, *(name for name, rank in SIZES.items() if rank == claim.rank)}
+    return not combined_with.isdisjoint(table.attributes[key].never_with.get(value, ()))
 
 
 def held_out_text(claim: Claim, referents: Referents, table: Table, rng: np.random.Generator) -> str:
-    """Words the question of a claim as no training question is worded.
+    """Words the question of a claim in a way that no training question is worded.
 
-    A class, a need or an attribute for which the table holds nothing out keeps its words; the sentence around a class
-    or an attribute is held out in any case.
+    If the table holds out no words for a class, a need or an attribute, its usual words are used. The sentence around
+    a class or an attribute is a held-out one in any case.
 
     Args:
-        claim: What is asked.
-        referents: The objects the claim is true of.
+        claim: The claim that is asked.
+        referents: The objects that the claim is true of.
         table: Words and needs.
         rng: Decides the phrasing.
     """
@@ -85,12 +85,12 @@ def _phrase(claim: Claim, referents: Referents, table: Table, rng: np.random.Gen
     if claim.about_individuals or not many:
         return f"the {plural if many else singular}{tail}"
     openings = ["the", "any"]
-    openings += ["each of the"] if referents.within is None and not words.mass else []  # not each of what is cut
+    openings += ["each of the"] if referents.within is None and not words.mass else []  # stuff cut at a box has no each
     return f"{_pick(openings, rng)} {plural}{tail}"
 
 
 def _tail(claim: Claim, table: Table, rng: np.random.Generator) -> list[str]:
-    """What is said of the noun behind it."""
+    """Returns the phrases that follow the noun: relation, place and size."""
     parts = []
     if claim.relation is not None and claim.anchor is not None:
         anchor = plain_phrase(claim.anchor, not claim.anchor.about_individuals, table)

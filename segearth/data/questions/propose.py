@@ -1,4 +1,7 @@
-"""Proposes claims, kind by kind, in random order; :mod:`segearth.data.questions.claims` decides which hold."""
+"""Proposes claims about an image, one function for each kind of question, in random order.
+
+Proposed claims need not be true; :mod:`segearth.data.questions.claims` decides which of them hold.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def propose_size(annotated: AnnotatedImage, table: Table, rng: np.random.Generat
 
 
 def propose_neighbour(annotated: AnnotatedImage, table: Table, rng: np.random.Generator) -> Iterator[Claim]:
-    """Objects told by where they lie from the only object, the largest object, or the stuff of a class."""
+    """Objects by their position relative to an anchor: a class's only object, its largest object, or its stuff."""
     del table
     countable = _countable(annotated)
     anchors = []
@@ -82,7 +85,7 @@ def propose_neighbour(annotated: AnnotatedImage, table: Table, rng: np.random.Ge
 
 
 def propose_attribute(annotated: AnnotatedImage, table: Table, rng: np.random.Generator) -> Iterator[Claim]:
-    """Objects with an attribute: all, the only one, those in a part of the frame, the largest."""
+    """Objects with an attribute: all of them, the only one, the largest, or those in a part of the frame."""
     options = []
     for name in _countable(annotated):
         present = {pair for item in annotated.by_category[name] for pair in item.attributes.items()}
@@ -102,7 +105,7 @@ def propose_reasoning(annotated: AnnotatedImage, table: Table, rng: np.random.Ge
 
 
 def propose_absent(annotated: AnnotatedImage, table: Table, rng: np.random.Generator) -> Iterator[Claim]:
-    """Classes, needs, attributes and places of which there is nothing in view."""
+    """Absent classes and needs, and present classes with an absent attribute or in a part of the frame without them."""
     missing = sorted((annotated.vocabulary | annotated.known_absent) - annotated.by_category.keys())
     options = [Claim((name,), absent=True) for name in missing]
     needs = [replace(c, absent=True) for c in _need_claims(annotated, table) if not annotated.of(c.categories)]
@@ -117,7 +120,7 @@ def propose_absent(annotated: AnnotatedImage, table: Table, rng: np.random.Gener
                     for region in (*QUARTERS, *SPOTS)
                 ]
     queues = [iter(_shuffled(claims, rng)) for claims in (options, needs, placed)]
-    while queues:  # in turn, so that the many places do not crowd out the few classes
+    while queues:  # one from each queue in turn: there are many more places to propose than classes
         for queue in _shuffled(queues, rng):
             claim = next(queue, None)
             if claim is None:

@@ -1,4 +1,4 @@
-"""Named parts of the frame, and words for directions."""
+"""Named parts of the frame, such as "upper left corner", and the words for directions in a question."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _DIRECTION = re.compile(
 
 
 class Region(NamedTuple):
-    """A part of the frame, as fractions ``(x0, y0, x1, y1)`` of its width and height.
+    """A part of the frame, as three boxes ``(x0, y0, x1, y1)`` in fractions of its width and height.
 
-    An object is inside if most of its area lies in ``box`` and its centroid in ``core``; it is outside if little of its
-    area lies in ``box`` and its centroid not in ``halo``; otherwise it is neither.
+    An object is inside the region if most of its area lies in ``box`` and its centroid in the smaller ``core``. It is
+    outside if little of its area lies in ``box`` and its centroid is not in the larger ``halo``. Otherwise it is
+    unclear where the object is, and no question depends on it.
     """
 
     box: Fractions
@@ -61,13 +62,13 @@ REGIONS: dict[str, Region] = {**HALVES, **QUARTERS, **SPOTS}
 
 
 def has_direction(text: str) -> bool:
-    """Whether a text names a direction (left, upper, north-east, …), so that it is wrong after a flip or a turn.
+    """Whether a text names a direction (left, upper, north-east, …), so that the image must not be mirrored or turned.
 
-    Errs on the side of ``True``: "right now" counts.
+    In doubt the answer is ``True``, also for "right now".
     """
     return _DIRECTION.search(text) is not None
 
 
 def mirrored(name: str) -> str:
-    """The region, or side, that ``name`` becomes when left and right change places."""
+    """Returns the name of a region or side after mirroring, in which left and right change places."""
     return re.sub(r"left|right", lambda m: "right" if m.group() == "left" else "left", name)

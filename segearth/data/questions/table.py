@@ -1,4 +1,4 @@
-"""The table of words and needs: what classes are called, what they are taken for, and what people want from them."""
+"""The table of words and needs: the names of classes, what they can be mistaken for, and needs that they satisfy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from segearth.data.questions.regions import REGIONS
 from segearth.errors import ConfigError, nearest_names
 
-SIZES = {"largest": 1, "second largest": 2, "smallest": -1}  # to the rank of a claim
+SIZES = {"largest": 1, "second largest": 2, "smallest": -1}  # from a name in the table to the rank of a claim
 DEFAULT_TABLE = Path(__file__).with_name("needs.yaml")
 
 
@@ -30,19 +30,19 @@ class ClassWords:
 
     @property
     def names(self) -> tuple[tuple[str, str], ...]:
-        """Every ``(singular, plural)`` pair but those held out from training."""
+        """Every ``(singular, plural)`` pair that may be used in training."""
         return ((self.singular, self.plural), *self.synonyms)
 
 
 @dataclass(frozen=True)
 class Need:
-    """Sentences that imply some classes.
+    """A need, such as a place to park, with the classes that satisfy it.
 
     Attributes:
         classes: All classes that satisfy the need.
-        questions: The sentences.
-        conflicts: Classes whose presence in view makes the sentences doubtful.
-        held_out: Further sentences, never asked in training.
+        questions: Sentences that ask for it without naming the classes.
+        conflicts: Classes that may satisfy the need too or make it doubtful; it is not asked if one is in the image.
+        held_out: Further sentences, never used in training.
     """
 
     classes: tuple[str, ...]
@@ -53,14 +53,14 @@ class Need:
 
 @dataclass(frozen=True)
 class Attribute:
-    """How an attribute is asked for.
+    """How an attribute, such as the material of a roof, is asked for.
 
     Attributes:
-        values: Phrases of each value, with ``{noun}`` in the place of the class.
-        unsure: Values that are neither clearly one nor the other.
-        held_out: Further phrases of the values, never used in training.
-        never_with: Places (:data:`~segearth.data.questions.regions.REGIONS`) and :data:`SIZES` that are never asked
-            together with a value in training.
+        values: For each value its phrases, with ``{noun}`` in the place of the class.
+        unsure: Values that say nothing clear, such as "other"; an object with one of them has no known value.
+        held_out: For each value further phrases, never used in training.
+        never_with: For each value the places (:data:`~segearth.data.questions.regions.REGIONS`) and :data:`SIZES` that
+            are never combined with it in training.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -71,14 +71,14 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Table:
-    """Words, attributes and needs, as read by :func:`load_table`."""
+    """Names of classes, attributes and needs, as read by :func:`load_table`."""
 
     classes: Mapping[str, ClassWords] = field(default_factory=dict)
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
 
     def words(self, name: str) -> ClassWords:
-        """Words of a class; one that the table does not know is named as the annotations name it."""
+        """Returns the words for a class; a class that is not in the table is called as in the annotations."""
         known = self.classes.get(name)
         return known if known is not None else ClassWords(name, _plural(name))
 
@@ -87,8 +87,8 @@ def load_table(extra: str | Path | Iterable[str | Path] = ()) -> Table:
     """Reads the built-in table and merges files of the user into it.
 
     Args:
-        extra: A YAML file of the same form, or several. Classes and attributes replace those of the same name, needs
-            are added.
+        extra: A YAML file of the same form, or several. Its classes and attributes replace those of the same name; its
+            needs are added to the others.
 
     Raises:
         ConfigError: A file is missing, is not YAML, or has a key that the form does not have.
@@ -133,8 +133,8 @@ def _attribute(entry: Any, where: str) -> Attribute:
     )
     if not values:
         raise ConfigError(f"{where} has no 'values'")
-    for key, told in (("held_out", held_out), ("never_with", never_with)):
-        _check_keys(told, tuple(values), f"{where}: {key}")
+    for key, by_value in (("held_out", held_out), ("never_with", never_with)):
+        _check_keys(by_value, tuple(values), f"{where}: {key}")
     for value, places in never_with.items():
         _check_keys(dict.fromkeys(places), (*SIZES, *REGIONS), f"{where}: never_with {value!r}")
     return Attribute(values, tuple(map(str, entry.get("unsure", ()))), held_out, never_with)
@@ -158,7 +158,7 @@ def _check_keys(entry: Any, known: tuple[str, ...], where: str) -> None:
 
 @cache
 def _built_in() -> Mapping[str, Any]:
-    """The built-in file, which every data set with annotations opens."""
+    """Reads the built-in file once, since every data set with annotations needs it."""
     return _read(DEFAULT_TABLE)
 
 

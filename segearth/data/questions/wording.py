@@ -1,4 +1,4 @@
-"""Puts claims into words: the question, and the short answer."""
+"""Puts claims into words: the question and a short answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.claims import Claim, Referents
 from segearth.data.questions.table import ClassWords, Table
 
-BARE_SHARE = 0.5
+BARE_SHARE = 0.5  # share of questions that are only a phrase, such as "the buildings", without a sentence around it
 COMMANDS = ("Segment {x}.", "Find {x}.", "Show me {x}.", "Mark {x}.", "Highlight {x}.", "Outline {x}.", "Locate {x}.")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RANKS = {1: ("largest", "biggest"), 2: ("second largest", "second biggest"), -1: ("smallest",)}
@@ -20,11 +20,11 @@ SIDE_PHRASES = {
     "above": ("further up in the image than {x}", "above {x} in the image"),
     "below": ("further down in the image than {x}", "below {x} in the image"),
 }
-ANSWER_COUNTS_TO = 20
+ANSWER_COUNTS_TO = 20  # answers state the number of objects up to this one
 
 
 def question_text(claim: Claim, referents: Referents, table: Table, rng: np.random.Generator) -> str:
-    """Words the question of a claim; phrasing is drawn at random."""
+    """Returns the question of a claim in words, with a random phrasing."""
     if claim.need is not None:
         return _pick(claim.need.questions, rng)
     many = are_many(claim, referents, table)
@@ -41,7 +41,7 @@ def question_text(claim: Claim, referents: Referents, table: Table, rng: np.rand
 
 
 def answer_text(claim: Claim, referents: Referents, annotated: AnnotatedImage, table: Table) -> str:
-    """Words the answer: "The 5 buildings.", "The road.", "There is no ship in this image."."""
+    """Returns the answer in words, such as "The 5 buildings.", "The road." or "There is no ship in this image."."""
     if claim.absent:
         return _absence_answer(claim, table)
     if claim.need is None and not claim.about_all:
@@ -57,12 +57,12 @@ def answer_text(claim: Claim, referents: Referents, annotated: AnnotatedImage, t
 
 
 def are_many(claim: Claim, referents: Referents, table: Table) -> bool:
-    """Whether what is asked for is named in the plural: several, none, or what cannot be counted."""
+    """Whether the target is named in the plural: it is not exactly one object, or cannot be counted."""
     return len(referents.ids) != 1 or table.words(claim.categories[0]).mass
 
 
 def plain_phrase(claim: Claim, many: bool, table: Table) -> str:
-    """Names what a claim is about in the first words there are, as answers do: "the buildings with a tin roof"."""
+    """Returns the phrase for a claim, with the first wording of each part: "the buildings with a tin roof"."""
     return _phrase(claim, many, table, None)
 
 
@@ -107,7 +107,7 @@ def _phrase(claim: Claim, many: bool, table: Table, rng: np.random.Generator | N
     plain = claim.region is None and claim.attribute is None
     openings = ["the ", "the ", "all ", "all the "]
     openings += [""] if plain else []
-    openings += ["every "] if whole and not words.mass else []  # what is cut at a line is not every one
+    openings += ["every "] if whole and not words.mass else []  # if stuff is cut at a region's edge, "every" is wrong
     opening = _pick(openings, rng)
     if opening == "every ":
         noun = _with_attribute(claim, singular, table, rng)

@@ -1,4 +1,4 @@
-"""The embedded real data set: seven openly licensed aerial sources with fixed questions."""
+"""aerial_mini, the data set that comes with the package: real images of seven openly licensed sources."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import numpy as np
 from segearth.data.base import SegmentationDataset
 from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.table import load_table
-from segearth.data.readers.layout import parse_json, read_json, read_text
+from segearth.data.readers.source_files import parse_json, read_json, read_text
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.structures import Question, Sample
 from segearth.utils.files import read_image
 
 SPLITS = ("train", "val", "test")
-PARTS_OF_TRAIN = ("fit", "dev")  # in two by group: settings are chosen on dev, which fit has not seen
-DEV_SHARE = 0.2
-UNSEEN_SPLITS = ("dev", "val", "test")  # in held-out words nothing is trained, so train and fit have no such questions
-KEPT_ANNOTATED = 512  # some 100 MB
+# The training split in two parts that share no place: to choose settings, a model is trained on `fit`, scored on `dev`.
+PARTS_OF_TRAIN = ("fit", "dev")
+DEV_SHARE = 0.2  # share of the training images in `dev`
+UNSEEN_SPLITS = ("dev", "val", "test")  # questions in held-out words are only for tests, so train and fit have none
+KEPT_ANNOTATED = 512  # how many decoded annotations are kept in memory, about 100 MB
 QUESTION_SETS = ("fixed", "dense", "unseen", "seen", "none")
 PACKAGED = Path(__file__).parents[1] / "aerial_mini"
 
 
-class _Layout(NamedTuple):
+class _FileNames(NamedTuple):
     images: str
     annotations: str
     questions: str
@@ -34,7 +35,7 @@ class _Layout(NamedTuple):
     unseen: str
 
 
-LAYOUT = _Layout(
+FILE_NAMES = _FileNames(
     "images",
     "annotations.json",
     "questions_{split}.jsonl",
@@ -44,13 +45,14 @@ LAYOUT = _Layout(
 
 
 class AerialMini(SegmentationDataset):
-    """Real aerial images with object masks, and up to eight fixed questions each.
+    """Real aerial images with annotated objects and up to eight fixed questions each.
 
-    Beside samples it gives :meth:`image` and :meth:`annotated`, from which fresh questions about any crop can be built.
+    It is an :class:`~segearth.data.questions.annotation.AnnotatedDataset`: :meth:`annotated` gives the annotation, from
+    which training builds new questions about any crop.
 
     Attributes:
         records: The split's entries of ``images`` in ``annotations.json``.
-        questions: Lines of the split's question file by image id.
+        questions: From an image's id to its lines of the question file.
     """
 
     name = "aerial_mini"
@@ -77,26 +79,27 @@ class AerialMini(SegmentationDataset):
         """Opens one split.
 
         Args:
-            root: Folder of the layout; ``None`` is the copy that comes with the package.
-            split: ``"train"``, ``"val"``, ``"test"``; or ``"fit"`` or ``"dev"``, which are the training split in two.
-            questions: ``"fixed"``: at most eight an image, by kind. ``"dense"``: every question that can be asked of
-                the rarer kinds, with pairs that differ in one word. ``"unseen"``, on dev, val and test: in words, and
-                about attributes and places together, that training never draws; ``"seen"``: the same questions in words
-                that it does draw. ``"none"``: no question, for training.
-            table: Files with words and needs of your own, added to the built-in ones, for the fresh questions of
-                training; see ``docs/expressions.md``. The fixed questions stay.
+            root: Folder of the layout; ``None`` for the copy that comes with the package.
+            split: ``"train"``, ``"val"`` or ``"test"``; or ``"fit"`` or ``"dev"``, the two parts of the training split.
+            questions: Which questions the samples have. ``"fixed"``: at most eight per image, of all kinds.
+                ``"dense"``: every possible question of the rarer kinds, with pairs that differ in one word.
+                ``"unseen"``: questions with words, and combinations of attribute and place, that training never uses
+                (on dev, val and test only). ``"seen"``: the questions of ``"unseen"`` in words that training uses.
+                ``"none"``: no questions; enough for training, which builds its own.
+            table: Files with words and needs of your own, added to the built-in ones for the questions that training
+                builds; see ``docs/expressions.md``. They do not change the questions in files.
 
         Raises:
             UnknownNameError: The split or the set of questions does not exist.
             ConfigError: A table is missing or not as described.
-            DatasetError: A file is missing or damaged, or a split without unseen questions is asked for them.
+            DatasetError: A file is missing or damaged, or the split has no unseen questions.
         """
         super().__init__(PACKAGED if root is None else root, split)
         if questions not in QUESTION_SETS:
             raise UnknownNameError("aerial_mini question set", questions, QUESTION_SETS)
         self._wording = "seen" if questions == "seen" else "question"  # the field of a line that holds its text
         self.table = load_table(table)
-        tree = read_json(self.require(LAYOUT.annotations))
+        tree = read_json(self.require(FILE_NAMES.annotations))
         self.sources: dict[str, dict[str, list[str]]] = tree["sources"]
         stored = "train" if split in PARTS_OF_TRAIN else split
         self.records: list[dict[str, Any]] = [record for record in tree["images"] if record["split"] == stored]
@@ -148,24 +151,27 @@ class AerialMini(SegmentationDataset):
         return self.require(self.records[index]["file_name"])
 
     def source_of(self, index: int) -> str:
-        """The source of image ``index``."""
+        """Returns the name of the source of image ``index``."""
         return self.records[index]["source"]
 
     def image(self, index: int) -> np.ndarray:
-        """Image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``."""
+        """Returns image ``index`` as ``uint8`` RGB of shape ``(H, W, 3)``."""
         return read_image(self._image_path(index))
 
     def annotated(self, index: int) -> AnnotatedImage:
-        """The annotation of image ``index``, which is kept: decoding it takes half of the time of a fresh view."""
+        """Returns the annotation of image ``index``.
+
+        Annotations are kept in memory, since decoding one takes half of the time that a training view takes in all.
+        """
         if index not in self._annotated_images:
             record = self.records[index]
             annotated = AnnotatedImage.from_coco(
                 record, self._annotations[record["id"]], self._categories, **self.sources[record["source"]]
             )
             for item in annotated.objects:
-                item.mask.flags.writeable = False  # all who ask get the same one
+                item.mask.flags.writeable = False  # every caller gets this same array
             if len(self._annotated_images) == KEPT_ANNOTATED:
-                self._annotated_images.pop(next(iter(self._annotated_images)))  # the one that was read first
+                self._annotated_images.pop(next(iter(self._annotated_images)))  # the oldest one
             self._annotated_images[index] = annotated
         return self._annotated_images[index]
 
@@ -175,21 +181,22 @@ def _question_file(questions: str, split: str) -> str:
         if split not in UNSEEN_SPLITS:
             known = ", ".join(UNSEEN_SPLITS)
             raise DatasetError(f"aerial_mini {split} has no {questions} questions; take one of the splits {known}")
-        return LAYOUT.unseen.format(split=split)
-    layout = LAYOUT.questions if questions == "fixed" else LAYOUT.dense
-    return layout.format(split="train" if split in PARTS_OF_TRAIN else split)
+        return FILE_NAMES.unseen.format(split=split)
+    name = FILE_NAMES.questions if questions == "fixed" else FILE_NAMES.dense
+    return name.format(split="train" if split in PARTS_OF_TRAIN else split)
 
 
 def development_groups(records: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:
-    """Chooses whole groups of each source, about a fifth of its images, by a hash of their names.
+    """Chooses the groups of the training split that make up ``dev``: about a fifth of the images of each source.
 
-    A group is a photograph, a port or a chip: views of one place never lie on both sides.
+    A group holds the images of one place, such as the crops of one photograph. Whole groups are chosen, by a hash of
+    their names, so that no place is in both parts.
 
     Args:
         records: Entries of ``images`` with ``source`` and ``group``.
 
     Returns:
-        ``(source, group)`` of each group held out.
+        ``(source, group)`` of each chosen group.
     """
     sizes: dict[str, dict[str, int]] = {}
     for record in records:

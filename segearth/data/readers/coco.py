@@ -1,4 +1,4 @@
-"""Any COCO instance file with its image folder; the questions are made from the annotations."""
+"""Reads any COCO instance file with its image folder, and makes questions from the annotations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.questions.annotation import AnnotatedImage
 from segearth.data.questions.builder import ExpressionBuilder
 from segearth.data.questions.table import load_table
-from segearth.data.readers.layout import read_json
+from segearth.data.readers.source_files import read_json
 from segearth.errors import ConfigError, DatasetError, nearest_names
 from segearth.structures import Sample
 from segearth.utils.files import is_file, read_image
@@ -22,10 +22,11 @@ from segearth.utils.seeds import rng_for
 
 
 class CocoDataset(SegmentationDataset):
-    """Annotated objects as questions: classes, numbers, positions, sizes, relations, and what is absent.
+    """A COCO data set, with questions about classes, numbers, positions, sizes, relations and absent things.
 
-    Every category counts as annotated everywhere: an image without an object of a category is taken to hold none.
-    Training crops and turns these images with their annotations and asks fresh questions of each view.
+    Every category must be annotated in every image: an image without an object of a category is taken to show none.
+    (Exceptions can be named by ``incomplete``.) In training the images are cropped and turned with their annotations,
+    and new questions are asked of each view.
     """
 
     name: ClassVar[str] = "coco"
@@ -54,12 +55,14 @@ ROOT/
             root: Folder that holds the layout shown in ``tree``.
             split: ``"train"``, ``"val"`` or ``"test"``. An ``annotations.json`` without splits is all training data.
             strict: See :class:`~segearth.data.base.SegmentationDataset`.
-            seed: Decides, with an image's file name, which questions are asked of it.
+            seed: Decides, together with an image's file name, which questions are asked of the image.
             table: Files with words and needs of your own, added to the built-in ones; see ``docs/expressions.md``.
-            known_absent: Classes beside the categories of which none is in any image: they are asked for as absent.
-            incomplete: Categories of which some objects are not annotated: never counted, never called absent.
-            possible: Classes beside the categories of which some may be in view: needs that conflict with them are not
-                asked.
+            known_absent: Classes that are no categories of the file and are in none of the images. They are asked for
+                as absent things.
+            incomplete: Categories of which some objects are not annotated. They are never counted and never said to be
+                absent.
+            possible: Classes that are no categories of the file but may be in the images. Needs that conflict with them
+                are not asked.
 
         Raises:
             ConfigError: A table is missing or not as described, or an option names a class that does not fit it.
@@ -83,7 +86,7 @@ ROOT/
 
     @classmethod
     def splits_in(cls, root: str | Path) -> tuple[str, ...]:
-        """Returns the splits that have annotations; a single file without splits is the training split."""
+        """Returns the splits that have annotations; ``annotations.json`` without splits is the training split."""
         own = tuple(split for split in cls.splits if any(path.is_file() for path in _candidates(Path(root), split)[:2]))
         single = Path(root) / "annotations.json"
         if own or not single.is_file():
@@ -91,7 +94,7 @@ ROOT/
         try:
             images = read_json(single).get("images", [])
             found = {image.get("split", "train") for image in images}
-        except (AttributeError, TypeError):  # no COCO file, which opening it will say
+        except (AttributeError, TypeError):  # it is no COCO file; the error comes when the data set is opened
             return cls.splits[:1]
         return tuple(split for split in cls.splits if split in found)
 
@@ -139,7 +142,7 @@ ROOT/
             raise DatasetError(f"{self.file}: image {record['file_name']}: {error}") from error
 
     def _checked(self, **facts: Sequence[str]) -> dict[str, list[str]]:
-        """Checks what the options say of classes: a misspelt name would change nothing, and nobody would know."""
+        """Checks the class names in the options, since a misspelt one would have no effect and go unnoticed."""
         categories = sorted({str(entry["name"]) for entry in self._categories.values()})
         checked = {key: [names] if isinstance(names, str) else list(names) for key, names in facts.items()}
         for key, names in checked.items():
@@ -181,7 +184,7 @@ ROOT/
 
 
 def _problem_of(annotation: Any, images: dict[Any, Any], categories: dict[Any, Any]) -> str:
-    """Says what is wrong with an annotation, apart from its mask; nothing if all is well."""
+    """Returns what is wrong with an annotation, apart from its mask, or an empty text if nothing is."""
     if not isinstance(annotation, dict):
         return "is no object"
     if not str(annotation.get("id")).isdecimal():

@@ -1,4 +1,4 @@
-"""Draws overhead images with exact annotation: every pixel knows which object is on top of it."""
+"""Draws synthetic overhead images with exact annotations: for each pixel it is known which object is on top."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOCABULARY = (
     "tree", "vehicle", "water body",
 )  # fmt: skip
 STUFF = ("field", "forest", "road", "water body")
-UNSEEN = ("airplane", "stadium")  # never drawn, and in no patch of ground
+UNSEEN = ("airplane", "stadium")  # never drawn, and in no patch of real ground either: known to be absent
 ROOFS = {"tin": (70, 110, 170), "clay_tiles": (176, 86, 58), "concrete": (176, 172, 166)}
 GROUNDS = ((122, 132, 84), (150, 136, 104), (108, 122, 76))
 COLOURS = {
@@ -21,8 +21,10 @@ COLOURS = {
     "ship": (206, 204, 200), "solar panel": (44, 56, 88), "storage tank": (222, 222, 216),
     "swimming pool": (88, 196, 214), "tennis court": (72, 120, 96), "tree": (48, 92, 44), "water body": (46, 84, 104),
 }  # fmt: skip
-TEXTURED = ("building", "field", "forest", "road", "tree", "water body")  # large enough for a surface to be seen
-PLAIN_SHARE = 0.25  # of surfaces that stay of one colour although a patch is at hand: shape alone must do
+TEXTURED = ("building", "field", "forest", "road", "tree", "water body")  # large enough for their texture to be seen
+# Share of surfaces that are drawn in one colour even if there are patches of real ones, so that a model must also learn
+# to recognise objects by their shape.
+PLAIN_SHARE = 0.25
 
 
 def draw_image(
@@ -31,9 +33,9 @@ def draw_image(
     """Draws one image.
 
     Args:
-        rng: Source of every choice.
+        rng: Decides every random choice.
         size: Side of the square image in pixels, at least 64.
-        textures: Patches of real surfaces; one colour each where left out.
+        textures: Patches of real surfaces to fill objects with; ``None`` fills each object with one colour.
 
     Returns:
         The image, ``uint8`` RGB of shape ``(size, size, 3)``, and its annotation.
@@ -56,7 +58,7 @@ def draw_image(
 
 
 class Canvas:
-    """A picture and, pixel for pixel, the object on top."""
+    """A picture that is being drawn, and a map of the same size with the number of the topmost object at each pixel."""
 
     def __init__(self, rng: np.random.Generator, size: int, textures: TextureBank | None = None) -> None:
         """Starts with bare ground; see :func:`draw_image`."""
@@ -64,11 +66,12 @@ class Canvas:
         self.image = self._surface(GROUND, GROUNDS[int(rng.integers(len(GROUNDS)))], size, size)
         self.owner = np.zeros((size, size), np.int32)
         self.kinds: list[tuple[str, dict[str, str]]] = []
-        towards = self._angle() * 2
-        self.shadow = np.array([np.cos(towards), np.sin(towards)]) * rng.uniform(0.15, 0.5)  # of an object's height
+        # The shadow's direction; its length is given for an object of height 1.
+        direction = self._angle() * 2
+        self.shadow = np.array([np.cos(direction), np.sin(direction)]) * rng.uniform(0.15, 0.5)
 
     def fields(self) -> None:
-        """Rectangles, striped where they are of one colour."""
+        """Adds fields: rectangles, some of them striped."""
         for _ in range(int(self.rng.integers(1, 4))):
             points = self._rectangle(self._point(), self._span(0.2, 0.45), self._span(0.2, 0.45), self._angle())
             mask = self._add("field", points, where=~self._mask_of("water body"))
@@ -79,13 +82,13 @@ class Canvas:
                 self.image[ys, xs] += 9 * wave[:, None]
 
     def forest(self) -> None:
-        """One or two large patches with a ragged edge."""
+        """Adds one or two large patches of forest with a ragged edge."""
         for _ in range(int(self.rng.integers(1, 3))):
             outline = self._blob(self._point(), self._span(0.15, 0.38), 24, 0.25)
             self._add("forest", outline, where=~self._mask_of("water body"))
 
     def water(self) -> None:
-        """A body of water along one side or a pond, with ships."""
+        """Adds a pond or a body of water along one side of the image, with ships."""
         if self.rng.random() < 0.3:
             outline = self._blob(self._point(), self._span(0.14, 0.28), 18, 0.15)
         else:
@@ -105,7 +108,7 @@ class Canvas:
                 self._add("ship", points)
 
     def roads(self) -> None:
-        """One to three roads, straight or bent, with vehicles."""
+        """Adds one to three roads, straight or bent, with vehicles."""
         for _ in range(int(self.rng.integers(1, 4))):
             width, centre, angle = self._span(0.025, 0.07), self._point(), self._angle()
             bend = self.rng.normal(0, 0.35) if self.rng.random() < 0.5 else 0.0
@@ -123,11 +126,11 @@ class Canvas:
                     self._add("vehicle", car, self.rng.integers(20, 235, 3).astype(float))
 
     def houses(self, number: int, scale: float = 1.0) -> None:
-        """Houses with roofs of three materials, some with a pool beside.
+        """Adds houses with roofs of three materials, some with a swimming pool nearby.
 
         Args:
-            number: How many are tried; one for which there is no room is left out.
-            scale: Of their sides.
+            number: The most houses; one for which there is no room is left out.
+            scale: Factor of the houses' sides.
         """
         angle = self._angle()
         for _ in range(number):
@@ -139,7 +142,7 @@ class Canvas:
             self._shade(points, sides[1] * 0.9)
             material = list(ROOFS)[int(self.rng.integers(len(ROOFS)))]
             textured = self.textures is not None and self.rng.random() < 0.5
-            facts = {} if textured else {"roof:material": material}  # of a real surface the material is not known
+            facts = {} if textured else {"roof:material": material}  # the material of a real patch is not known
             mask = self._add("building", points, None if textured else self._varied(ROOFS[material]), attributes=facts)
             self._ridge(points, mask)
             if self.rng.random() < 0.3:
@@ -149,7 +152,7 @@ class Canvas:
                     self._add("swimming pool", pool)
 
     def facilities(self) -> None:
-        """Solar arrays, storage tanks or tennis courts: objects of one kind in a group."""
+        """Adds a group of objects of one kind: solar panels, storage tanks or tennis courts."""
         kind = ("solar panel", "storage tank", "tennis court")[int(self.rng.integers(3))]
         centre, angle = self._point(), self._angle()
         size = self._span(0.05, 0.11)
@@ -170,7 +173,7 @@ class Canvas:
                 self.image[mask & lines] = self._varied((196, 200, 204))
 
     def trees(self, number: int) -> None:
-        """Single round crowns; ``number`` are tried."""
+        """Adds at most ``number`` single trees with round crowns."""
         for _ in range(number):
             points = self._blob(self._point(), self._span(0.02, 0.045), 14, 0.1)
             if self._free(points, self._ground()):
@@ -179,7 +182,7 @@ class Canvas:
                 self.image[mask] += self.rng.normal(0, 14, (int(mask.sum()), 1))
 
     def finished(self) -> tuple[np.ndarray, AnnotatedImage]:
-        """Adds noise and reads the objects off the owner map."""
+        """Returns the picture with noise added, and the annotation, with the visible part of each object."""
         grain = cv2.resize(self.rng.normal(0, 9, (self.size // 8, self.size // 8)), (self.size, self.size))
         noise = grain[..., None] * self.rng.uniform(0, 1) + self.rng.normal(0, 4, self.image.shape)
         image = np.clip(cv2.GaussianBlur(self.image, (0, 0), 0.6) + noise, 0, 255).astype(np.uint8)
@@ -191,7 +194,7 @@ class Canvas:
                 x0, y0, x1, y1 = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
                 bitmap = np.ascontiguousarray(mask[y0:y1, x0:x1])
                 objects.append(AnnotatedObject(number, kind, bitmap, (x0, y0, x1, y1), kind not in STUFF, attributes))
-        # Real ground may hold a tree or a car that nobody has drawn: neither their number nor their absence is known.
+        # A patch of real ground may show trees or cars, so neither their number nor their absence is known.
         incomplete = frozenset(("tree", "vehicle") if self.textures is not None else ())
         vocabulary, absent = frozenset(VOCABULARY), frozenset(UNSEEN)
         return image, AnnotatedImage(self.size, self.size, objects, vocabulary, absent, incomplete, source="synthetic")
@@ -259,7 +262,7 @@ class Canvas:
         return mask.astype(bool)
 
     def _free(self, points: np.ndarray, ground: np.ndarray) -> bool:
-        """Whether a shape and a gap around it lie on ``ground`` alone, inside the picture."""
+        """Whether a shape, with a gap around it, lies inside the picture and only on one object of ``ground``."""
         centre = points.mean(axis=0)
         wide = self._filled(centre + (points - centre) * 1.25)
         inside = points.min() >= 1 and points.max() < self.size - 1
@@ -285,7 +288,14 @@ class Canvas:
         return centre + hull @ _rotation(angle)
 
     def _blob(self, centre: np.ndarray, radius: float, corners: int, ragged: float = 0.0) -> np.ndarray:
-        """An ellipse of about this radius; ``ragged`` is how much its corners stray, as a part of it."""
+        """Returns the corners of an ellipse.
+
+        Args:
+            centre: Its centre (x, y).
+            radius: Its approximate radius.
+            corners: The number of corners.
+            ragged: Standard deviation of the corners' distance from the centre, as a share of the radius.
+        """
         angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
         reach = radius * np.clip(1 + self.rng.normal(0, ragged, corners), 0.5, 1.6)
         stretch = np.array([self.rng.uniform(0.75, 1.3), 1.0])

@@ -1,4 +1,4 @@
-"""EarthReason: implicit questions about overhead images, one target region per image."""
+"""Reads EarthReason: questions about overhead images that imply their target, one target region per image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from segearth.data.base import SegmentationDataset, check_mask
-from segearth.data.readers.layout import IMAGE_SUFFIXES, files_by_id, find_root, read_json
+from segearth.data.readers.source_files import IMAGE_SUFFIXES, files_by_id, find_root, read_json
 from segearth.errors import DatasetError
 from segearth.structures import Question, Sample
 from segearth.utils.files import read_image, read_mask
@@ -15,8 +15,9 @@ from segearth.utils.files import read_image, read_mask
 class EarthReason(SegmentationDataset):
     """2,371 / 1,135 / 1,928 images with about six questions and three answers each; 200 images have no target.
 
-    All questions of an image ask for the same region, so they share one mask array. The answers belong to the image,
-    not to single questions: question ``k`` gets answer ``k`` modulo their number. Paper: https://arxiv.org/abs/2504.09644
+    All questions of an image ask for the same region, so they share one mask array. The answers belong to the image and
+    not to single questions, so question ``k`` gets the answer with the number ``k`` modulo the number of answers.
+    Paper: https://arxiv.org/abs/2504.09644
     """
 
     name: ClassVar[str] = "earthreason"
@@ -45,7 +46,7 @@ ROOT/                      or a folder that holds it as rs_reason_seg/RSReasonSe
         self._labels = files_by_id(self.require_folder(f"{split}/labels"), (".png",))
         self._questions = files_by_id(self.require_folder(f"{split}/QAs"), (".json",))
         known = sorted(self._images | self._labels | self._questions)
-        self._ids = [image_id for image_id in known if self._whole(image_id)]
+        self._ids = [image_id for image_id in known if self._is_complete(image_id)]
         if not self._ids:
             raise self.nothing_usable(f"{self.name}: {self.root / split} has no complete image")
 
@@ -73,7 +74,7 @@ ROOT/                      or a folder that holds it as rs_reason_seg/RSReasonSe
     def _image_path(self, index: int) -> Path:
         return self._images[self._ids[index]]
 
-    def _whole(self, image_id: str) -> bool:
+    def _is_complete(self, image_id: str) -> bool:
         parts = (("images", "jpg", self._images), ("labels", "png", self._labels), ("QAs", "json", self._questions))
         missing = [f"{self.split}/{part}/{image_id}.{end}" for part, end, files in parts if image_id not in files]
         for entry in missing:

@@ -1,4 +1,4 @@
-"""JSON lines: the format for one's own images, questions and masks. Described in ``docs/custom_data.md``."""
+"""Reads JSON lines, a format for your own images, questions and masks, described in ``docs/custom_data.md``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from segearth.data.base import SegmentationDataset, check_mask
-from segearth.data.readers.layout import parse_json, read_text
+from segearth.data.readers.source_files import parse_json, read_text
 from segearth.errors import DatasetError, ImageError, nearest_names
 from segearth.structures import TARGETS_OF_TASK, Question, Sample, Task
 from segearth.utils.coco_masks import decode_segmentation
@@ -21,7 +21,7 @@ _OPTIONAL = ("answer", "task", "kind", "id")
 
 @dataclass(slots=True)
 class _Line:
-    """One question as written; ``mask`` is a file, a COCO segmentation, or ``None`` for "not there"."""
+    """One line of the file. ``mask`` is a file, a COCO segmentation, or ``None`` if the thing is not in the image."""
 
     number: int
     question: str
@@ -48,7 +48,7 @@ ROOT/                      or the path of one .jsonl file
         """Reads and checks every line of one split; images and masks are decoded on indexing.
 
         Args:
-            root: Folder with ``{split}.jsonl``, or a ``.jsonl`` file, which is then read whatever the split.
+            root: Folder with ``{split}.jsonl``; or the path of one ``.jsonl`` file, which is then read for any split.
             split: ``"train"``, ``"val"`` or ``"test"``.
             strict: See :class:`~segearth.data.base.SegmentationDataset`.
 
@@ -68,7 +68,7 @@ ROOT/                      or the path of one .jsonl file
 
     @classmethod
     def splits_in(cls, root: str | Path) -> tuple[str, ...]:
-        """Returns the splits that have a file; for the path of a file, one."""
+        """Returns the splits that have a file; if ``root`` is a file itself, only the first split."""
         if Path(root).is_file():
             return cls.splits[:1]
         return tuple(split for split in cls.splits if (Path(root) / f"{split}.jsonl").exists()) or cls.splits
@@ -93,7 +93,7 @@ ROOT/                      or the path of one .jsonl file
                 wrong.append(error)
                 continue
             questions.append(Question(line.question, mask, line.answer, line.task, line.kind, line.id))
-        if len(wrong) > 1:  # one error for all, so that `data verify` can name each line
+        if len(wrong) > 1:  # one error for all of them, so that `segearth data verify` can name each line
             problems = [str(error).splitlines()[0] for error in wrong]
             raise DatasetError("\n".join(problems), problems)
         if wrong:

@@ -1,4 +1,4 @@
-"""RefSegRS: short referring phrases on 0.13 m aerial images."""
+"""Reads RefSegRS: short referring phrases about aerial images with pixels of 0.13 m."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from segearth.data.readers.phrase_list import PhraseListDataset
 
 
 class RefSegRS(PhraseListDataset):
-    """2,172 / 431 / 1,817 phrases on images of 512 x 512 pixels. Paper: https://arxiv.org/abs/2306.08625."""
+    """2,172 / 431 / 1,817 phrases about images of 512 x 512 pixels. Paper: https://arxiv.org/abs/2306.08625."""
 
     name: ClassVar[str] = "refsegrs"
     licence: ClassVar[str] = "CC BY 4.0"

@@ -1,4 +1,4 @@
-"""RISBench: 52,472 referring expressions on images of 0.1 to 30 m."""
+"""Reads RISBench: 52,472 referring expressions about images with pixels of 0.1 to 30 m."""
 
 from __future__ import annotations
 

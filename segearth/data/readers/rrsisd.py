@@ -1,4 +1,4 @@
-"""RRSIS-D: referring expressions on satellite images, in the layout of the REFER tools."""
+"""Reads RRSIS-D: referring expressions about satellite images, in the layout of the REFER tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from segearth.data.base import SegmentationDataset, check_mask
-from segearth.data.readers.layout import find_root, read_json
+from segearth.data.readers.source_files import find_root, read_json
 from segearth.errors import DatasetError
 from segearth.structures import Question, Sample
 from segearth.utils.coco_masks import decode_segmentation
@@ -23,8 +23,8 @@ _IMAGES = "images/rrsisd/JPEGImages"
 class RRSISD(SegmentationDataset):
     """12,181 / 1,740 / 3,481 expressions; images of 800 x 800 pixels, 20 categories. Paper: https://arxiv.org/abs/2312.12470.
 
-    An expression belongs to a reference, a reference to an annotation (its mask) and an image; each is found by its id.
-    The parts of an annotation are united. A question's ``kind`` is its category, such as ``"airplane"``.
+    A reference (of ``refs(unc).p``) has one or more expressions and names, by id, an image and an annotation (of
+    ``instances.json``), which holds the mask. A question's ``kind`` is its category, such as ``"airplane"``.
     """
 
     name: ClassVar[str] = "rrsis_d"
@@ -43,8 +43,9 @@ ROOT/                              or a folder that holds it as rs_ref_seg/RRSIS
             root: The folder with ``rrsisd/`` and ``images/``, or one above ``rs_ref_seg/RRSIS-D/``.
             split: ``"train"``, ``"val"`` or ``"test"``.
             strict: See :class:`~segearth.data.base.SegmentationDataset`.
-            fit_masks: Some published images are 800 x 801 with masks of 800 x 800. By default that is an error; if on,
-                a mask one pixel short or long on a side is padded with background or cropped at its right and bottom.
+            fit_masks: Some published images have 800 x 801 pixels and masks of 800 x 800. By default that is an error.
+                If on, a mask that is one pixel too short or too long on a side is padded with background, or cropped,
+                at its right and lower edge.
 
         Raises:
             DatasetError: A file is missing or damaged, or a reference names an annotation or image that does not exist.

@@ -1,7 +1,4 @@
-"""Endless synthetic overhead images with exact annotation, as a data set.
-
-:mod:`segearth.data.readers.drawing` draws them.
-"""
+"""Synthetic overhead images with exact annotations, as a data set; ``drawing.py`` draws them."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from segearth.data.readers.textures import TextureBank
 from segearth.errors import DatasetError, UnknownNameError
 from segearth.structures import Sample
 
-KEPT_PIXELS = 2**24  # of drawn images, for the next time they are asked for: 256 of 256 px
+KEPT_PIXELS = 2**24  # drawn images with so many pixels in all are kept in memory: 256 images of 256 x 256
 
 
 class SyntheticDataset(SegmentationDataset):
@@ -45,15 +42,15 @@ class SyntheticDataset(SegmentationDataset):
         """Prepares images; no file is read.
 
         Args:
-            root: Ignored; there so that every data set is opened alike.
-            split: ``"train"``, ``"val"`` or ``"test"``; the images of two splits differ.
+            root: Ignored; every data set has this argument, so that all can be opened in the same way.
+            split: ``"train"``, ``"val"`` or ``"test"``; splits have different images.
             length: Number of images.
             size: Side of the square images in pixels, at least 64.
-            seed: Another seed gives other images.
-            max_questions: Most questions of an image.
+            seed: Decides the images.
+            max_questions: The most questions of an image.
             table: Files with words and needs of your own, added to the built-in ones; see ``docs/expressions.md``.
-            textures: Name of an annotated data set with a default place, such as ``"aerial_mini"``: surfaces are filled
-                with patches cut out of its training split. Left out, every surface has one colour.
+            textures: Name of an annotated data set that needs no root, such as ``"aerial_mini"``. Objects are filled
+                with patches cut out of its training split. By default each object has one colour.
 
         Raises:
             UnknownNameError: The split does not exist.
@@ -81,20 +78,20 @@ class SyntheticDataset(SegmentationDataset):
         return Sample(str(index), image, questions, meta={"source": self.name})
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """``(size, size)``."""
+        """Returns ``(size, size)``."""
         del index
         return self.size, self.size
 
     def image(self, index: int) -> np.ndarray:
-        """Image ``index`` as ``uint8`` RGB of shape ``(size, size, 3)``."""
-        return self._drawn(index)[0].copy()  # whoever paints on it shall not change the next one's
+        """Returns image ``index`` as ``uint8`` RGB of shape ``(size, size, 3)``."""
+        return self._drawn(index)[0].copy()  # a copy, since the image is kept and callers may change theirs
 
     def annotated(self, index: int) -> AnnotatedImage:
-        """The annotation of image ``index``."""
+        """Returns the annotation of image ``index``."""
         return self._drawn(index)[1]
 
     def _drawn(self, index: int) -> tuple[np.ndarray, AnnotatedImage]:
-        if index not in self._kept:  # drawing takes longer than all the rest of a training view
+        if index not in self._kept:  # images are kept, since drawing takes longer than the rest of a training view
             while len(self._kept) >= max(1, KEPT_PIXELS // self.size**2):
                 self._kept.popitem(last=False)
             self._kept[index] = draw_image(self._rng(index, 0), self.size, self._textures)

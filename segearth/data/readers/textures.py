@@ -1,7 +1,7 @@
-"""Patches of real surfaces, cut out of annotated images, with which drawn images are filled.
+"""Patches of real surfaces, cut out of annotated photographs, with which drawn objects are filled.
 
-What is learned of flat colours does not carry over to photographs: with real surfaces a drawn image looks like one, and
-what it teaches about place, size and number can be used there.
+A model that learns from flat colours cannot use on photographs what it has learned. With real surfaces a drawn image
+looks like a photograph, so what the model learns about place, size and number carries over.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage
 from segearth.utils.seeds import rng_for
 
-GROUND = "ground"  # what lies outside every annotated object
-LEAST_SIDE = 8  # pixels of a patch
+GROUND = "ground"  # the name of what lies outside of every annotated object
+LEAST_SIDE = 8  # shortest and longest side of a patch in pixels
 MOST_SIDE = 96
-KEPT = 40  # patches of a class: more would hardly differ
+KEPT = 40  # the most patches of a class; more would add little variety
 
-# Whose surface a drawn class may wear, beside its own.
+# From a drawn class to the annotated classes whose surfaces it may be filled with, beside its own.
 ALIKE: dict[str, tuple[str, ...]] = {
     "building": ("property roof", "secondary structure"),
     "field": ("grass",),
@@ -47,8 +47,8 @@ class TextureBank:
         Args:
             dataset: Images with annotation, such as the training split.
             seed: Decides which patches are kept.
-            ground_classes: Ground is taken only from images whose source annotates one of these or what looks alike:
-                elsewhere what is not annotated could be an object.
+            ground_classes: Patches of ground are taken only from images whose source annotates one of these classes, or
+                a class like them in :data:`ALIKE`. In other images a patch without annotation could show an object.
         """
         wanted = {other for name in ground_classes for other in (name, *ALIKE.get(name, ()))}
         found: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -63,7 +63,7 @@ class TextureBank:
         return cls({name: [some[i] for i in rng.permutation(len(some))[:KEPT]] for name, some in sorted(found.items())})
 
     def fill(self, name: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray | None:
-        """Returns a surface of a class, a patch repeated by mirroring; ``None`` if the bank has none of it.
+        """Returns a surface of a class: a random patch, repeated by mirroring.
 
         Args:
             name: The class.
@@ -72,18 +72,19 @@ class TextureBank:
             rng: Decides patch, scale and orientation.
 
         Returns:
-            ``(height, width, 3)`` float32 in [0, 255].
+            ``(height, width, 3)`` float32 in [0, 255], or ``None`` if there is no patch of the class.
         """
         choices = [patch for other in (name, *ALIKE.get(name, ())) for patch in self.patches.get(other, ())]
         if not choices:
             return None
         patch = choices[int(rng.integers(len(choices)))]
-        grown = min(3.0, max(height, width) / (2 * len(patch)))  # many small repeats would look like a pattern
-        side = max(4, round(len(patch) * max(rng.uniform(0.7, 1.4), grown)))
+        # A small patch is enlarged, up to three times, since a surface of many repeats would look like a pattern.
+        enlarged = min(3.0, max(height, width) / (2 * len(patch)))
+        side = max(4, round(len(patch) * max(rng.uniform(0.7, 1.4), enlarged)))
         patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_LINEAR)
         patch = np.rot90(patch, int(rng.integers(4)))
         down, across = (np.arange(length) + int(rng.integers(side)) for length in (height, width))
-        rows, columns = (np.abs((places % (2 * side)) - side + 0.5).astype(int) for places in (down, across))
+        rows, columns = (np.abs((index % (2 * side)) - side + 0.5).astype(int) for index in (down, across))
         return patch[rows[:, None], columns].astype(np.float32)
 
 
@@ -97,9 +98,10 @@ def _surfaces(annotated: AnnotatedImage, with_ground: bool) -> list[tuple[str, n
 
 
 def _patch_inside(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Cuts the largest square that fits into a mask around a drawn point far from its edge."""
+    """Cuts out the largest square inside the mask around a random point that is far from the mask's edge."""
     padded = np.pad(mask.astype(np.uint8), 1)
-    depth = cv2.distanceTransform(padded, cv2.DIST_C, 3)[1:-1, 1:-1]  # steps to the edge, diagonal ones included
+    # Steps to the mask's edge, where a diagonal step counts as one: half the side of the largest square at each pixel.
+    depth = cv2.distanceTransform(padded, cv2.DIST_C, 3)[1:-1, 1:-1]
     least = LEAST_SIDE / 2
     if depth.max() < least:
         return None

@@ -1,10 +1,10 @@
-"""The optional room of detectron2 users; importing any part of it needs detectron2."""
+"""Data sets, model and evaluator for use with detectron2; importing any module in here needs detectron2."""
 
 from segearth.errors import MissingPackageError
 from segearth.utils.torchvision_mend import mend_torchvision
 
-# The check stands at the door, so that the modules behind it import detectron2 like any other package.
-mend_torchvision()  # detectron2 imports torchvision
+# detectron2 is checked for here, so that the modules of this package can simply import it.
+mend_torchvision()  # detectron2 imports torchvision, which may not fit the installed torch
 try:
     from detectron2 import __version__  # noqa: F401  (a folder of that name, such as its clone, has none)
 except ImportError as error:

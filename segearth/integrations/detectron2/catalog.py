@@ -1,8 +1,8 @@
-"""Data sets of this library in detectron2's ``DatasetCatalog``, and the mapper that feeds its loaders.
+"""Registers this library's data sets in detectron2's ``DatasetCatalog``, and maps their entries for its loaders.
 
-A dict is one question about one image, in detectron2's standard format with keys of its own: ``question_id``,
-``question``, ``task``, ``kind``, ``answer`` and ``source``. An empty target is an empty list of ``annotations``, so
-loaders must be built with ``filter_empty=False``.
+Each entry of a data set is one question about one image: a dict in detectron2's standard format with further keys
+``question_id``, ``question``, ``task``, ``kind``, ``answer`` and ``source``. If a target is empty, its list of
+``annotations`` is empty. detectron2's loaders drop such entries unless they are built with ``filter_empty=False``.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def register_dataset(
     Args:
         name: One of :func:`segearth.data.registry.list_datasets`.
         root: The data set's folder; ``None`` for its default place.
-        splits: Which splits; ``None`` for all there are.
-        protocol: The evaluation protocol whose questions are taken; ``"native"`` takes every one that has a mask.
+        splits: Which splits; ``None`` for all that are there.
+        protocol: The evaluation protocol that decides which questions are taken; ``"native"`` takes all with a mask.
         **options: Further arguments of the data set's class.
 
     Returns:
@@ -73,20 +73,19 @@ def register_dataset(
 def dataset_dicts(
     name: str, root: str | Path | None, split: str, *, protocol: str = "native", **options: Any
 ) -> list[dict[str, Any]]:
-    """Returns a split as detectron2's dicts: one for each question that has a mask, an image's questions in a row.
+    """Returns a split as a list of detectron2's dicts, one for each question that has a mask, grouped by image.
 
-    The other arguments and the errors are those of :func:`segearth.data.registry.build_dataset`.
+    Errors are those of :func:`segearth.data.registry.build_dataset`.
 
     Args:
-        name: As there.
-        root: As there.
-        split: As there.
+        name: The data set's name.
+        root: The data set's folder; ``None`` for its default place.
+        split: The split's name.
         protocol: As for :func:`register_dataset`.
-        **options: As there.
+        **options: Further arguments of the data set's class.
     """
     rules = get_protocol(protocol)
     dataset = build_dataset(name, root, split, **options)
-    # Decoding takes a while for large sets, so it shows how far it is.
     samples = tqdm(dataset, f"{name} {split}", len(dataset), delay=3, disable=not comm.is_main_process())
     return [
         _as_dict(sample, question_id, question)
@@ -105,9 +104,9 @@ class QuestionMapper:
         """Takes detectron2's augmentations.
 
         Args:
-            augmentations: Applied to image and mask alike; the model brings every image to its own size, so none is
-                needed for that. Questions that name a direction, such as "the roof in the west", would become untrue,
-                so they are shown as they are.
+            augmentations: They change image and mask together. None is needed for resizing, since the model brings
+                every image to its own size. If a question names a direction, such as "the roof in the west", its image
+                is not augmented, because a flip would make the question wrong.
         """
         self.augmentations = AugmentationList(list(augmentations))
 
@@ -128,7 +127,7 @@ class QuestionMapper:
         if not has_direction(entry["question"]):
             view = AugInput(image, sem_seg=mask.astype(np.uint8))
             self.augmentations(view)
-            image, mask = view.image, view.sem_seg == 1  # some pad with 255
+            image, mask = view.image, view.sem_seg == 1  # some augmentations pad the mask with 255
         mapped = {key: value for key, value in entry.items() if key != "annotations"}
         mapped["image"] = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
         mapped["mask"] = torch.from_numpy(np.array(mask, order="C"))
@@ -150,7 +149,7 @@ def _as_dict(sample: Sample, question_id: str, question: Question) -> dict[str, 
         "source": str(sample.meta.get("source", "")),
         "annotations": _annotations(question.mask),
     }
-    # Images that are made, not read, travel in the dict itself.
+    # An image that is not read from a file, such as a synthetic one, is put into the dict itself.
     return entry | ({"image": sample.image} if sample.path is None else {"file_name": str(sample.path)})
 
 

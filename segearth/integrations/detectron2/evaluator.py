@@ -1,4 +1,4 @@
-"""This library's metrics in detectron2's evaluation loop."""
+"""Computes this library's metrics in detectron2's evaluation loop."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from segearth.structures import Segmentation
 class QuestionEvaluator(DatasetEvaluator):
     """Scores every question it is given as :func:`segearth.evaluation.evaluator.evaluate` does.
 
-    The prediction is the union of the ``pred_masks`` of a question's instances, so models of other makers can be scored
-    beside this one.
+    The prediction is the union of the ``pred_masks`` of a question's instances, so other models of detectron2 can be
+    scored in the same way.
 
     Attributes:
-        rules: The protocol.
-        records: One a question seen by this process since the last reset.
+        protocol: The evaluation protocol.
+        records: One record for each question that this process has seen since the last reset.
     """
 
     def __init__(self, protocol: str = "native") -> None:
         """Takes a protocol.
 
         Args:
-            protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`; it says how masks are compared. Which
-                questions are asked is decided where the data set is registered, so give the same name there.
+            protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`, which decides how masks are compared.
+                Register the data set with the same protocol, since it also decides which questions are asked.
 
         Raises:
             UnknownNameError: There is no such protocol.
         """
-        self.rules = get_protocol(protocol)
+        self.protocol = get_protocol(protocol)
         self.records: list[SampleRecord] = []
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Deletes all records."""
         self.records = []
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
@@ -51,7 +51,7 @@ class QuestionEvaluator(DatasetEvaluator):
         """
         for entry, output in zip(inputs, outputs, strict=True):
             answer = _as_answer(entry["question"], output)
-            predicted, target = self.rules.predicted(answer), self.rules.to_frame(entry["mask"].numpy())
+            predicted, target = self.protocol.predicted(answer), self.protocol.to_frame(entry["mask"].numpy())
             self.records.append(
                 SampleRecord(
                     id=entry["question_id"],
@@ -70,8 +70,8 @@ class QuestionEvaluator(DatasetEvaluator):
         """Joins the records of all processes.
 
         Returns:
-            ``{"segearth": {"gIoU": …, "cIoU": …, "Pr@0.5": …, …}}`` with shares in [0, 1]; N-acc and T-acc only where
-            there are such targets. ``None`` on all but the main process.
+            ``{"segearth": {"gIoU": …, "cIoU": …, "Pr@0.5": …, …}}`` with values in [0, 1]. N-acc is only there if some
+            target is empty, T-acc only if some is not. ``None`` on all processes but the main one.
 
         Raises:
             DatasetError: Nothing was scored, or a question was scored twice.

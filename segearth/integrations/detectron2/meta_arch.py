@@ -21,7 +21,6 @@ from segearth.errors import DatasetError
 from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.models.segearth import SegEarth
-from segearth.preprocessing.transform import ImageTransform
 from segearth.segmenter import Segmenter
 from segearth.structures import Question, Segmentation
 from segearth.zoo.lookup import build_described
@@ -32,7 +31,9 @@ LOSS_NAMES = ("bce", "dice", "presence", "text", "boxes")
 
 @META_ARCH_REGISTRY.register()
 class SegEarthMetaArch(nn.Module):
-    """Takes detectron2's list of dicts, one a question; those that show the same image share its vision pass.
+    """SegEarth with detectron2's interface: it takes a list of dicts, one for each question.
+
+    Questions about the same image share one pass of the vision encoder.
 
     Attributes:
         model: The model; ``model.save_pretrained(folder)`` writes it for use without detectron2.
@@ -49,7 +50,6 @@ class SegEarthMetaArch(nn.Module):
         super().__init__()
         self.model = model
         self.criterion = Criterion(loss or LossConfig())
-        self.transform = ImageTransform(model.config.image_transform)
         self.collator = Collator(model.prompt_encoder, with_answers=self.criterion.config.text > 0)
 
     @classmethod
@@ -66,16 +66,17 @@ class SegEarthMetaArch(nn.Module):
         return self.model.device
 
     def forward(self, entries: Sequence[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Gives losses in training and masks in evaluation.
+        """Returns losses in training mode and masks in eval mode.
 
         Args:
             entries: Each with ``image``, a ``uint8`` RGB tensor ``(3, H, W)``, and ``question``; ``task`` is
                 ``"referring"`` if left out. In training also ``mask``, a boolean tensor ``(H, W)``.
 
         Returns:
-            In training the weighted losses by name; their sum is what this library's own trainer minimises. Else one
-            dict an entry, masks at the size of its ``image``: ``instances``, none where the thing is judged absent, and
-            ``presence`` and ``frame_mask`` as in :class:`segearth.structures.Segmentation`.
+            In training the weighted losses by name; their sum is what this library's own trainer minimises. In
+            evaluation one dict for each entry: ``instances``, with masks at the size of the entry's ``image`` (no
+            instance if the thing is judged absent), and ``presence`` and ``frame_mask`` as in
+            :class:`segearth.structures.Segmentation`.
 
         Raises:
             DatasetError: A training entry has no mask.
@@ -87,15 +88,14 @@ class SegEarthMetaArch(nn.Module):
         if any("mask" not in entry for entry in entries):
             raise DatasetError("a training entry has no 'mask'; give the loader a QuestionMapper as its mapper")
         examples = [
-            frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.transform)
+            frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.model.image_transform)
             for group in group_by_image(entries)
         ]
-        # A tensor holds one frame and detectron2's loaders mix sizes: each frame is a pass of its own.
+        # detectron2's loaders mix image sizes, and a tensor holds one size only, so each frame size is a separate pass.
         total: dict[str, Tensor] = {}
         for alike in group_by_frame(examples):
             batch = self.collator(alike).to(self.device)
-            output, queries = self.model(batch)
-            losses = self.criterion(output, queries, batch, self.model.language_model)
+            losses = self.criterion(self.model(batch), batch)
             for name in LOSS_NAMES:
                 weight = getattr(self.criterion.config, name) * len(batch.question_ids) / len(entries)
                 total[f"loss_{name}"] = total.get(f"loss_{name}", 0) + weight * getattr(losses, name)
@@ -122,20 +122,20 @@ def answer_entries(segmenter: Segmenter, entries: Sequence[dict[str, Any]]) -> l
 
 
 def add_segearth_config(cfg: CfgNode) -> None:
-    """Adds to a yacs configuration what the model needs, and chooses the model.
+    """Adds this model's settings to a yacs configuration and selects it as the meta-architecture.
 
-    ``MODEL.SEGEARTH.NAME`` is a model of the zoo. ``WEIGHTS`` is ``"auto"`` for the zoo's weights, ``""`` for random
-    ones, or what :func:`segearth.load` takes, such as a folder, which then brings its own configuration; detectron2's
-    checkpoints still go to ``MODEL.WEIGHTS``.
+    ``MODEL.SEGEARTH.NAME`` is a model of the zoo. ``MODEL.SEGEARTH.WEIGHTS`` is ``"auto"`` for the zoo's weights,
+    ``""`` for random ones, or what :func:`segearth.load` takes, such as a folder, whose configuration is then used too.
+    Checkpoints of detectron2 are named by ``MODEL.WEIGHTS``, as usual.
     """
     cfg.MODEL.META_ARCHITECTURE = "SegEarthMetaArch"
     cfg.MODEL.SEGEARTH = CfgNode({"NAME": "segearth_tiny", "WEIGHTS": "auto"})
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False  # "nothing of the kind is there" is an answer to learn
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False  # keep questions about absent things, whose masks are empty
     cfg.INPUT.FORMAT = "RGB"
 
 
 def group_by_image(entries: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Returns the positions of the entries, those with equal ``image`` tensors together, in order of appearance."""
+    """Returns the indices of the entries in groups with equal ``image`` tensors, in the order of the list."""
     groups: list[list[int]] = []
     for i, entry in enumerate(entries):
         for group in groups:
@@ -148,12 +148,12 @@ def group_by_image(entries: Sequence[dict[str, Any]]) -> list[list[int]]:
 
 
 def as_output(answer: Segmentation) -> dict[str, Any]:
-    """Returns an answer as detectron2's models give theirs."""
+    """Returns an answer in the form of detectron2's model outputs."""
     return {"instances": to_instances(answer), "presence": answer.presence, "frame_mask": answer.frame_mask}
 
 
 def to_instances(answer: Segmentation) -> Instances:
-    """Returns an answer as one instance of class 0 at the image's size, or as none where its mask is empty."""
+    """Returns an answer as one instance of class 0 at the image's size, or as no instance if its mask is empty."""
     masks = torch.from_numpy(answer.mask)[None][: int(answer.mask.any())]  # (1, H, W) or (0, H, W)
     return Instances(
         answer.mask.shape,

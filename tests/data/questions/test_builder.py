@@ -178,7 +178,8 @@ def test_absences_are_needs_as_often_as_what_is_there() -> None:
     for there, share in (([need] * 4 + [named], 0.8), ([named], 0.0), ([], 0.0)):
         tasks: Counter[str] = Counter()
         for seed in range(60):
-            found = builder._of_what_is_not(Verifier(empty, TABLE, Margins()), there, 5, np.random.default_rng(seed))
+            rng = np.random.default_rng(seed)
+            found = builder._absent_expressions(Verifier(empty, TABLE, Margins()), there, 5, rng)
             assert len({e.text for e in found}) == len(found) == 5
             tasks.update(e.task for e in found)
         assert tasks["reasoning"] / tasks.total() == pytest.approx(share, abs=0.08 if share else 0)

@@ -23,7 +23,7 @@ from segearth.data.questions.claims import Claim, Referents
 from segearth.data.questions.held_out import FRAMES, held_out_text, is_held_out
 from segearth.data.questions.table import SIZES, Attribute, ClassWords, Table, load_table
 from segearth.data.questions.wording import RANKS
-from segearth.data.readers.aerial import LAYOUT, PACKAGED, SPLITS, UNSEEN_SPLITS, AerialMini
+from segearth.data.readers.aerial import FILE_NAMES, PACKAGED, SPLITS, UNSEEN_SPLITS, AerialMini
 from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.structures import Question
 
@@ -251,10 +251,10 @@ def test_views_and_drawn_images_ask_in_seen_words_alone() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_fixed_and_dense_questions_hold_no_held_out_words(split: str) -> None:
-    for layout in (LAYOUT.questions, LAYOUT.dense):
+    for layout in (FILE_NAMES.questions, FILE_NAMES.dense):
         for line in (PACKAGED / layout.format(split=split)).read_text().splitlines():
             text = json.loads(line)["question"]
-            if (split, layout) == ("train", LAYOUT.questions):
+            if (split, layout) == ("train", FILE_NAMES.questions):
                 assert_seen(text)  # learned from where views are not drawn afresh: no combination either
             else:
                 assert text not in SENTENCES
@@ -266,7 +266,7 @@ def test_the_fixed_and_dense_questions_hold_no_held_out_words(split: str) -> Non
 
 @pytest.mark.parametrize("split", UNSEEN_SPLITS)
 def test_every_unseen_question_is_held_out_and_means_what_its_twin_says(split: str) -> None:
-    lines = [json.loads(line) for line in (PACKAGED / LAYOUT.unseen.format(split=split)).read_text().splitlines()]
+    lines = [json.loads(line) for line in (PACKAGED / FILE_NAMES.unseen.format(split=split)).read_text().splitlines()]
     combined = 0
     for line in lines:
         need = next((need for need in TABLE.needs if line["seen"] in need.questions), None)

@@ -172,11 +172,11 @@ def test_losses_are_those_of_the_own_trainer(val, dicts):
     model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval())
     config = LossConfig()
     own = model.model
-    example = frame_example(val[0].image, val[0].questions[:2], model.transform)
+    example = frame_example(val[0].image, val[0].questions[:2], model.model.image_transform)
     batch = Collator(own.prompt_encoder, with_answers=True)([example])
     own.train()
     torch.manual_seed(1)
-    expected = Criterion(config)(*own(batch), batch, own.language_model)
+    expected = Criterion(config)(own(batch), batch)
     torch.manual_seed(1)
     losses = model.train()([QuestionMapper()(dicts[0]), QuestionMapper()(dicts[1])])
     assert sum(losses.values()).item() == pytest.approx(expected.total.item(), rel=1e-5)

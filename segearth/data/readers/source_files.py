@@ -1,4 +1,4 @@
-"""What the loaders share: finding the root, files by id, JSON."""
+"""What several readers need: finding the folder that holds a layout, listing files by id, reading text and JSON."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def find_root(root: str | Path, markers: Iterable[str], inside: Iterable[str]) -> Path:
-    """Returns the folder that really holds a layout, when users may also name one above it.
+    """Returns the folder that holds a data set's files. Users may also name a folder above it, as it was unpacked.
 
     Args:
-        root: The folder that was given.
-        markers: Entries of which the right folder holds at least one.
-        inside: Where else to look, relative to ``root``, such as ``"rs_ref_seg/RefSegRS"``.
+        root: The folder that the user named.
+        markers: Names of files or folders; the right folder holds at least one of them.
+        inside: Other folders to look in, relative to ``root``, such as ``"rs_ref_seg/RefSegRS"``.
 
     Returns:
-        The first of ``root`` and the folders inside it that holds a marker; ``root`` if none does.
+        The first folder, of ``root`` and those inside it, that holds a marker; ``root`` if none does.
     """
     root, markers = Path(root), list(markers)
     for folder in (root, *(root / relative for relative in inside)):
@@ -31,11 +31,11 @@ def find_root(root: str | Path, markers: Iterable[str], inside: Iterable[str]) -
 
 
 def files_by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Returns the files of one folder by id, which is the name without its suffix, sorted by id.
+    """Returns the files of a folder by id, sorted. The id of a file is its name without the suffix.
 
     Args:
-        folder: Not searched deeper than itself. Hidden files are left out.
-        suffixes: Lower-case suffixes with their dot; case is ignored.
+        folder: The folder. Folders in it are not searched, and hidden files are left out.
+        suffixes: Suffixes in lower case, with their dot. Files may have them in upper case.
 
     Raises:
         DatasetError: Two files have the same id.
@@ -82,7 +82,7 @@ def parse_json(text: str, where: str = "") -> Any:
         where: Put before the error's message.
 
     Raises:
-        DatasetError: It is not JSON, or nested without end.
+        DatasetError: The text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
