@@ -28,7 +28,8 @@ LEAST = 1 / 3  # of its share: a part that has less left to it is not started
 # Modules and what to install for them. The first are needed by every part.
 NEEDED = {
     "torch": "torch", "transformers": "transformers", "timm": "timm", "einops": "einops", "safetensors": "safetensors",
-    "huggingface_hub": "huggingface_hub", "numpy": "numpy", "PIL": "pillow", "cv2": "opencv-python-headless",
+    "huggingface_hub": "huggingface_hub", "filelock": "filelock", "numpy": "numpy", "PIL": "pillow",
+    "cv2": "opencv-python-headless",
     "pycocotools": "pycocotools", "omegaconf": "omegaconf", "typer": "typer", "tqdm": "tqdm",
 }  # fmt: skip
 OF_SOME = {

@@ -50,6 +50,17 @@ def test_a_process_takes_its_own_gpu_before_it_meets_the_others(
     assert not process.is_main
 
 
+def test_apples_gpu_comes_before_the_cpu_but_never_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1)
+    assert own_device().type == join_processes().device.type == "mps"
+    assert own_device(apple=False).type == join_processes(training=True).device.type == "cpu"
+    assert own_device("cpu").type == "cpu"
+
+
 def test_a_group_that_is_there_is_taken(calls: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     assert join_processes(training=True).rank == 3
