@@ -168,7 +168,7 @@ def score_on_a_rank(plain: dict[str, Any]) -> list[int]:
     original = evaluator.gather_objects
 
     def counting(part: Any, world_size: int) -> list[Any]:
-        counts.append(len({record.image_id for record in part.records}))
+        counts.append(len({record.image_id for scored in part.scored.values() for record in scored.records}))
         return original(part, world_size)
 
     evaluator.gather_objects = counting
