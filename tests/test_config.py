@@ -62,7 +62,7 @@ def settings(name: str) -> dict[str, object]:
 
 
 def test_the_published_recipe_differs_from_ours_as_meant_and_in_nothing_else() -> None:
-    """Above all not in size, images, steps and learning rate."""
+    """Above all not in size, images and steps."""
     ours, published = settings("aerial_mini"), settings("published_recipe")
     assert ours.keys() == published.keys()
     assert {key: (ours[key], published[key]) for key in ours if ours[key] != published[key]} == {
