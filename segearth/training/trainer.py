@@ -83,7 +83,7 @@ class Trainer:
         with_classes = config.loss.classes > 0
         if with_classes and self.model.class_head is None:
             raise ConfigError("loss.classes needs the head that reads classes; set model.class_head to true")
-        if config.loss.boxes > 0 and self.model.bag_of_words is None:
+        if config.loss.boxes > 0 and self.model.mask_decoder.box_gate is None:
             raise ConfigError(
                 "loss.boxes needs a model that draws boxes; set model.mask_decoder.box_gate to true, or loss.boxes to 0"
             )
