@@ -26,6 +26,7 @@ from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config, 
 from segearth.text.encoding import SEG_TOKEN
 from segearth.text.tokenizer import PAD_TOKEN, load_tokenizer
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
+from segearth.utils.text import first_line
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -186,8 +187,7 @@ def _timm_state(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm, its hub client and the network raise unrelated classes
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"timm cannot fetch {name}: {first}") from error
+        raise CheckpointError(f"timm cannot fetch {name}: {first_line(error)}") from error
 
 
 def _convert_whole(source: _Source, folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
+from segearth.utils.text import first_line
 
 logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"  # written last: a folder without it was cut off
@@ -97,7 +98,7 @@ def save_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
         previous = latest_checkpoint(folder)
         raise CheckpointError(
-            f"could not save step {step} under {root}: {_first_line(error)}; {previous or 'no earlier checkpoint'} is "
+            f"could not save step {step} under {root}: {first_line(error)}; {previous or 'no earlier checkpoint'} is "
             "untouched: free some space and run the same command again to go on from there"
         ) from error
     return final
@@ -136,7 +137,7 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
         if average is not None:
             average.load_state_dict(torch.load(path / AVERAGE, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise CheckpointError(f"{path} is damaged ({reason}); delete it to go on from the one before") from error
     if loaded is None:
         raise CheckpointError(f"{path} holds no training state; delete it to go on from the one before")
@@ -189,10 +190,6 @@ def _write_model(model: SegEarth, state: dict[str, torch.Tensor], final: Path, f
             old.rename(final)
         shutil.rmtree(fresh, ignore_errors=True)
         raise CheckpointError(
-            f"could not write {final}: {_first_line(error)}; free some space and run the same command again: it goes "
+            f"could not write {final}: {first_line(error)}; free some space and run the same command again: it goes "
             f"on from the checkpoint of step {facts['step']}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
