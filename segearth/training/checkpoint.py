@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.pretrained import LAST, TRAINING_FILE, save_folder, training_facts
+from segearth.models.pretrained import FORMAT, FORMAT_KEY, LAST, TRAINING_FILE, save_folder, training_facts
 from segearth.models.segearth import SegEarth
 from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
@@ -50,7 +50,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
-    """What a checkpoint keeps beside its tensors: ``step``, ``world_size`` and the ``facts`` it was saved with."""
+    """What a checkpoint keeps beside its tensors: ``step``, ``world_size``, ``format`` and the ``facts`` given."""
     return json.loads((path / COMPLETE).read_text(encoding="utf-8"))
 
 
@@ -87,7 +87,7 @@ def save_checkpoint(
         if process.is_main:
             if averaged is not None:
                 torch.save(averaged, partial / AVERAGE)
-            marker = {**(facts or {}), "step": step, "world_size": process.world_size}
+            marker = {**(facts or {}), "step": step, "world_size": process.world_size, FORMAT_KEY: FORMAT}
             write_text(partial / COMPLETE, json.dumps(marker) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
@@ -123,15 +123,22 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
         process: This process.
 
     Raises:
-        CheckpointError: It was written by another number of processes, or it is damaged.
+        CheckpointError: It was written by another number of processes or by a version with other names, or it is
+            damaged.
     """
-    written_by = checkpoint_facts(path)["world_size"]
+    facts = checkpoint_facts(path)
+    written_by, found = facts["world_size"], facts.get(FORMAT_KEY, 1)
+    from_its_weights = f"model.pretrained={path.parent.parent / LAST} train.output_dir=… a new folder"
     if written_by != process.world_size:
         raise CheckpointError(
             f"{path} was written by {written_by} processes, not {process.world_size}; resume with NGPU={written_by}, "
-            "or start anew from its weights: train.output_dir=… a new folder, "
-            f"model.pretrained={path.parent.parent / LAST}"
+            f"or start anew from its weights: {from_its_weights}"
         )
+    if found != FORMAT:
+        # Moments are stored without names, in the order of the weights: unlike a saved model, they cannot be renamed.
+        # DeepSpeed would fail somewhere in between, and the checkpoint would be called damaged though it is whole.
+        when = "an earlier" if found < FORMAT else "a later"
+        raise CheckpointError(f"{path} was written by {when} version; start from its weights: {from_its_weights}")
     try:
         loaded, _ = engine.load_checkpoint(str(path.parent), tag=path.name)
         if average is not None:
