@@ -50,6 +50,18 @@ def test_folders_runs_and_hub_ids_are_opened_ready_to_be_asked(
     assert predictor.predict("the roofs").mask.shape == picture.shape[:2]
 
 
+@pytest.mark.parametrize("hub_id", ["me/segearth_tiny", "s/segearth_tinyy"])
+def test_a_hub_id_may_end_like_a_name_of_the_zoo(run: Path, hub: FakeHub, debug_model: SegEarth, hub_id: str) -> None:
+    hub.push(hub_id, run / "model")
+    for source in (hub_id, f"hf:{hub_id}"):
+        assert same_weights(opening.open_model(source), debug_model)
+
+
+def test_after_the_prefix_no_name_of_the_zoo_is_meant(run: Path, hub: FakeHub, debug_model: SegEarth) -> None:
+    hub.push("segearth_tiny", run / "model")
+    assert same_weights(opening.open_model("hf:segearth_tiny"), debug_model)
+
+
 def test_precision_and_device_are_checked_before_the_model_is_looked_for(run: Path) -> None:
     assert segearth.load(run, "cpu", "bf16").model.dtype == torch.bfloat16
     with pytest.raises(UnknownNameError, match="unknown precision 'bf61'; did you mean 'bf16'"):
