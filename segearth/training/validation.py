@@ -29,7 +29,7 @@ from segearth.evaluation.scorers import scorer_of
 from segearth.evaluation.scorers.segmentation import SegmentationScorer
 from segearth.segmenter import Segmenter, facts_of
 from segearth.structures import Sample
-from segearth.utils.processes import Process
+from segearth.utils.processes import Process, gather_objects
 from segearth.utils.seeds import rng_for
 
 logger = logging.getLogger(__name__)
@@ -139,9 +139,12 @@ class Validation:
                 rank=rank, world_size=world_size, batch_size=at_a_time,
             )  # fmt: skip
         metrics = result.by_scorer[SegmentationScorer.name].metrics
-        score = Score(
+        own = Score(
             done, metrics.giou, metrics.ciou, metrics.n_acc, metrics.t_acc, metrics.images, metrics.samples
         )
+        # GPUs may differ by a pixel. Where each process has scored all images itself, one could then find this score
+        # the best, or stop, and the other not: they would wait for each other for ever. So the first one's counts.
+        score = gather_objects(own, self.process.world_size)[0]
         better = self.best is None or score.giou > self.best.giou
         if better:
             self.best, self.stale = score, 0

@@ -28,7 +28,7 @@ from segearth.models.build import build_model
 from segearth.structures import Boxes, Question, Sample, Segmentation
 from segearth.training import validation as room
 from segearth.training.validation import Score, Subset, Validation, draw_in_proportion, weights_of
-from segearth.utils.processes import Process
+from segearth.utils.processes import Process, join_processes
 from segearth.zoo.lookup import model_config
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -289,6 +289,31 @@ def test_a_checkpoint_keeps_the_best(scripted: list[float], model: Any) -> None:
     empty = Validation(experiment(), ALONE)
     empty.load_state_dict({})  # of a version without validation
     assert (empty.best, empty.stale) == (None, 0)
+
+
+def decided_by_a_rank(script: list[list[float]]) -> list[tuple[float, bool, bool]]:
+    """Validates in step with another rank, which sees other gIoUs; returns what counts and what is decided."""
+    process = join_processes(training=True)
+    coming = iter(script[process.rank])
+
+    def scored(*args: object, **kwargs: object) -> Any:
+        metrics = SimpleNamespace(giou=next(coming), ciou=0.5, n_acc=None, t_acc=1.0, images=2, samples=3)
+        return SimpleNamespace(by_scorer={"segmentation": SimpleNamespace(metrics=metrics)})
+
+    room.evaluate = scored  # type: ignore[assignment]
+    validation = Validation(experiment(early_stop_patience=1), process, in_step=True)
+    segmenter: Any = SimpleNamespace()
+    runs = [validation.run(segmenter, done) for done in (2, 4)]
+    return [(score.giou, better, validation.should_stop) for score, better in runs]
+
+
+def test_ranks_that_see_other_pixels_decide_alike() -> None:
+    """Under ZeRO-3 each rank scores all images: the first finds the second score worse, the other one better."""
+    pytest.importorskip("deepspeed", reason="ranks are forked from a training")
+    from ranks import run_on_ranks
+
+    first, other = run_on_ranks(decided_by_a_rank, [[0.5, 0.49], [0.5, 0.51]])
+    assert first == other == [(0.5, True, True), (0.49, False, True)]
 
 
 @pytest.mark.parametrize("change", [{"val_images": 3}, {"val_every": 5}, {"data": 1}])
