@@ -22,7 +22,7 @@ from segearth.convert.segearth_r1 import SWIN, from_segearth_r1, infer_config, t
 from segearth.convert.swin import NOT_IN_TIMM, from_timm_swin
 from segearth.errors import CheckpointError
 from segearth.models.language_model import with_mean_rows
-from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config, save_folder
+from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config, save_folder, with_new_names
 from segearth.text.encoding import SEG_TOKEN
 from segearth.text.tokenizer import PAD_TOKEN, load_tokenizer
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
@@ -95,7 +95,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
     check_new_folder(destination)
     source = local_folder(source)
     config = read_config(source)
-    state = published_state(read_file(source / WEIGHTS_FILE), config)
+    state = published_state(with_new_names(read_file(source / WEIGHTS_FILE), source), config)
     facts = _published_facts(config)
     differing = _differences(to_dict(config), to_dict(infer_config(state, facts, str(source), str(source))))
     if differing:
