@@ -44,7 +44,7 @@ from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.seeds import seed_everything
 from segearth.zoo.lookup import build_described
-from segearth.zoo.opening import facts_of
+from segearth.zoo.opening import training_of
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class Trainer:
     def _splits_seen(self) -> list[str]:
         """The splits of this run, and those that the weights it started from had seen, as far as they tell."""
         before = self.config.model.get("pretrained")
-        seen = facts_of(str(before)).get("trained_on", [UNKNOWN_SPLITS]) if before else []
+        seen = training_of(str(before)).get("trained_on", [UNKNOWN_SPLITS]) if before else []
         return list(dict.fromkeys([*seen, *map(split_label, self.config.data.train)]))
 
     def _newly_skipped(self, done: int) -> int:

@@ -137,10 +137,15 @@ def default_source() -> str | Path:
     return DEFAULT_RUN if trained or get_card(DEFAULT_NAME).weights is None else DEFAULT_NAME
 
 
-def facts_of(source: str | Path) -> dict[str, Any]:
-    """Returns what is known of a model's training: from its card, or as :func:`training_facts` reads it beside weights.
+def training_of(source: str | Path) -> dict[str, Any]:
+    """Returns what is known of a model's training: from its card, or beside its weights.
 
-    Nothing where there is no such model, or where neither tells.
+    Args:
+        source: As for :func:`load`.
+
+    Returns:
+        As :func:`segearth.models.pretrained.training_facts`; a card tells ``"trained_on"`` alone. Nothing where there
+        is no such model, or where neither tells.
     """
     from segearth.models.pretrained import training_facts
 

@@ -81,7 +81,7 @@ def test_a_published_model_comes_with_its_protocol_and_preprocessing(
     assert config.image_transform.fit == "letterbox"
     predictor.set_image(picture)
     assert predictor.predict("the roofs").presence == pytest.approx(0.5)
-    assert opening.facts_of(source) == {"trained_on": ["earthreason train"]}
+    assert opening.training_of(source) == {"trained_on": ["earthreason train"]}
     assert opening.find_folder(source).is_relative_to(Path(str(hub.root)) / "cache")
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_there_is_one_line(
         with pytest.raises(error, match=message) as said:
             door()
         assert "\n" not in str(said.value)
-    assert opening.facts_of(source) == {} or source == Path("segearth_tiny")
+    assert opening.training_of(source) == {} or source == Path("segearth_tiny")
 
 
 def test_a_folder_in_another_form_names_the_command(published_files: Path) -> None:
@@ -167,7 +167,7 @@ def test_packaged_weights_are_opened_by_name(
     for model in (opening.open_model("segearth_debug"), lookup.build_described({"pretrained": "segearth_debug"})):
         opened = model.state_dict()
         assert all(torch.equal(opened[name], value.float()) for name, value in state.items())
-    assert opening.facts_of("segearth_debug") == {"trained_on": ["aerial_mini train"]}
+    assert opening.training_of("segearth_debug") == {"trained_on": ["aerial_mini train"]}
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
