@@ -158,7 +158,7 @@ def evaluate_model(
     from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
     from segearth.utils.processes import join_processes
-    from segearth.zoo.opening import facts_of, load
+    from segearth.zoo.opening import load, training_of
 
     experiment = load_experiment(experiment_path(config), overrides or [])
     source = model or Path(experiment.train.output_dir)
@@ -169,7 +169,7 @@ def evaluate_model(
     opened = load(source, process.device, precision)
     result = evaluate_experiment(
         experiment, opened, str(source), split, folder, process.rank, process.world_size,
-        facts_of(source).get("trained_on", ()),
+        training_of(source),
     )  # fmt: skip
     if process.is_main:
         typer.echo(result)

@@ -15,6 +15,8 @@ from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from segearth.utils.devices import to_device
+
 if TYPE_CHECKING:
     import torch
 
@@ -54,7 +56,7 @@ class EncodedText:
 
     def to(self, device: torch.device | str) -> EncodedText:
         """Returns a copy with every tensor on ``device``."""
-        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return _with_tensors(self, lambda tensor: to_device(tensor, device))
 
     def pin_memory(self) -> EncodedText:
         """Returns a copy in memory that a GPU reads by itself; see :meth:`Batch.pin_memory`."""
@@ -83,7 +85,7 @@ class ClassMaps:
 
     def to(self, device: torch.device | str) -> ClassMaps:
         """Returns a copy with every tensor on ``device``."""
-        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return _with_tensors(self, lambda tensor: to_device(tensor, device))
 
     def pin_memory(self) -> ClassMaps:
         """Returns a copy in memory that a GPU reads by itself; see :meth:`Batch.pin_memory`."""
@@ -126,7 +128,7 @@ class Batch:
         """Returns a copy with every tensor on ``device`` but ``image_index``."""
         classes = None if self.classes is None else self.classes.to(device)
         host = replace(self, text=self.text.to(device), classes=classes)
-        return _with_tensors(host, lambda tensor: tensor.to(device, non_blocking=True), but="image_index")
+        return _with_tensors(host, lambda tensor: to_device(tensor, device), but="image_index")
 
     def pin_memory(self) -> Batch:
         """Returns a copy in memory that a GPU reads by itself, so that :meth:`to` need not wait for it.

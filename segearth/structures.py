@@ -358,7 +358,8 @@ class Segmentation:
     Attributes:
         question: The question as asked.
         mask: Boolean array of exactly the image's ``(H, W)``; all ``False`` where the thing is judged absent.
-        score: Confidence of the mask in [0, 1]: mean probability inside it; 0 for an empty mask.
+        score: IoU to expect of the mask, in [0, 1]; 0 for an empty mask. Until ``segearth calibrate`` has set a model's
+            curve it is the mean probability inside the mask.
         present: Whether the asked-for thing is judged to be in the image.
         presence: The probability behind ``present``, in [0, 1].
         answer: The answer in words, where asked for.

@@ -89,6 +89,12 @@ def test_nothing_prints() -> None:
         assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), name
 
 
+def test_one_place_decides_which_copies_need_not_be_waited_for() -> None:
+    """It knows which devices may be left alone with ordinary memory; see the module."""
+    saying = [name for name, path in modules().items() if "non_blocking" in path.read_text(encoding="utf-8")]
+    assert saying == ["segearth.utils.devices"]
+
+
 def test_import_is_light() -> None:
     code = (
         "import time, sys; start = time.perf_counter(); import segearth; "

@@ -34,7 +34,7 @@ from segearth.inference.visualize import (
 )
 from segearth.segmenter import Segmenter
 from segearth.utils.files import write_text
-from segearth.zoo.opening import facts_of, load
+from segearth.zoo.opening import load, training_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {
@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     reports = options.out / "reports" / _name_of(options.model)
     facts = {name: _scored(options.model, name, reports / name) for name in SETS}
-    lines = page(options.model, facts, facts_of(options.model))
+    lines = page(options.model, facts, training_of(options.model))
     if options.beside:
         other = options.out / "reports" / _name_of(options.beside)
         _scored(options.beside, "fixed", other / "fixed")
@@ -151,8 +151,7 @@ def _scored(model: str, questions: str, folder: Path) -> dict[str, Any]:
         override = f"data.test=[{{name: aerial_mini, split: test, options: {{questions: {questions}}}}}]"
         controls = f"eval.controls={str(questions == 'fixed').lower()}"  # minutes, and told once
         experiment = load_experiment(ROOT / "configs/experiment/aerial_mini.yaml", [override, controls])
-        seen = facts_of(model).get("trained_on", ())
-        evaluate_experiment(experiment, load(model, "cpu"), model, "test", folder, trained_on=seen)
+        evaluate_experiment(experiment, load(model, "cpu"), model, "test", folder, training=training_of(model))
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 

@@ -22,10 +22,11 @@ from segearth.convert.segearth_r1 import SWIN, from_segearth_r1, infer_config, t
 from segearth.convert.swin import NOT_IN_TIMM, from_timm_swin
 from segearth.errors import CheckpointError
 from segearth.models.language_model import with_mean_rows
-from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config, save_folder
+from segearth.models.pretrained import WEIGHTS_FILE, local_folder, read_config, save_folder, with_new_names
 from segearth.text.encoding import SEG_TOKEN
 from segearth.text.tokenizer import PAD_TOKEN, load_tokenizer
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
+from segearth.utils.text import first_line
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -94,7 +95,7 @@ def export_segearth_r1(source: str | Path, destination: str | Path) -> Conversio
     check_new_folder(destination)
     source = local_folder(source)
     config = read_config(source)
-    state = published_state(read_file(source / WEIGHTS_FILE), config)
+    state = published_state(with_new_names(read_file(source / WEIGHTS_FILE), source), config)
     facts = _published_facts(config)
     differing = _differences(to_dict(config), to_dict(infer_config(state, facts, str(source), str(source))))
     if differing:
@@ -186,8 +187,7 @@ def _timm_state(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm, its hub client and the network raise unrelated classes
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"timm cannot fetch {name}: {first}") from error
+        raise CheckpointError(f"timm cannot fetch {name}: {first_line(error)}") from error
 
 
 def _convert_whole(source: _Source, folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ from segearth.errors import DatasetError
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.evaluator import evaluate
 from segearth.evaluation.records import SampleRecord
+from segearth.evaluation.scorers.segmentation import SegmentationScorer
 from segearth.inference.deciding import logit, score_of
 from segearth.inference.predictor import Predictor
 
@@ -54,17 +55,24 @@ def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1
         progress: Whether to show a bar.
 
     Raises:
-        DatasetError: Fewer than 20 answers that are not empty.
+        DatasetError: No question has a mask, or fewer than 20 answers are not empty.
     """
     config = model.config
     before = config.presence_threshold, config.score_curve
     config.presence_threshold, config.score_curve = 0.0, [1.0, 0.0]  # every question is answered, with its raw score
     try:
-        records = evaluate(
+        result = evaluate(
             Predictor(model), dataset, controls=False, examples=0, batch_size=batch_size, progress=progress
-        ).records
+        )
     finally:
         config.presence_threshold, config.score_curve = before
+    found = result.by_scorer.get(SegmentationScorer.name)
+    if found is None:
+        raise DatasetError(
+            f"no question of {dataset.name} {dataset.split} has a mask to compare with, and confidence is that of "
+            f"masks; calibrate on questions of the tasks {', '.join(SegmentationScorer.tasks)}"
+        )
+    records: list[SampleRecord] = found.records
     threshold = best_presence_threshold(records)
     shown = [r for r in records if not r.predicted_empty and (r.presence or 0.0) >= threshold]
     if len(shown) < LEAST_ANSWERS:

@@ -83,7 +83,7 @@ def evaluate_experiment(
     output_dir: Path,
     rank: int = 0,
     world_size: int = 1,
-    trained_on: Sequence[str] = (),
+    training: Mapping[str, Any] | None = None,
 ) -> str:
     """Scores whatever answers questions on one split of an experiment's data and writes the report.
 
@@ -95,8 +95,8 @@ def evaluate_experiment(
         output_dir: Folder for the report.
         rank: This process.
         world_size: Processes.
-        trained_on: Splits that the weights have seen, as a card names them; left out, what lies beside the weights
-            tells, or else the experiment is taken to have trained them.
+        training: What is known of the weights' training, as ``segearth.zoo.opening.training_of`` returns it; ``None``:
+            what lies beside them tells. Where their splits are not known, the experiment is taken to have trained them.
 
     Returns:
         The headline in one line, or one for each kind of answer that the split asks for.
@@ -108,9 +108,9 @@ def evaluate_experiment(
     chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
-    trained = training_facts(model_name)
-    notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, trained)}
-    if warning := _seen_before(chosen[0], trained_on or trained.get("trained_on"), experiment):
+    known = training_facts(model_name) if training is None else training
+    notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, known)}
+    if warning := _seen_before(chosen[0], known.get("trained_on"), experiment):
         notes["warning"] = warning
     options, facts = experiment.eval, facts_of(segmenter)
     train = experiment.data.train[0] if options.controls and experiment.data.train else None

@@ -34,13 +34,16 @@ def set_precision(model: SegEarth, precision: str) -> SegEarth:
 
     Raises:
         UnknownNameError: No such precision.
-        ConfigError: The model is quantised already, or its language model has no linear layers that can be.
+        ConfigError: The model is quantised already, its language model has no linear layers that can be, or it is to be
+            ``int4`` on Apple's GPU.
         MissingExtraError: ``int8`` and ``int4`` need torchao.
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
     if is_quantised(model):
         raise ConfigError("the model is quantised already, and what that rounded is lost; open it again")
+    if precision == "int4" and model.device.type == "mps":
+        raise ConfigError("int4 has no kernels for Apple's GPU; take int8 or bf16 there, or the device cpu")
     if precision in ("int8", "int4"):
         _require_torchao()
     halved = precision == "bf16" or (precision != "fp32" and model.device.type != "cpu")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segearth.errors import ConfigError
 from segearth.layers.deformable_cpu import SampleOnCPU
+from segearth.utils.devices import to_device
 
 SWITCH = "SEGEARTH_DEFORMABLE"
 Sampler = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
@@ -149,8 +150,9 @@ class DeformableAttention(nn.Module):
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         # Offsets are in cells and locations in [0, 1], so an offset is multiplied by the size of a cell. Both operands
         # are written out for all heads, levels and points: broadcasting over a last axis of two is much slower. The
-        # sizes are copied without blocking, since new_tensor would make the host wait for the device.
-        cell_size = torch.tensor([(1 / w, 1 / h) for h, w in shapes]).to(reference, non_blocking=True)
+        # sizes are copied so that nothing waits, since new_tensor would make the host wait for the device.
+        cells = torch.tensor([(1 / w, 1 / h) for h, w in shapes], dtype=reference.dtype)
+        cell_size = to_device(cells, reference.device)
         cell_size = cell_size[None, :, None].expand(heads, -1, points, -1).reshape(-1)
         offsets = self.sampling_offsets(query).float()
         locations = torch.addcmul(reference.repeat(1, heads * levels * points), offsets, cell_size)

@@ -17,6 +17,7 @@ from segearth.layers.point_sampling import sample_points, uncertain_points
 from segearth.losses.boxes import box_loss
 from segearth.losses.dense import dense_losses, shrink_masks
 from segearth.model_types import Batch, ClassMaps, EncodedText, MaskOutput
+from segearth.utils.devices import to_device
 
 
 @dataclass(slots=True)
@@ -141,7 +142,7 @@ def known_cells(batch: Batch) -> Tensor | None:
     known = None if batch.known is None else batch.known.float()
     if batch.valid is None:
         return known
-    about = batch.image_index.to(batch.valid.device, non_blocking=True)  # an index of the host would wait
+    about = to_device(batch.image_index, batch.valid.device)  # an index of the host would wait
     inside = batch.valid[about].float()
     return inside if known is None else inside * known
 

@@ -19,6 +19,7 @@ from segearth.layers.blocks import Freezable
 from segearth.model_types import KeysValues, PromptCache, PromptMemory
 from segearth.models.packing import TokenLayout, token_layout
 from segearth.utils.hub import find_source
+from segearth.utils.text import first_line
 from segearth.utils.torchvision_mend import mend_torchvision
 
 if TYPE_CHECKING:
@@ -294,10 +295,8 @@ def _open_pretrained(config: LanguageModelConfig, load_weights: bool) -> Any:
             return auto.from_config(AutoConfig.from_pretrained(name, trust_remote_code=False, **config.config))
         options = {"dtype": torch.float32, "output_loading_info": True, "trust_remote_code": False}
         model, loading = auto.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"language model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
-        ) from error
+    except Exception as error:  # transformers, its hub client and the network raise unrelated classes
+        raise CheckpointError(f"language model {name!r} cannot be loaded: {first_line(error)}") from error
     if missing := sorted(loading["missing_keys"]):  # transformers would leave these at random
         raise CheckpointError(
             f"language model {name!r} lacks {len(missing)} tensors, {', '.join(missing[:3])} …; an early Phi's fused "

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segearth.utils.devices import to_device
+
 
 def query_slots(image_index: Tensor) -> Tensor:
     """Returns each question's place among its image's questions: ``[0, 0, 1, 1, 1]`` → ``[0, 1, 0, 1, 2]``."""
@@ -35,7 +37,7 @@ def pack(values: Tensor, image_index: Tensor, num_images: int) -> tuple[Tensor, 
         ``(B, Q, C)``, empty slots zero; and the index that takes ``(N, C)`` out of it again.
     """
     slots = query_slots(image_index)
-    place = (image_index.to(values.device, non_blocking=True), slots.to(values.device, non_blocking=True))
+    place = (to_device(image_index, values.device), to_device(slots, values.device))
     packed = values.new_zeros(num_images, int(slots.max()) + 1, values.shape[-1])
     return packed.index_put(place, values), place
 
@@ -101,7 +103,7 @@ class TokenLayout:
         def move(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(move(part) for part in value)
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            return to_device(value, device) if isinstance(value, Tensor) else value
 
         return TokenLayout(**{name: move(value) for name, value in vars(self).items()})
 

@@ -89,8 +89,8 @@ def read_config(folder: Path) -> ModelConfig:
     """Reads the model's configuration from a saved folder, whose tokenizer it then names.
 
     Raises:
-        CheckpointError: The file is missing, is not one of this library, is of a later version, or names weights that
-            lie elsewhere.
+        CheckpointError: The file is missing, is not one of this library, describes no model, is of a later version, or
+            names weights that lie elsewhere.
     """
     facts, path = _saved_facts(folder), folder / CONFIG_FILE
     config = from_dict(ModelConfig, facts["model"], origin=str(path))
@@ -124,6 +124,8 @@ def _saved_facts(folder: Path) -> dict[str, Any]:
             f"segearth {__version__} reads formats up to {FORMAT}; install a newer one: `pip install "
             "--upgrade segearth`"
         )
+    if not isinstance(facts.get("model"), dict):
+        raise CheckpointError(f'{path} describes no model, its "model" is missing; fetch or save the folder again')
     return facts
 
 
@@ -144,6 +146,20 @@ def load_folder(model: nn.Module, folder: Path, absent: Sequence[str] = ()) -> s
         CheckpointError: As :func:`load_weights`, or the folder is of a later version.
     """
     return load_weights(model, folder / WEIGHTS_FILE, absent, _new_names(folder))
+
+
+def with_new_names(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Names the weights of a saved folder as this version does, whichever version wrote them.
+
+    Args:
+        state: What the folder's file holds.
+        folder: With its ``config.json``.
+
+    Raises:
+        CheckpointError: The folder is of a later version.
+    """
+    new_names = _new_names(folder)
+    return {_renamed(name, new_names): tensor for name, tensor in state.items()}
 
 
 def local_folder(model_id: str | Path, **options: Any) -> Path:

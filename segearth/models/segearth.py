@@ -31,6 +31,7 @@ from segearth.models.pretrained import (
 from segearth.models.readme import write_readme
 from segearth.models.word_heads import BagOfWords
 from segearth.structures import Question
+from segearth.utils.devices import to_device
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -141,7 +142,7 @@ class SegEarth(Freezable, ModelHubMixin):
         return _after(self.language_model.embed(self._words_before(image_tokens.device)), image_tokens)
 
     def _words_before(self, device: torch.device) -> Tensor:
-        return torch.tensor(self.prompt_encoder.before_image, dtype=torch.long).to(device, non_blocking=True)
+        return to_device(torch.tensor(self.prompt_encoder.before_image, dtype=torch.long), device)
 
     def _embed_all(self, features: ImageFeatures, text: EncodedText) -> tuple[PromptMemory, Tensor]:
         """Looks up the words before the image, where nothing is remembered of them, and those after it.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.layers.blocks import ChannelNorm, DropPath, Freezable
 from segearth.layers.checkpointing import innermost_blocks
+from segearth.utils.text import first_line
 
 if TYPE_CHECKING:
     from segearth.config import VisionEncoderConfig
@@ -300,10 +301,9 @@ class TimmEncoder(VisionEncoder):
         try:
             return timm.create_model(name, pretrained=True, **options)
         except Exception as error:  # timm, its hub client and the network raise unrelated classes
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"timm cannot fetch the weights of {name}: {first}; run once where its hub can be reached, or set "
-                "vision_encoder.pretrained: false to start at random"
+                f"timm cannot fetch the weights of {name}: {first_line(error)}; run once where its hub can be reached, "
+                "or set vision_encoder.pretrained: false to start at random"
             ) from error
 
     def blocks(self) -> list[nn.Module]:

@@ -11,6 +11,7 @@ from segearth.errors import CheckpointError
 from segearth.text.encoding import SEG_TOKEN
 from segearth.utils.files import atomic_path
 from segearth.utils.hub import find_source
+from segearth.utils.text import first_line
 from segearth.utils.torchvision_mend import mend_torchvision
 
 PACKAGED = {"aerial": Path(__file__).parent / "aerial_tokenizer.json"}
@@ -45,8 +46,8 @@ def load_tokenizer(name: str) -> Any:
         try:
             with _quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # as for a language model: unrelated classes, some of them without a message
+            raise CheckpointError(f"tokenizer {name!r} cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     if len(tokenizer(SEG_TOKEN, add_special_tokens=False)["input_ids"]) != 1:

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 
 from segearth.errors import CheckpointError
-from segearth.models.pretrained import LAST, TRAINING_FILE, save_folder, training_facts
+from segearth.models.pretrained import FORMAT, FORMAT_KEY, LAST, TRAINING_FILE, save_folder, training_facts
 from segearth.models.segearth import SegEarth
 from segearth.training.masters import MasterWeights, WeightAverage
 from segearth.training.optimisation import merged_state_dict
 from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
+from segearth.utils.text import first_line
 
 logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"  # written last: a folder without it was cut off
@@ -49,7 +50,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
-    """What a checkpoint keeps beside its tensors: ``step``, ``world_size`` and the ``facts`` it was saved with."""
+    """What a checkpoint keeps beside its tensors: ``step``, ``world_size``, ``format`` and the ``facts`` given."""
     return json.loads((path / COMPLETE).read_text(encoding="utf-8"))
 
 
@@ -86,7 +87,7 @@ def save_checkpoint(
         if process.is_main:
             if averaged is not None:
                 torch.save(averaged, partial / AVERAGE)
-            marker = {**(facts or {}), "step": step, "world_size": process.world_size}
+            marker = {**(facts or {}), "step": step, "world_size": process.world_size, FORMAT_KEY: FORMAT}
             write_text(partial / COMPLETE, json.dumps(marker) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
@@ -97,7 +98,7 @@ def save_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
         previous = latest_checkpoint(folder)
         raise CheckpointError(
-            f"could not save step {step} under {root}: {_first_line(error)}; {previous or 'no earlier checkpoint'} is "
+            f"could not save step {step} under {root}: {first_line(error)}; {previous or 'no earlier checkpoint'} is "
             "untouched: free some space and run the same command again to go on from there"
         ) from error
     return final
@@ -122,21 +123,28 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
         process: This process.
 
     Raises:
-        CheckpointError: It was written by another number of processes, or it is damaged.
+        CheckpointError: It was written by another number of processes or by a version with other names, or it is
+            damaged.
     """
-    written_by = checkpoint_facts(path)["world_size"]
+    facts = checkpoint_facts(path)
+    written_by, found = facts["world_size"], facts.get(FORMAT_KEY, 1)
+    from_its_weights = f"model.pretrained={path.parent.parent / LAST} train.output_dir=… a new folder"
     if written_by != process.world_size:
         raise CheckpointError(
             f"{path} was written by {written_by} processes, not {process.world_size}; resume with NGPU={written_by}, "
-            "or start anew from its weights: train.output_dir=… a new folder, "
-            f"model.pretrained={path.parent.parent / LAST}"
+            f"or start anew from its weights: {from_its_weights}"
         )
+    if found != FORMAT:
+        # Moments are stored without names, in the order of the weights: unlike a saved model, they cannot be renamed.
+        # DeepSpeed would fail somewhere in between, and the checkpoint would be called damaged though it is whole.
+        when = "an earlier" if found < FORMAT else "a later"
+        raise CheckpointError(f"{path} was written by {when} version; start from its weights: {from_its_weights}")
     try:
         loaded, _ = engine.load_checkpoint(str(path.parent), tag=path.name)
         if average is not None:
             average.load_state_dict(torch.load(path / AVERAGE, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise CheckpointError(f"{path} is damaged ({reason}); delete it to go on from the one before") from error
     if loaded is None:
         raise CheckpointError(f"{path} holds no training state; delete it to go on from the one before")
@@ -189,10 +197,6 @@ def _write_model(model: SegEarth, state: dict[str, torch.Tensor], final: Path, f
             old.rename(final)
         shutil.rmtree(fresh, ignore_errors=True)
         raise CheckpointError(
-            f"could not write {final}: {_first_line(error)}; free some space and run the same command again: it goes "
+            f"could not write {final}: {first_line(error)}; free some space and run the same command again: it goes "
             f"on from the checkpoint of step {facts['step']}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

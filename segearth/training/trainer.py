@@ -44,7 +44,7 @@ from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.seeds import seed_everything
 from segearth.zoo.lookup import build_described
-from segearth.zoo.opening import facts_of
+from segearth.zoo.opening import training_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Trainer:
         with_classes = config.loss.classes > 0
         if with_classes and self.model.class_head is None:
             raise ConfigError("loss.classes needs the head that reads classes; set model.class_head to true")
-        if config.loss.boxes > 0 and self.model.bag_of_words is None:
+        if config.loss.boxes > 0 and self.model.mask_decoder.box_gate is None:
             raise ConfigError(
                 "loss.boxes needs a model that draws boxes; set model.mask_decoder.box_gate to true, or loss.boxes to 0"
             )
@@ -205,7 +205,7 @@ class Trainer:
     def _splits_seen(self) -> list[str]:
         """The splits of this run, and those that the weights it started from had seen, as far as they tell."""
         before = self.config.model.get("pretrained")
-        seen = facts_of(str(before)).get("trained_on", [UNKNOWN_SPLITS]) if before else []
+        seen = training_of(str(before)).get("trained_on", [UNKNOWN_SPLITS]) if before else []
         return list(dict.fromkeys([*seen, *map(split_label, self.config.data.train)]))
 
     def _newly_skipped(self, done: int) -> int:

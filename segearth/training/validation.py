@@ -23,13 +23,17 @@ from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, split_configs
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.evaluator import evaluate
+from segearth.evaluation.protocols import get_protocol, scored_questions
 from segearth.evaluation.run import UNKNOWN_SIDE, usual_batch_size
+from segearth.evaluation.scorers import scorer_of
+from segearth.evaluation.scorers.segmentation import SegmentationScorer
 from segearth.segmenter import Segmenter, facts_of
 from segearth.structures import Sample
-from segearth.utils.processes import Process
+from segearth.utils.processes import Process, gather_objects
 from segearth.utils.seeds import rng_for
 
 logger = logging.getLogger(__name__)
+PROTOCOL = "native"
 SEED = 0  # not the run's: runs of several seeds are compared on the same images
 
 
@@ -80,7 +84,7 @@ class Validation:
                 gets its weights from all others, which must ask for the same one.
 
         Raises:
-            DatasetError: A data set is missing or incomplete.
+            DatasetError: A data set is missing or incomplete, or no question of the subset is answered with a mask.
             ConfigError: Early stopping without validation.
         """
         self.train, self.process, self.in_step = config.train, process, in_step
@@ -96,6 +100,7 @@ class Validation:
             reason = "data.val names no data set" if config.train.val_every else "train.val_every is 0"
             logger.info("no validation: %s", reason)
         else:
+            _check_masks_are_asked_for(self.subset)  # now, not after hours at the first validation
             _warn_of_strangers(chosen, config.data)
             logger.info("validation every %d steps on %s", config.train.val_every, self.subset)
 
@@ -129,13 +134,17 @@ class Validation:
         rank, world_size = (0, 1) if self.in_step else (self.process.rank, self.process.world_size)
         at_a_time = usual_batch_size(self.process.device.type, facts_of(segmenter).side or UNKNOWN_SIDE)
         with weights or nullcontext():
-            metrics = evaluate(
-                segmenter, self.subset, protocol="native", controls=False, examples=0, progress=False,
+            result = evaluate(
+                segmenter, self.subset, protocol=PROTOCOL, controls=False, examples=0, progress=False,
                 rank=rank, world_size=world_size, batch_size=at_a_time,
-            ).metrics  # fmt: skip
-        score = Score(
+            )  # fmt: skip
+        metrics = result.by_scorer[SegmentationScorer.name].metrics
+        own = Score(
             done, metrics.giou, metrics.ciou, metrics.n_acc, metrics.t_acc, metrics.images, metrics.samples
         )
+        # GPUs may differ by a pixel. Where each process has scored all images itself, one could then find this score
+        # the best, or stop, and the other not: they would wait for each other for ever. So the first one's counts.
+        score = gather_objects(own, self.process.world_size)[0]
         better = self.best is None or score.giou > self.best.giou
         if better:
             self.best, self.stale = score, 0
@@ -270,6 +279,20 @@ def _open(data: DataConfig, chosen: Sequence[DatasetConfig]) -> list[Segmentatio
             f"data.val is not set, so the val splits of data.train are taken: {error}\n"
             "set data.val, or data.val=[] to train without validation"
         ) from error
+
+
+def _check_masks_are_asked_for(subset: Subset) -> None:
+    """The best model is the one with the best masks; reads images until one has a question with a mask."""
+    protocol = get_protocol(PROTOCOL)
+    for sample in subset:
+        scorers = {scorer_of(question).name for question in scored_questions(sample, protocol).values()}
+        if SegmentationScorer.name in scorers:
+            return
+    raise DatasetError(
+        f"validation chooses the best model by its masks, and no question of {subset} has one to compare with: name a "
+        f"data set of the tasks {', '.join(SegmentationScorer.tasks)} in data.val, take more of its images "
+        "(train.val_images), or set data.val=[] to train without validation"
+    )
 
 
 def _warn_of_strangers(chosen: Sequence[DatasetConfig], data: DataConfig) -> None:

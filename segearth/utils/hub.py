@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segearth.errors import CheckpointError
+from segearth.utils.text import first_line
 
 PREFIX = "hf:"  # what follows this is always taken for a hub id
 # Common names of local folders. "models/best" is far more often a folder that is missing or misspelt than a model of a
@@ -78,13 +79,11 @@ def download(hub_id: str, **options: Any) -> Path:
         CheckpointError: The hub has no such model or revision, does not let this user read it, or cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(hub_id, **options))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{hub_id!r} is no folder here and no model on the hub: {first}") from error
+    except Exception as error:  # the client, its HTTP library and the network raise unrelated classes
+        raise CheckpointError(f"{hub_id!r} is no folder here and no model on the hub: {first_line(error)}") from error
 
 
 def _explicit(text: str, what: str) -> str:

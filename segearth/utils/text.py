@@ -1,4 +1,4 @@
-"""Checks of text that comes from files or users."""
+"""Text that comes from files or users, and from errors of other libraries."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ def is_whole_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message for a message of our own; its class's name where it says nothing.
+
+    Timeouts of HTTP libraries often have no message at all, and others have whole pages.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -120,7 +120,7 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
             f"nothing is trained at {source} yet; run `segearth train` first (`bash train.sh` in a checkout), or say "
             "what to open (on the command line with --model)"
         )
-    if isinstance(source, str) and not Path(source).exists() and difflib.get_close_matches(source, CARDS, cutoff=0.85):
+    if isinstance(source, str) and _is_misspelt(source):
         raise UnknownNameError("model", source, CARDS)
     place = find_source(source)
     if isinstance(place, str):
@@ -137,10 +137,15 @@ def default_source() -> str | Path:
     return DEFAULT_RUN if trained or get_card(DEFAULT_NAME).weights is None else DEFAULT_NAME
 
 
-def facts_of(source: str | Path) -> dict[str, Any]:
-    """Returns what is known of a model's training: from its card, or as :func:`training_facts` reads it beside weights.
+def training_of(source: str | Path) -> dict[str, Any]:
+    """Returns what is known of a model's training: from its card, or beside its weights.
 
-    Nothing where there is no such model, or where neither tells.
+    Args:
+        source: As for :func:`load`.
+
+    Returns:
+        As :func:`segearth.models.pretrained.training_facts`; a card tells ``"trained_on"`` alone. Nothing where there
+        is no such model, or where neither tells.
     """
     from segearth.models.pretrained import training_facts
 
@@ -197,6 +202,15 @@ def _promised_folder(name: str) -> Path:
     if card.sha256 and (found := sha256_of(path)) != card.sha256:
         raise CheckpointError(f"{path}: sha256 {found} is not the card's {card.sha256}; fetch or install it again")
     return folder
+
+
+def _is_misspelt(source: str) -> bool:
+    """Whether a text is nearly a name of the zoo, and nothing else: no folder, path or hub id such as
+    ``me/segearth_tiny``, whose account may well call its model like one here.
+    """
+    if "/" in source or source.startswith(PREFIX) or Path(source).exists():
+        return False
+    return bool(difflib.get_close_matches(source, CARDS, cutoff=0.85))
 
 
 def _no_revision(source: str | Path, revision: str | None) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from segearth.convert.reading import read_folder
 from segearth.convert.rules import to_theirs
 from segearth.errors import CheckpointError, UnknownNameError
 from segearth.inference.predictor import Predictor
+from segearth.models import pretrained
 from segearth.models.build import build_model
 from segearth.models.segearth import SegEarth
 from segearth.models.vision_encoder import relative_position_index
@@ -100,6 +102,23 @@ def test_there_and_back(
     convert([str(tmp_path / "theirs")], tmp_path / "again")
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(again[n], t) for n, t in load_file(tmp_path / "ours" / "model.safetensors").items())
+
+
+def test_a_model_of_an_earlier_version_is_exported_under_the_published_names(
+    original: SegEarth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some version called the mask decoder otherwise; its folder still says so."""
+    original.save_pretrained(tmp_path / "ours")
+    path = tmp_path / "ours" / "model.safetensors"
+    state = {re.sub("^mask_decoder", "former_name", name): tensor for name, tensor in load_file(path).items()}
+    save_file(state, path, {"format": "pt"})
+    facts = json.loads((tmp_path / "ours" / "config.json").read_text())
+    (tmp_path / "ours" / "config.json").write_text(json.dumps(facts | {"format": 1}))
+    monkeypatch.setitem(pretrained.RENAMED_PARTS, 1, {"former_name": "mask_decoder"})
+    export_segearth_r1(tmp_path / "ours", tmp_path / "theirs")
+    back, there = read_folder(tmp_path / "theirs"), published_state(original.state_dict(), original.config)
+    assert back.keys() == there.keys()
+    assert all(torch.equal(back[name], there[name]) for name in there)
 
 
 def test_weights_that_share_memory(published: Path, tmp_path: Path) -> None:

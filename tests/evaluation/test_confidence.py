@@ -177,7 +177,7 @@ def calibrate_on(records, monkeypatch, **settings):
 
     def evaluate(predictor, dataset, **options):
         asked.append((predictor, dataset, options, config.presence_threshold, config.score_curve))
-        return SimpleNamespace(records=records)
+        return SimpleNamespace(by_scorer={"segmentation": SimpleNamespace(records=records)})
 
     monkeypatch.setattr(module, "evaluate", evaluate)
     monkeypatch.setattr(module, "Predictor", lambda model: ("predictor of", model))
@@ -221,6 +221,18 @@ def test_too_few_answers_are_refused(model):
     with pytest.raises(DatasetError, match="answers to fit a curve to; take more images"):
         calibrate(model, SyntheticDataset(split="val", length=1, size=64), progress=False)
     assert (model.config.presence_threshold, model.config.score_curve) == before  # left as it was
+
+
+def test_a_split_without_masks_is_refused(model, monkeypatch):
+    """Its answers are those of another scorer, whose records have no masks."""
+    records = [SimpleNamespace(matched_iou=0.5)] * 30
+    found = SimpleNamespace(by_scorer={"boxes": SimpleNamespace(records=records)}, records=records)
+    monkeypatch.setattr(module, "evaluate", lambda *_, **options: found)
+    data = SyntheticDataset(split="val", length=1, size=64)
+    before = model.config.presence_threshold, model.config.score_curve
+    with pytest.raises(DatasetError, match=r"no question of synthetic val has a mask .* tasks referring, reasoning"):
+        calibrate(model, data, progress=False)
+    assert (model.config.presence_threshold, model.config.score_curve) == before
 
 
 def test_the_command_changes_the_saved_model_and_says_what(model, tmp_path):

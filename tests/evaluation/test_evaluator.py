@@ -464,6 +464,26 @@ def test_a_model_brings_its_protocol(debug_model, monkeypatch, tmp_path, asked, 
     assert seen["protocol"] == used
 
 
+def test_what_is_known_of_the_training_is_not_looked_for_again(monkeypatch, tmp_path):
+    """The caller's word holds, also against what lies beside the weights: which was read to know it."""
+    experiment = load_experiment("configs/experiment/aerial_mini.yaml")
+    (tmp_path / "training.json").write_text(json.dumps({"step": 1, "trained_on": ["aerial_mini val"]}))
+    notes = {}
+
+    def stand_in(*args, **options):
+        notes.update(options["notes"])
+        return run(PerfectPredictor(), Patches(1))
+
+    monkeypatch.setattr("segearth.evaluation.run.run_evaluation", stand_in)
+    evaluate_experiment(experiment, PerfectPredictor(), str(tmp_path), "val", tmp_path)
+    assert notes["weights"] == f"{tmp_path}, after 1 steps" and "trained on" in notes.pop("warning")
+    told = {"step": 7, "trained_on": ["earthreason train"]}
+    evaluate_experiment(experiment, PerfectPredictor(), str(tmp_path), "val", tmp_path, training=told)
+    assert notes["weights"] == f"{tmp_path}, after 7 steps" and "warning" not in notes
+    evaluate_experiment(experiment, PerfectPredictor(), str(tmp_path), "train", tmp_path, training={})
+    assert notes["weights"] == str(tmp_path) and "trained on" in notes["warning"]  # by the experiment, it is taken
+
+
 @pytest.mark.parametrize(
     ("device", "side", "asked", "used"),
     [

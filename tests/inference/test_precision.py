@@ -95,6 +95,15 @@ def test_layers_that_cannot_be_quantised() -> None:
         set_precision(make_model(model_type="llama", config=small), "int4")
 
 
+def test_four_bits_are_refused_on_apples_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is changed, and whether or not torchao is there."""
+    model = make_model()
+    monkeypatch.setattr(SegEarth, "device", torch.device("mps"))
+    with pytest.raises(ConfigError, match="int4 has no kernels for Apple's GPU; take int8 or bf16"):
+        set_precision(model, "int4")
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and not is_quantised(model)
+
+
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     with pytest.raises(UnknownNameError, match="did you mean 'int8'"):

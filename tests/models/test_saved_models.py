@@ -104,6 +104,17 @@ class TestEarlierAndLaterVersions:
         with pytest.raises(CheckpointError, match=message):
             SegEarth.from_pretrained(tmp_path)
 
+    @pytest.mark.parametrize("described", [{}, {"model": None}, {"model": "segearth_debug"}])
+    def test_a_description_without_a_model_says_what_to_do(
+        self, model: SegEarth, tmp_path: Path, described: dict[str, Any]
+    ) -> None:
+        model.save_pretrained(tmp_path)
+        path = tmp_path / "config.json"
+        facts = {key: value for key, value in json.loads(path.read_text()).items() if key != "model"}
+        path.write_text(json.dumps({**facts, **described}))
+        with pytest.raises(CheckpointError, match=r"config\.json describes no model.*; fetch or save the folder again"):
+            SegEarth.from_pretrained(tmp_path)
+
     def test_names_of_today_are_not_renamed(self, model: SegEarth, earlier: Path) -> None:
         """A file of the present format with an old name is damaged, not old."""
         path = earlier / "config.json"

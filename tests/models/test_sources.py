@@ -29,14 +29,24 @@ from segearth.zoo.opening import open_model
 FOLDERS = ["runs/aerial_mini", "./owner/name", "owner/name/model", "~/owner/name", "converted", "owner/model.bin"]
 
 
+class NoAnswer(Exception):
+    """As HTTP libraries have for a proxy that refuses and a time that is up: no ``OSError``, often without words."""
+
+
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+def refusal() -> Exception:
+    """What every door to the hub raises."""
+    return OSError("the hub was asked")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: Exception) -> list[str]:
     """Replaces every door to the hub by one that only notes what was asked of it."""
     names: list[str] = []
 
     def ask(name: Any, *args: Any, **kwargs: Any) -> Any:
         names.append(str(name))
-        raise OSError("the hub was asked")
+        raise refusal
 
     mend_torchvision()
     monkeypatch.chdir(tmp_path)
@@ -71,6 +81,21 @@ def test_a_folder_that_is_missing_is_not_asked_of_the_hub(door: str, asked: list
     with pytest.raises(CheckpointError, match="the hub was asked"):
         DOORS[door]("hf:runs/aerial_mini")
     assert asked == ["owner/name", "runs/aerial_mini"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (NoAnswer("the proxy refuses\nand says a lot"), "the proxy refuses"),
+        (NoAnswer(), "NoAnswer"),
+        (OSError(), "OSError"),
+    ],
+)
+@pytest.mark.parametrize("door", DOORS)
+def test_a_hub_that_cannot_be_reached_is_one_line(door: str, asked: list[str], reason: str) -> None:
+    with pytest.raises(CheckpointError) as said:
+        DOORS[door]("owner/name")
+    assert str(said.value).endswith(f": {reason}") and asked == ["owner/name"]
 
 
 @pytest.mark.parametrize("command", [

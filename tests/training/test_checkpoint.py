@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from experiments import experiment, weights
 
 from segearth.errors import CheckpointError
-from segearth.models.pretrained import LAST, save_folder
+from segearth.models.pretrained import FORMAT, LAST, save_folder
 from segearth.models.segearth import SegEarth
 from segearth.training.checkpoint import exported_step, latest_checkpoint
 from segearth.training.trainer import Trainer
+from segearth.zoo.lookup import build_described
 
 
 def full_disk(*args: Any, **kwargs: Any) -> None:
@@ -110,6 +112,22 @@ def test_a_damaged_checkpoint_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     (path / "average.pt").unlink()
     with pytest.raises(CheckpointError, match="step-000001 is damaged"):
         Trainer(experiment(tmp_path, max_steps=1, ema_decay=0.5)).run()
+
+
+@pytest.mark.parametrize("written", [None, FORMAT - 1, FORMAT + 1])
+def test_a_checkpoint_of_another_version_is_whole_and_its_weights_open(tmp_path: Path, written: int | None) -> None:
+    """It holds parts under other names. Nobody may be told to delete it."""
+    Trainer(experiment(tmp_path, max_steps=1)).run()
+    marker = tmp_path / "checkpoints" / "step-000001" / "complete.json"
+    facts = json.loads(marker.read_text())
+    assert facts.pop("format") == FORMAT
+    marker.write_text(json.dumps(facts if written is None else {**facts, "format": written}))
+    when = "a later" if written == FORMAT + 1 else "an earlier"
+    with pytest.raises(CheckpointError, match=f"written by {when} version; start from its weights") as told:
+        Trainer(experiment(tmp_path, max_steps=1)).run()
+    (way_out,) = re.findall(r"model\.pretrained=(\S+) train\.output_dir=", str(told.value))
+    begun_anew = build_described({"pretrained": way_out}).state_dict()
+    assert all(torch.equal(begun_anew[name], value) for name, value in weights(tmp_path).items())
 
 
 def test_a_model_tells_its_step(tmp_path: Path) -> None:

@@ -196,8 +196,11 @@ def test_settings_that_do_not_fit(tmp_path: Path, change: dict[str, object], mes
         Trainer(experiment(tmp_path, **change))
 
 
-def test_a_loss_of_boxes_needs_boxes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoder", [{}, {"presence_match": True}])
+def test_a_loss_of_boxes_needs_boxes(tmp_path: Path, decoder: dict[str, bool]) -> None:
+    """A model that compares words for presence alone reads them too, and draws no box."""
     config = experiment(tmp_path)
+    config.model["mask_decoder"] = decoder
     config.loss.boxes = 5.0
     with pytest.raises(ConfigError, match=r"set model\.mask_decoder\.box_gate to true, or loss\.boxes to 0"):
         Trainer(config)

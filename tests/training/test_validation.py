@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,9 +25,10 @@ from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.evaluator import evaluate
 from segearth.inference.predictor import Predictor
 from segearth.models.build import build_model
+from segearth.structures import Boxes, Question, Sample, Segmentation
 from segearth.training import validation as room
 from segearth.training.validation import Score, Subset, Validation, draw_in_proportion, weights_of
-from segearth.utils.processes import Process
+from segearth.utils.processes import Process, join_processes
 from segearth.zoo.lookup import model_config
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -125,6 +129,57 @@ def test_a_val_split_that_is_not_there_says_what_to_set(tmp_path: Path) -> None:
         Validation(config, ALONE)
 
 
+class Drawn(SyntheticDataset):
+    """The images of the synthetic data set, with one question each: in ``asked``, what the next image is asked."""
+
+    asked: ClassVar[list[Question]]
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(super().__getitem__(index), questions=[replace(self.asked[index], id=f"{index}")])
+
+
+@pytest.mark.parametrize("target", [Boxes(((1, 2, 9, 9),)), None])
+def test_a_val_split_without_masks_is_told_before_the_training(
+    monkeypatch: pytest.MonkeyPatch, target: Boxes | None
+) -> None:
+    monkeypatch.setattr(room, "build_dataset", lambda name, root, split, **options: Drawn(split=split, **options))
+    boxes = Question("the ships", target=target, task="detection")
+    Drawn.asked = [boxes] * 6
+    message = r"no question of 6 of 6 images of synthetic has one .* tasks referring, reasoning .*set data\.val=\[\]"
+    with pytest.raises(DatasetError, match=message):
+        Validation(experiment(), ALONE)
+    Drawn.asked = [boxes] * 5 + [Question("the roofs", np.ones((64, 64), bool))]
+    assert Validation(experiment(), ALONE).is_on
+
+
+def test_a_target_that_its_task_does_not_take_is_told_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "build_dataset", lambda name, root, split, **options: Drawn(split=split, **options))
+    Drawn.asked = [Question("the ships", np.ones((64, 64), bool), task="detection")] * 6
+    with pytest.raises(DatasetError, match="task 'detection' takes a target of Boxes, not Regions"):
+        Validation(experiment(), ALONE)
+
+
+class Everywhere:
+    """Answers every question, of any task, with the whole image."""
+
+    def set_images(self, images: Sequence[np.ndarray]) -> None:
+        self.sizes = [image.shape[:2] for image in images]
+
+    def predict(self, questions: Sequence[str], *, about: Sequence[int], **_: Any) -> list[Segmentation]:
+        asked = zip(questions, about, strict=True)
+        return [Segmentation(text, np.ones(self.sizes[number], bool), 1.0, True, 1.0) for text, number in asked]
+
+
+def test_masks_are_scored_beside_other_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever kind of answer comes first, the score is that of masks."""
+    monkeypatch.setattr(room, "build_dataset", lambda name, root, split, **options: Drawn(split=split, **options))
+    boxes = Question("the ships", target=Boxes(((1, 2, 9, 9),)), task="detection")
+    Drawn.asked = [boxes, Question("the roofs", np.ones((64, 64), bool))] + [boxes] * 4
+    segmenter: Any = Everywhere()
+    score, _ = Validation(experiment(), ALONE).run(segmenter, 2)
+    assert (score.giou, score.images, score.questions) == (1.0, 1, 1)
+
+
 def test_a_val_set_forgotten_in_a_base_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     val = {"name": "synthetic", "split": "val", "options": SMALL}
     Validation(experiment({"train": [jsonl(tmp_path, "train")], "val": [val]}), ALONE)
@@ -195,7 +250,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     def scored(*args: object, **kwargs: object) -> Any:
         metrics = dict(giou=coming.pop(0), ciou=0.5, n_acc=None, t_acc=1.0, images=2, samples=3)
-        return type("Result", (), {"metrics": type("Metrics", (), metrics)})
+        found = SimpleNamespace(metrics=SimpleNamespace(**metrics))
+        return SimpleNamespace(by_scorer={"segmentation": found})
 
     monkeypatch.setattr(room, "evaluate", scored)
     return coming
@@ -233,6 +289,31 @@ def test_a_checkpoint_keeps_the_best(scripted: list[float], model: Any) -> None:
     empty = Validation(experiment(), ALONE)
     empty.load_state_dict({})  # of a version without validation
     assert (empty.best, empty.stale) == (None, 0)
+
+
+def decided_by_a_rank(script: list[list[float]]) -> list[tuple[float, bool, bool]]:
+    """Validates in step with another rank, which sees other gIoUs; returns what counts and what is decided."""
+    process = join_processes(training=True)
+    coming = iter(script[process.rank])
+
+    def scored(*args: object, **kwargs: object) -> Any:
+        metrics = SimpleNamespace(giou=next(coming), ciou=0.5, n_acc=None, t_acc=1.0, images=2, samples=3)
+        return SimpleNamespace(by_scorer={"segmentation": SimpleNamespace(metrics=metrics)})
+
+    room.evaluate = scored  # type: ignore[assignment]
+    validation = Validation(experiment(early_stop_patience=1), process, in_step=True)
+    segmenter: Any = SimpleNamespace()
+    runs = [validation.run(segmenter, done) for done in (2, 4)]
+    return [(score.giou, better, validation.should_stop) for score, better in runs]
+
+
+def test_ranks_that_see_other_pixels_decide_alike() -> None:
+    """Under ZeRO-3 each rank scores all images: the first finds the second score worse, the other one better."""
+    pytest.importorskip("deepspeed", reason="ranks are forked from a training")
+    from ranks import run_on_ranks
+
+    first, other = run_on_ranks(decided_by_a_rank, [[0.5, 0.49], [0.5, 0.51]])
+    assert first == other == [(0.5, True, True), (0.49, False, True)]
 
 
 @pytest.mark.parametrize("change", [{"val_images": 3}, {"val_every": 5}, {"data": 1}])

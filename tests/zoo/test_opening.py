@@ -50,6 +50,18 @@ def test_folders_runs_and_hub_ids_are_opened_ready_to_be_asked(
     assert predictor.predict("the roofs").mask.shape == picture.shape[:2]
 
 
+@pytest.mark.parametrize("hub_id", ["me/segearth_tiny", "s/segearth_tinyy"])
+def test_a_hub_id_may_end_like_a_name_of_the_zoo(run: Path, hub: FakeHub, debug_model: SegEarth, hub_id: str) -> None:
+    hub.push(hub_id, run / "model")
+    for source in (hub_id, f"hf:{hub_id}"):
+        assert same_weights(opening.open_model(source), debug_model)
+
+
+def test_after_the_prefix_no_name_of_the_zoo_is_meant(run: Path, hub: FakeHub, debug_model: SegEarth) -> None:
+    hub.push("segearth_tiny", run / "model")
+    assert same_weights(opening.open_model("hf:segearth_tiny"), debug_model)
+
+
 def test_precision_and_device_are_checked_before_the_model_is_looked_for(run: Path) -> None:
     assert segearth.load(run, "cpu", "bf16").model.dtype == torch.bfloat16
     with pytest.raises(UnknownNameError, match="unknown precision 'bf61'; did you mean 'bf16'"):
@@ -69,7 +81,7 @@ def test_a_published_model_comes_with_its_protocol_and_preprocessing(
     assert config.image_transform.fit == "letterbox"
     predictor.set_image(picture)
     assert predictor.predict("the roofs").presence == pytest.approx(0.5)
-    assert opening.facts_of(source) == {"trained_on": ["earthreason train"]}
+    assert opening.training_of(source) == {"trained_on": ["earthreason train"]}
     assert opening.find_folder(source).is_relative_to(Path(str(hub.root)) / "cache")
 
 
@@ -104,7 +116,7 @@ def test_what_is_not_there_is_one_line(
         with pytest.raises(error, match=message) as said:
             door()
         assert "\n" not in str(said.value)
-    assert opening.facts_of(source) == {} or source == Path("segearth_tiny")
+    assert opening.training_of(source) == {} or source == Path("segearth_tiny")
 
 
 def test_a_folder_in_another_form_names_the_command(published_files: Path) -> None:
@@ -155,7 +167,7 @@ def test_packaged_weights_are_opened_by_name(
     for model in (opening.open_model("segearth_debug"), lookup.build_described({"pretrained": "segearth_debug"})):
         opened = model.state_dict()
         assert all(torch.equal(opened[name], value.float()) for name, value in state.items())
-    assert opening.facts_of("segearth_debug") == {"trained_on": ["aerial_mini train"]}
+    assert opening.training_of("segearth_debug") == {"trained_on": ["aerial_mini train"]}
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

@@ -14,7 +14,7 @@ from segearth.data.registry import build_dataset
 from segearth.evaluation.run import evaluate_experiment
 from segearth.models.parts import added_parts
 from segearth.zoo.cards import CARDS, PACKAGED
-from segearth.zoo.opening import default_source, find_folder, load, open_model
+from segearth.zoo.opening import default_source, find_folder, load, open_model, training_of
 
 NAMES = [name for name, card in CARDS.items() if card.weights == PACKAGED]
 pytestmark = pytest.mark.skipif(not NAMES, reason="no model of the zoo has packaged weights yet")
@@ -43,7 +43,7 @@ def test_a_card_says_what_the_weights_are(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_they_score_what_they_did(name: str, tmp_path: Path) -> None:
     experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.limit={IMAGES}", "eval.controls=false"])
-    evaluate_experiment(experiment, load(name), name, "test", tmp_path, trained_on=CARDS[name].trained_on)
+    evaluate_experiment(experiment, load(name), name, "test", tmp_path, training=training_of(name))
     report = json.loads((tmp_path / "report.json").read_text())
     found = report["metrics"]["giou"], report["metrics"]["t_found"]
     assert found == pytest.approx(EXPECTED[name], abs=0.02)
