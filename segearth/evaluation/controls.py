@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
-from segearth.errors import DatasetError
+from segearth.errors import DatasetError, NothingToFitError
 from segearth.evaluation.protocols import EvaluationProtocol, ask, scored_questions
 from segearth.evaluation.scorer import Scorer
 from segearth.segmenter import Segmenter
@@ -134,7 +134,7 @@ class MeanMask:
             world_size: Number of processes; all fit together and find the same mask.
 
         Raises:
-            DatasetError: No training question has a mask.
+            NothingToFitError: No training question has a mask.
         """
 
         def covered(sample: Sample) -> list[np.ndarray]:
@@ -145,7 +145,8 @@ class MeanMask:
         of_images = of_each_image(reading, covered, "mean mask")
         targets = [target for own in of_images for target in own]
         if not targets:
-            raise DatasetError(f"{dataset.name}, split {dataset.split}: no question has a mask to take the mean of")
+            where = f"{dataset.name}, split {dataset.split}"
+            raise NothingToFitError(f"{where}: no question has a mask to take the mean of")
         return cls(*_best_cut(np.stack(targets)))
 
     def answers(
@@ -311,8 +312,13 @@ def _controls_of(
     if scorer.fitted_control and train_dataset is None:
         logger.warning("control %s left out: it needs the training split", scorer.fitted_control)
     elif train_dataset is not None:
-        fitted = scorer.fit_control(replace(evaluated, dataset=train_dataset, limit=None))
-        controls += [fitted] if fitted else []
+        # Any other error must stop the evaluation: a broken file is met by one process alone, and if that one went on,
+        # it would exchange its next results with processes that still wait for those of this control.
+        try:
+            fitted = scorer.fit_control(replace(evaluated, dataset=train_dataset, limit=None))
+            controls += [fitted] if fitted else []
+        except NothingToFitError as error:
+            logger.warning("control %s left out: %s", scorer.fitted_control, error)
     try:
         controls.append(ShuffledQuestions.deal(asked, seed, scorer.needs_words))
     except DatasetError as error:

@@ -79,7 +79,7 @@ class Scorer(ABC, Generic[R]):
         """Returns the control that is fitted on the training split, where the scorer has one.
 
         Raises:
-            DatasetError: The training split has no question of the scorer's tasks.
+            NothingToFitError: The training split has no target of the scorer's tasks. The control is then left out.
         """
         return None
 
