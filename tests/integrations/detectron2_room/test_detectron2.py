@@ -54,7 +54,7 @@ from segearth.errors import DatasetError, UnknownNameError
 from segearth.evaluation.evaluator import evaluate
 from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
-from segearth.structures import Segmentation
+from segearth.structures import Boxes, Choices, Question, Sample, Segmentation, Text
 from segearth.utils.files import configs_dir
 from segearth.zoo.lookup import build_described
 
@@ -105,6 +105,25 @@ def test_catalog_holds_every_question_once(dicts, val):
             assert annotation["bbox"] == box.tolist()
     assert MetadataCatalog.get(VAL).thing_classes == ["target"]
     assert MetadataCatalog.get(VAL).split == "val"
+
+
+def test_questions_with_other_targets_than_masks_are_left_out(monkeypatch):
+    class Mixed:
+        def __len__(self):
+            return 1
+
+        def __iter__(self):
+            image = np.zeros((4, 6, 3), np.uint8)
+            yield Sample("a", image, [
+                Question("find roofs", task="detection", target=Boxes(((0, 0, 2, 2),)), id="boxed"),
+                Question("the roof", np.ones((4, 6), bool), id="masked"),
+                Question("describe it", task="caption", target=Text(("a roof",)), id="described"),
+                Question("which?", task="classification", target=Choices(("roof", "road"), ("roof",)), id="chosen"),
+                Question("the road", id="unknown"),
+            ])  # fmt: skip
+
+    monkeypatch.setattr("segearth.integrations.detectron2.catalog.build_dataset", lambda *_, **__: Mixed())
+    assert [entry["question_id"] for entry in dataset_dicts("mixed", None, "val")] == ["masked"]
 
 
 def test_registering_reads_nothing_and_can_be_repeated(tmp_path, dicts):
