@@ -33,7 +33,7 @@ from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.errors import ConfigError, DatasetError
 from segearth.models.segearth import SegEarth
 from segearth.preprocessing.transform import ImageTransform
-from segearth.structures import Boxes, Question, Regions, Sample
+from segearth.structures import Boxes, Question, Regions, Sample, Text
 
 TRANSFORM = ImageTransform(ImageTransformConfig(size=64, mean=[0.0] * 3, std=[255.0] * 3))
 STILL = AugmentConfig(enabled=False)
@@ -176,15 +176,40 @@ class TestGivenViews:
         assert ship.mask.sum() == 1
         assert not car.mask.any()
 
-    def test_an_image_without_questions_has_none_and_one_without_masks_is_an_error(self) -> None:
-        image = corner(64, 64)[0]
-        view = view_of(Given([Sample("empty", image), Sample("unlabelled", image, [Question("ships")])]))
-        assert view[0, 0].questions == []
-        boxed = Sample("boxed", image, [Question("ships", target=Boxes(()))])
-        with pytest.raises(DatasetError, match="takes a target of Regions, not Boxes"):  # and not passed over
+    @pytest.mark.parametrize("first_question_only", [False, True])
+    def test_questions_without_a_mask_are_left_out_with_one_warning(
+        self, first_question_only: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        image, mask = corner(64, 64)
+        caption = Question("describe it", task="caption", target=Text(("ships",)))
+        boxes = Question("find ships", task="detection", target=Boxes(((0.0, 0.0, 8.0, 8.0),)))
+        samples = [
+            Sample("empty", image),
+            Sample("mixed", image, [caption, Question("ships", mask), boxes]),
+            Sample("others", image, [boxes, caption]),
+            Sample("unlabelled", image, [Question("ships")]),
+        ]
+        view = view_of(Given(samples), first_question_only=first_question_only)
+        assert view[0, 0].questions == [] and not caplog.messages
+        for epoch in range(3):
+            asked = [[q.text for q in view[epoch, i].questions] for i in range(4)]
+            assert asked == [[], ["ships"], [], []]
+        assert caplog.messages == [
+            "training leaves out questions without a mask, such as 'describe it' about image mixed of given; "
+            "an image with no others counts as one without questions"
+        ]
+
+    def test_the_loaders_processes_warn_once_together(self, caplog: pytest.LogCaptureFixture) -> None:
+        view = view_of(Given([Sample("unlabelled", corner(64, 64)[0], [Question("ships")])]))
+        sampler = StepSampler(view.frames, 1, 1, 0, 1, 0, 1, seed=0)
+        assert list(build_loader(view, len, sampler, 1)) == [1]
+        assert view[0, 0].questions == []  # read in this process too, which need not warn again
+        assert not caplog.messages
+
+    def test_a_target_that_its_task_does_not_take_is_not_passed_over(self) -> None:
+        boxed = Sample("boxed", corner(64, 64)[0], [Question("ships", target=Boxes(()))])
+        with pytest.raises(DatasetError, match="takes a target of Regions, not Boxes"):
             view_of(Given([boxed]))[0, 0]
-        with pytest.raises(DatasetError, match="image unlabelled of given has no question with a mask"):
-            view[0, 1]
 
     def test_an_image_of_another_size_than_its_head_says(self) -> None:
         data = given(64, 128, "ships")
