@@ -8,7 +8,7 @@ Shapes: ``B`` images, ``N`` questions of all images together, ``h w`` the model'
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_bool
 from dataclasses import dataclass, field, replace
 from multiprocessing import RawValue
@@ -178,8 +178,7 @@ class TrainingView(Dataset[TrainingExample]):
             array = np.rot90(array, turns)
             return np.ascontiguousarray(array[:, ::-1] if flip else array)
 
-        asked = [replace(q, target=Regions(turned(q.mask))) for q in questions if q.mask is not None]
-        return frame_example(turned(image), asked, self.transform)
+        return frame_example(turned(image), _moved(questions, turned, turned), self.transform)
 
     def _frame(self, dataset: SegmentationDataset, index: int) -> Frame:
         whole = self.transform.fit == "letterbox"
@@ -196,12 +195,29 @@ def frame_example(image: np.ndarray, questions: Sequence[Question], transform: I
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
-        questions: Each with a mask ``(H, W)``.
+        questions: Each with a mask ``(H, W)``; where ``valid`` says that it is known, that is framed too.
         transform: The model's preprocessing.
     """
     valid = transform.valid(*image.shape[:2]) if transform.fit == "letterbox" else None
-    framed = [replace(q, target=Regions(transform.apply_to_target(q.mask))) for q in questions if q.mask is not None]
-    return TrainingExample(transform.apply(image), valid, framed)
+
+    def known(array: np.ndarray) -> np.ndarray:
+        # What is not known is framed, so that however small it is it keeps a cell, and padding counts as known.
+        return ~transform.apply_to_mask(~array)
+
+    return TrainingExample(transform.apply(image), valid, _moved(questions, transform.apply_to_target, known))
+
+
+def _moved(
+    questions: Sequence[Question],
+    move_mask: Callable[[np.ndarray], np.ndarray],
+    move_valid: Callable[[np.ndarray], np.ndarray],
+) -> list[Question]:
+    """Returns copies of the questions that have a mask, with the mask, and where it is known to be right, moved."""
+    return [
+        replace(q, target=Regions(move_mask(q.mask)), valid=None if q.valid is None else move_valid(q.valid))
+        for q in questions
+        if q.mask is not None
+    ]
 
 
 def group_by_frame(examples: Sequence[TrainingExample]) -> list[list[TrainingExample]]:

@@ -111,6 +111,19 @@ class TestGivenViews:
             found.add(seen(example))
         assert len(found) == views
 
+    def test_where_a_mask_is_known_moves_with_it(self) -> None:
+        image, mask = corner(128, 128)
+        asked = [Question("ships", mask, valid=mask), Question("cars", mask)]
+        view = view_of(Given([Sample("a", image, asked)]), augment=GEOMETRY)
+        found = set()
+        for epoch in range(40):
+            known, everywhere = view[epoch, 0].questions
+            assert known.valid is not None and known.valid.dtype == bool
+            assert np.array_equal(known.valid, known.mask == 1)
+            assert everywhere.valid is None
+            found.add(known.valid.tobytes())
+        assert len(found) == 8
+
     def test_an_image_whose_question_names_a_direction_stays_as_it_is(self) -> None:
         directed = view_of(given(128, 128, "ships", "the ship on the left", "pools"), augment=GEOMETRY)
         assert len({seen(directed[epoch, 0]) for epoch in range(20)}) == 1
@@ -497,5 +510,21 @@ def test_sizes_are_read_without_decoding(tmp_path: Path) -> None:
 
 def test_framing_is_the_same_for_all_who_train() -> None:
     image, mask = corner(64, 128)
-    example = frame_example(image, [Question("a", mask), Question("without")], TRANSFORM)
+    left = np.zeros_like(mask)
+    left[:, :64] = True
+    example = frame_example(image, [Question("a", mask, valid=left), Question("without")], TRANSFORM)
     assert example.image.shape == (3, 32, 64) and [q.text for q in example.questions] == ["a"]
+    assert np.array_equal(example.questions[0].valid, left[::2, ::2])
+
+
+def test_what_is_not_known_of_a_letterboxed_mask_reaches_the_batch(debug_model: SegEarth) -> None:
+    transform = ImageTransform(ImageTransformConfig(size=64, fit="letterbox"))
+    image, mask = corner(64, 128)
+    left = np.zeros_like(mask)
+    left[:, :64] = True
+    example = frame_example(image, [Question("a", mask, valid=left), Question("b", mask)], transform)
+    batch = Collator(debug_model.prompt_encoder, False)([example])
+    known, inside = batch.known, batch.valid
+    assert known is not None and inside is not None and known.shape == (2, 64, 64)
+    assert np.array_equal(known[0], transform.apply_to_mask(left) | ~inside[0].numpy())  # padding counts as known
+    assert known[1].all() and not known[0].all()
