@@ -46,6 +46,10 @@ class DatasetError(SegEarthError, ValueError):
         self.problems = list(problems)
 
 
+class NothingToFitError(DatasetError):
+    """A training split that has no target of the kind that is to be learned from."""
+
+
 class CheckpointError(SegEarthError, ValueError):
     """Weights or training state that are missing, damaged or of another model."""
 

@@ -32,7 +32,6 @@ def _with_tensors(whole: _T, change: Callable[[torch.Tensor], torch.Tensor], but
     return replace(whole, **{name: change(value) for name, value in tensors.items()})  # type: ignore[type-var]
 
 
-
 @dataclass
 class EncodedText:
     """What follows the image in ``N`` prompts, padded on the right; tensors have shape ``(N, L)``.
@@ -63,7 +62,6 @@ class EncodedText:
         return _with_tensors(self, lambda tensor: tensor.pin_memory())
 
 
-
 @dataclass
 class ClassMaps:
     """Where whole classes are in the images of a batch, ``K`` pairs of an image and a class; tensors only.
@@ -92,7 +90,6 @@ class ClassMaps:
         return _with_tensors(self, lambda tensor: tensor.pin_memory())
 
 
-
 @dataclass
 class Batch:
     """What a training step needs: ``B`` images and the ``N`` questions asked of them.
@@ -105,7 +102,7 @@ class Batch:
         present: ``(N,)`` bool; whether what is asked for is in the image. A fact of the annotation: a mask this small
             may not tell.
         valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is
-        padded.
+            padded.
         question_ids: ``N`` ids, for messages.
         placeholder: No image has a question. One that stands in makes every module run, as on the processes whose
             batch has questions and which would wait for this one; its losses are zero.
@@ -140,7 +137,6 @@ class Batch:
         return replace(pinned, text=self.text.pin_memory(), classes=classes)
 
 
-
 @dataclass
 class PromptCache:
     """What the language model has read of a prompt: up to and including the image, then ``K`` tokens of openings.
@@ -154,7 +150,6 @@ class PromptCache:
     layers: list[KeysValues]
     openings: dict[str, int]
     states: torch.Tensor
-
 
 
 @dataclass
@@ -172,7 +167,6 @@ class PromptMemory:
     cache: PromptCache | None = None
 
 
-
 @dataclass
 class DecoderMemory:
     """An image as the mask decoder keeps it.
@@ -187,7 +181,6 @@ class DecoderMemory:
     mask_features: torch.Tensor
     level_features: list[torch.Tensor]
     layers: list[KeysValues]
-
 
 
 @dataclass
@@ -212,7 +205,6 @@ class ImageFeatures:
         return self if everything else _rows(self, slice(start, stop))
 
 
-
 def _rows(value: Any, images: slice) -> Any:
     """Takes some images out of tensors whose first dimension is ``B``, however they are nested."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -220,7 +212,6 @@ def _rows(value: Any, images: slice) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_rows(each, images) for each in value)
     return value[images] if hasattr(value, "shape") else copy(value)
-
 
 
 @dataclass
@@ -238,7 +229,6 @@ class QueryEmbeddings:
     image_index: torch.Tensor
     hidden_states: torch.Tensor
     words: torch.Tensor | None = None
-
 
 
 @dataclass

@@ -246,7 +246,7 @@ class Question:
         present: Whether what is asked for is in the image; ``None`` when there is no ground truth. Left out, it is read
             off a target of regions or boxes, once: a copy with a smaller mask keeps it, so that what shrinks to nothing
             is not called absent.
-        valid: Boolean ``(H, W)``: where ``mask`` is known to be right, and a model may be judged; ``None``: everywhere.
+        valid: Boolean ``(H, W)``: where ``mask`` is known to be right, so that it can be learned; ``None``: everywhere.
         pairs: Names such as ``"side 12"``. Two questions of an image that share one differ in a single word and have
             different targets.
     """

@@ -2,7 +2,7 @@
 
     python tools/mutation.py claims builder          # modules by name (--list shows them)
     python tools/mutation.py claims:_ranked          # only the mutants of one function or method
-    python tools/mutation.py metrics --minutes 20    # how long one module may take
+    python tools/mutation.py records --minutes 20    # how long one module may take
 
 Works on a copy of the checkout in a temporary folder, with mutmut (the extra `mutation`). See docs/testing.md.
 """

@@ -64,6 +64,6 @@ train = {
     "log_period": 20,
     "checkpointer": {"period": 100, "max_to_keep": 2},
     "amp": {"enabled": False},
-    # A batch without answers in words leaves the language model's output head without a gradient.
+    # Every step gives each weight of this model a gradient; another model put in its place may leave some out.
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": True, "fp16_compression": False},
 }

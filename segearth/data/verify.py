@@ -28,7 +28,7 @@ class VerifyReport:
         questions: Number of questions about these images.
         answers: Number of questions that have an answer in words.
         empty_masks: Number of questions whose mask is all background. This is no problem: the thing is absent.
-        unlabelled: Number of questions without a mask.
+        unlabelled: Number of questions without a target of any kind: nothing can be learned from them or scored.
         kinds: Number of questions of each kind, if the data set states kinds.
         smallest: ``(width, height)`` of the image with the fewest pixels; ``(0, 0)`` if there is no image.
         largest: ``(width, height)`` of the image with the most pixels.
@@ -62,7 +62,7 @@ class VerifyReport:
         out = [
             f"{self.name} {self.split}: {self.images} images of {w0}x{h0} to {w1}x{h1} pixels",
             f"  {self.questions} questions, {self.answers} with an answer",
-            f"  {self.empty_masks} empty masks (the thing is absent), {self.unlabelled} without a mask",
+            f"  {self.empty_masks} empty masks (the thing is absent), {self.unlabelled} without a target",
         ]
         if self.kinds:
             out.append("  kinds: " + ", ".join(f"{kind} {count}" for kind, count in self.kinds.most_common()))
@@ -134,7 +134,7 @@ def _count(report: VerifyReport, sample: Sample) -> None:
     report.questions += len(sample.questions)
     report.answers += sum(question.answer is not None for question in sample.questions)
     report.kinds.update(question.kind for question in sample.questions if question.kind)
-    report.unlabelled += sum(question.mask is None for question in sample.questions)
+    report.unlabelled += sum(question.target is None for question in sample.questions)
     report.empty_masks += sum(question.mask is not None and not question.mask.any() for question in sample.questions)
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
-from segearth.errors import DatasetError
+from segearth.errors import DatasetError, NothingToFitError
 from segearth.evaluation.protocols import EvaluationProtocol, ask, scored_questions
 from segearth.evaluation.scorer import Scorer
 from segearth.segmenter import Segmenter
@@ -113,39 +113,28 @@ class MeanMask:
         )
 
     @classmethod
-    def fit(
-        cls,
-        dataset: SegmentationDataset,
-        protocol: EvaluationProtocol,
-        progress: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> MeanMask:
+    def fit(cls, reading: SplitReading) -> MeanMask:
         """Finds the best single mask of a training split in one pass.
 
         gIoU of the candidates is computed in the normalised frame, where a target is the covered share of each cell (to
         1/255), so small targets keep their area. Memory: 16 KiB a question.
 
         Args:
-            dataset: The training split.
-            protocol: Decides which questions count.
-            progress: Whether to show a progress bar.
-            rank: This process, which reads its share of the split.
-            world_size: Number of processes; all fit together and find the same mask.
+            reading: The training split. Processes that read it together find the same mask.
 
         Raises:
-            DatasetError: No training question has a mask.
+            NothingToFitError: No training question has a mask.
         """
 
         def covered(sample: Sample) -> list[np.ndarray]:
-            masks = [question.mask for question in scored_questions(sample, protocol).values()]
+            masks = [question.mask for question in scored_questions(sample, reading.protocol).values()]
             return [_covered_shares(mask) for mask in masks if mask is not None]
 
-        reading = SplitReading(dataset, protocol, None, progress, rank, world_size)
         of_images = of_each_image(reading, covered, "mean mask")
         targets = [target for own in of_images for target in own]
         if not targets:
-            raise DatasetError(f"{dataset.name}, split {dataset.split}: no question has a mask to take the mean of")
+            where = f"{reading.dataset.name}, split {reading.dataset.split}"
+            raise NothingToFitError(f"{where}: no question has a mask to take the mean of")
         return cls(*_best_cut(np.stack(targets)))
 
     def answers(
@@ -176,35 +165,6 @@ class ShuffledQuestions:
 
     def __init__(self, asked: Mapping[str, Question], in_words: bool = False) -> None:
         self.asked, self.in_words = asked, in_words
-
-    @classmethod
-    def draw(
-        cls,
-        dataset: SegmentationDataset,
-        protocol: EvaluationProtocol,
-        seed: int = 0,
-        limit: int | None = None,
-        progress: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> ShuffledQuestions:
-        """Deals the scored questions of a split out anew; the same for any number of processes.
-
-        Args:
-            dataset: The split to evaluate.
-            protocol: Decides which questions count.
-            seed: Decides the deal.
-            limit: How many images of it are evaluated; ``None``: all.
-            progress: Whether to show a progress bar.
-            rank: This process, which reads its share of the images.
-            world_size: Number of processes; all draw together and get the whole deal.
-
-        Raises:
-            DatasetError: All questions belong to one image.
-        """
-
-        reading = SplitReading(dataset, protocol, limit, progress, rank, world_size)
-        return cls.deal([asked for _, asked in read_questions(reading)], seed)
 
     @classmethod
     def deal(cls, asked: Sequence[AskedQuestion], seed: int = 0, in_words: bool = False) -> ShuffledQuestions:
@@ -311,8 +271,13 @@ def _controls_of(
     if scorer.fitted_control and train_dataset is None:
         logger.warning("control %s left out: it needs the training split", scorer.fitted_control)
     elif train_dataset is not None:
-        fitted = scorer.fit_control(replace(evaluated, dataset=train_dataset, limit=None))
-        controls += [fitted] if fitted else []
+        # Any other error must stop the evaluation: a broken file is met by one process alone, and if that one went on,
+        # it would exchange its next results with processes that still wait for those of this control.
+        try:
+            fitted = scorer.fit_control(replace(evaluated, dataset=train_dataset, limit=None))
+            controls += [fitted] if fitted else []
+        except NothingToFitError as error:
+            logger.warning("control %s left out: %s", scorer.fitted_control, error)
     try:
         controls.append(ShuffledQuestions.deal(asked, seed, scorer.needs_words))
     except DatasetError as error:

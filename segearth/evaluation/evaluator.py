@@ -18,6 +18,7 @@ from segearth.evaluation.examples import Extremes
 from segearth.evaluation.protocols import (
     EvaluationProtocol,
     ask,
+    asked_questions,
     get_protocol,
     scored_questions,
 )
@@ -178,7 +179,7 @@ def _score_batch(
     controls: Mapping[str, list[Control]],
     part: _Part,
 ) -> None:
-    part.without_target += sum(question.target is None for sample in batch for question in sample.questions)
+    part.without_target += sum(q.target is None for sample in batch for q in asked_questions(sample, protocol))
     asked = [(sample, own) for sample in batch if (own := scored_questions(sample, protocol))]
     if not asked:
         return

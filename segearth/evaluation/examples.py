@@ -34,8 +34,9 @@ class ScoredExample:
 class Extremes:
     """The best and the worst samples seen so far, at most one of each an image; memory is bounded.
 
-    A rightly empty answer is no candidate for the best (there is nothing to see). Among equal IoU, the larger union
-    comes first, then the id, so the choice does not depend on the number of processes.
+    A sample whose target and prediction are both empty is never kept: its pictures would show nothing. Among samples
+    of equal IoU the one with the larger union comes first, then the one whose id sorts first, so that the choice does
+    not depend on the number of processes.
 
     Attributes:
         size: How many of each are kept.

@@ -82,6 +82,11 @@ def get_protocol(name: str) -> EvaluationProtocol:
     return PROTOCOLS[name]
 
 
+def asked_questions(sample: Sample, protocol: EvaluationProtocol) -> list[Question]:
+    """Returns the questions of an image that the protocol asks, whether they have a target or not."""
+    return sample.questions[:1] if protocol.first_question_only else sample.questions
+
+
 def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, Question]:
     """Returns the questions of an image that the protocol scores, by id; those without a target are left out.
 
@@ -91,7 +96,7 @@ def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, 
         UnknownNameError: A question's task is unknown.
         DatasetError: A question has a target that its task does not take, or two questions have one id.
     """
-    asked = sample.questions[:1] if protocol.first_question_only else sample.questions
+    asked = asked_questions(sample, protocol)
     for question in asked:
         check_target(question)
     scored = [(q.id or f"{sample.image_id}#{i}", q) for i, q in enumerate(asked) if q.target is not None]

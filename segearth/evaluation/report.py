@@ -67,7 +67,7 @@ def run_evaluation(
         **options: Every other keyword of ``evaluate``.
 
     Raises:
-        DatasetError: No question of the split has a mask, or its ids or sizes are wrong.
+        DatasetError: No question of the split has a target, or its ids or sizes are wrong.
     """
     result = evaluate(predictor, dataset, rank=rank, **options)
     if rank == 0:
@@ -135,7 +135,7 @@ def report_facts(result: EvaluationResult, model_name: str, notes: Mapping[str, 
         "protocol": {"name": result.protocol.name, "rule": result.protocol.rule},
         **_scorer_facts(main),
         **({"other_tasks": {found.scorer.name: _scorer_facts(found) for found in others}} if others else {}),
-        "questions_without_mask": result.without_target,
+        "questions_without_target": result.without_target,
         "speed": {
             "seconds_in_predictor": result.seconds,
             "images_per_second": result.images_per_second,
@@ -221,7 +221,7 @@ def _circumstances(facts: Mapping[str, Any], explanations: Sequence[str]) -> lis
         "seed": facts["seed"],
         "speed": f"{speed['images_per_second']:.2f} images/s, {speed['questions_per_second']:.2f} questions/s "
         "inside the predictor",
-        "questions without a mask": facts["questions_without_mask"],
+        "questions without a target": facts["questions_without_target"],
         "versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         **facts["notes"],
     }

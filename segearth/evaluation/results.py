@@ -98,7 +98,7 @@ class EvaluationResult:
         by_scorer: What each scorer found, by its name, in the order of ``SCORERS``.
         extremes: Best and worst samples for the picture sheet.
         seconds: Time inside the predictor, of the slowest process; loading, scoring and controls are left out.
-        without_target: Questions passed over because they have no ground truth.
+        without_target: Questions that the protocol asks, passed over because they have no ground truth.
     """
 
     dataset: str

@@ -79,7 +79,7 @@ class Scorer(ABC, Generic[R]):
         """Returns the control that is fitted on the training split, where the scorer has one.
 
         Raises:
-            DatasetError: The training split has no question of the scorer's tasks.
+            NothingToFitError: The training split has no target of the scorer's tasks. The control is then left out.
         """
         return None
 
@@ -98,7 +98,11 @@ class Scorer(ABC, Generic[R]):
         return records, []
 
     def masks_to_show(self, question: Question, answer: Segmentation) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns prediction and target as boolean ``(H, W)`` masks for the picture sheet; ``None``: not shown."""
+        """Returns prediction and target as boolean ``(H, W)`` masks for the picture sheet; ``None``: not shown.
+
+        A scorer that shows any keeps :class:`segearth.evaluation.records.SampleRecord` as its records: the sheet ranks
+        answers by IoU and union, and prints presence and whether the target is empty.
+        """
         return None
 
     def further_facts(self, records: Sequence[R], further: Sequence[Any], seed: int) -> dict[str, Any]:

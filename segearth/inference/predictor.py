@@ -26,7 +26,9 @@ PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
 # Questions that are read and decoded together. More of them take more memory, and are no faster each.
 QUESTIONS_AT_ONCE = 32
 
-Portion: TypeAlias = list[tuple[int, list[int]]]  # images by number, with the places of some questions of each
+# What is read and decoded at a time: pairs of an image and some questions about it. An image is its number among those
+# that were set, a question its place in the list that the caller gave to `predict`.
+Portion: TypeAlias = list[tuple[int, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)

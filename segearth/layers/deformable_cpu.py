@@ -34,7 +34,11 @@ POINTS_PER_THREAD = 2**17  # sampling points worked on at once: fewer take less 
 
 
 class _Axis(NamedTuple):
-    """Two neighbouring cells along one axis; they are always in the map, so one outside it is given no weight."""
+    """The two neighbouring cells along one axis that a point lies between.
+
+    Both are cells of the map, also for a point near or beyond its edge: the point then lies outside of the two, and a
+    cell that is one cell or more away from it gets the weight 0.
+    """
 
     low: Tensor  # the first cell, int32
     step: int  # from the first cell to the second; 0 in a map one cell wide

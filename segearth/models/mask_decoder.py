@@ -47,8 +47,9 @@ class MaskDecoderLayer(nn.Module):
         """Projects a memory level once an image.
 
         Args:
-            memory: ``(B, K, C)``.
-            placed: The same plus its cells' positions.
+            memory: ``(B, K, C)``; the values are made of it.
+            placed: ``memory`` with the encoding of each cell's position added, ``(B, K, C)``; the keys are made of it,
+                so that a query can tell by place where to look.
 
         Returns:
             Keys and values, each ``(B, M, K, C/M)``.

@@ -54,8 +54,9 @@ class TokenLayout:
         token: ``(T,)`` its place in what follows the question's image.
         image: ``(T,)`` its row.
         column: ``(T,)`` its place in that row; the same for the questions that share it.
-        source: For every place of a row that has to be read, one question and token that it holds, with row and place
-            ``(U,)`` each.
+        source: From which question's token each of the ``U`` places that have to be read is filled. Four tensors
+            ``(U,)``: the question, its token, the row, and the place in the row. The words that several questions open
+            with are filled into every row from the first of these questions.
         segment: ``(B, W)`` the part of the tree that a place belongs to: 0 for the prompt; -1 where nothing is.
         parent: ``(B, W)`` the part that this one hangs on.
         position: ``(B, W)`` how many tokens stand before this one when the prompt is read alone.

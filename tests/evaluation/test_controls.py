@@ -19,6 +19,7 @@ from segearth.evaluation.controls import (
     SplitReading,
     build_controls,
     derange,
+    read_questions,
 )
 from segearth.evaluation.protocols import PROTOCOLS, scored_questions
 from segearth.evaluation.scorers import SCORERS, scorer_of
@@ -40,6 +41,16 @@ def controls_for(dataset, train, *, seed=0, progress=True, **options):
     """The controls of questions that are answered with masks."""
     reading = SplitReading(dataset, NATIVE, progress=progress, **options)
     return build_controls(SCORERS, scorer_of, reading, train, seed=seed)["segmentation"]
+
+
+def shuffled_on(dataset, protocol=NATIVE, **options):
+    """The questions of a split, dealt out anew."""
+    return ShuffledQuestions.deal([asked for _, asked in read_questions(SplitReading(dataset, protocol))], **options)
+
+
+def fitted_on(dataset, protocol=NATIVE):
+    """The mean mask of a split."""
+    return MeanMask.fit(SplitReading(dataset, protocol))
 
 
 def dataset_of(masks):
@@ -117,7 +128,7 @@ def test_one_image_cannot_be_deranged():
 
 def test_shuffled_questions_ask_the_model_but_not_the_true_question():
     dataset, predictor = Patches(6), PerfectPredictor()
-    control = ShuffledQuestions.draw(dataset, NATIVE, seed=0)
+    control = shuffled_on(dataset)
     for sample in dataset:
         questions = scored_questions(sample, NATIVE)
         masks = masks_of(control, sample, predictor)
@@ -132,7 +143,7 @@ def test_a_dealt_question_keeps_its_task_and_leaves_its_target_behind():
     for sample in dataset:
         for question in sample.questions:
             question.task = "reasoning" if question.text == "red roof" else "referring"
-    control = ShuffledQuestions.draw(dataset, NATIVE)
+    control = shuffled_on(dataset)
     assert all(q.mask is None for q in control.asked.values())
     for sample in dataset:
         masks_of(control, sample, predictor)
@@ -153,9 +164,9 @@ def test_each_question_of_the_split_is_answered_by_what_was_dealt_to_it():
 
 
 def test_the_seed_decides_who_is_asked_what():
-    deals = [ShuffledQuestions.draw(Patches(8), NATIVE, seed).asked for seed in (0, 0, 1)]
+    deals = [shuffled_on(Patches(8), seed=seed).asked for seed in (0, 0, 1)]
     texts = [{i: q.text for i, q in deal.items()} for deal in deals]
-    assert ShuffledQuestions.draw(Patches(8), NATIVE).asked == deals[0]
+    assert shuffled_on(Patches(8)).asked == deals[0]
     assert texts[0] == texts[1] != texts[2]
     built = controls_for(Patches(8), None, seed=1, progress=False)[-1]
     assert {i: q.text for i, q in built.asked.items()} == texts[2]
@@ -166,8 +177,8 @@ def test_the_seed_decides_who_is_asked_what():
 def test_only_questions_that_count_are_dealt():
     dataset = Patches(4)
     dataset[0].questions[1].mask = None
-    assert "0-grey road" not in ShuffledQuestions.draw(dataset, NATIVE).asked
-    firsts = ShuffledQuestions.draw(dataset, PROTOCOLS["segearth_r1"]).asked
+    assert "0-grey road" not in shuffled_on(dataset).asked
+    firsts = shuffled_on(dataset, PROTOCOLS["segearth_r1"]).asked
     assert sorted(firsts) == [f"{i}-red roof" for i in range(4)]
 
 
@@ -224,7 +235,7 @@ def test_controls_come_in_a_fixed_order_and_say_what_they_do():
 
 
 def test_mean_mask_of_equal_targets_is_that_target():
-    control = MeanMask.fit(dataset_of([half(64, 64), half(100, 50), half(33, 70, 16 / 33)]), NATIVE, progress=False)
+    control = fitted_on(dataset_of([half(64, 64), half(100, 50), half(33, 70, 16 / 33)]))
     sample = dataset_of([half(48, 80)])[0]
     (mask,) = masks_of(control, sample)
     assert mask_iou(mask, sample.questions[0].mask) == 1
@@ -234,7 +245,7 @@ def test_mean_mask_takes_the_cut_with_the_best_giou():
     # Upper half, upper half, upper quarter: cut at 2/3 or below keeps the half (1 + 1 + 1/2) / 3, above it the quarter
     # (1/2 + 1/2 + 1) / 3.
     targets = [half(128, 128), half(128, 128), half(128, 128, 0.25)]
-    control = MeanMask.fit(dataset_of(targets), NATIVE, progress=False)
+    control = fitted_on(dataset_of(targets))
     assert control.mask.mean() == 0.5
     assert control.threshold <= 2 / 3
     assert f"{control.threshold:.2f}" in control.rule
@@ -243,15 +254,14 @@ def test_mean_mask_takes_the_cut_with_the_best_giou():
 def test_mean_mask_of_mostly_absent_things_is_empty():
     """One upper half, three absences: the half, cut at 1/4 or below, is right once in four; nothing is right thrice."""
     targets = [half(128, 128)] + [half(128, 128, 0)] * 3
-    control = MeanMask.fit(dataset_of(targets), NATIVE, progress=False)
+    control = fitted_on(dataset_of(targets))
     assert not control.mask.any()
     assert control.threshold == pytest.approx(0.3)
 
 
 def test_mean_mask_takes_a_cell_whose_mean_is_the_threshold_itself():
     """Half of the targets cover the cells: a cut at 0.5 keeps them, the next one does not; the lowest cut wins ties."""
-    fitted = [MeanMask.fit(dataset_of([half(128, 128), half(128, 128, share)]), NATIVE, progress=False)
-              for share in (0, 1)]  # fmt: skip
+    fitted = [fitted_on(dataset_of([half(128, 128), half(128, 128, share)])) for share in (0, 1)]
     assert fitted[0].mask.mean() == 0.5  # (1 + 0) / 2 as for nothing at all, (0 + 1) / 2: the lower cut is taken
     assert fitted[0].threshold == 0.05
     assert fitted[1].mask.mean() == 1.0  # everything: (1/2 + 1) / 2; the half: (1 + 1/2) / 2
@@ -262,7 +272,7 @@ def test_mean_mask_weighs_every_target_however_many_there_are():
     """Targets are compared in blocks of 256. Of 300 lower halves, then 260 upper ones, the lower half is best; the last
     block alone would choose the upper one. Both together score 1/2 on each."""
     upper, lower = half(16, 16), ~half(16, 16)
-    control = MeanMask.fit(dataset_of([lower] * 300 + [upper] * 260), NATIVE, progress=False)
+    control = fitted_on(dataset_of([lower] * 300 + [upper] * 260))
     assert np.array_equal(control.mask, ~half(128, 128))
     assert control.threshold == pytest.approx(0.5)  # 260 of 560 are 0.464
 
@@ -273,7 +283,7 @@ def test_mean_mask_counts_the_first_target_of_a_block_once(last):
     twice, and the two are equal."""
     halves = [half(16, 16), ~half(16, 16)]
     targets = [halves[0]] * (127 + last) + [halves[1]] * (129 - last) + [halves[last]]
-    control = MeanMask.fit(dataset_of(targets), NATIVE, progress=False)
+    control = fitted_on(dataset_of(targets))
     assert np.array_equal(control.mask, ~half(128, 128))
 
 
@@ -281,7 +291,7 @@ def test_mean_mask_finds_what_is_smaller_than_a_cell():
     """Two targets, each a quarter of two cells: both cells score 1/4; leaving them out scores 0, not 1."""
     dots = np.zeros((256, 256), bool)
     dots[[10, 20], [10, 20]] = True
-    control = MeanMask.fit(dataset_of([dots] * 2), NATIVE, progress=False)
+    control = fitted_on(dataset_of([dots] * 2))
     assert np.argwhere(control.mask).tolist() == [[5, 5], [10, 10]]
 
 
@@ -289,7 +299,7 @@ def test_mean_mask_scores_the_covered_share_of_a_cell():
     """A target that covers a third of each cell in the upper half: the best mask is that half, with 1/3 of it right."""
     mask = np.zeros((384, 384), bool)
     mask[:192:3] = True
-    control = MeanMask.fit(dataset_of([mask]), NATIVE, progress=False)
+    control = fitted_on(dataset_of([mask]))
     assert np.array_equal(control.mask, half(128, 128))
     assert control.threshold == 0.05
 
@@ -309,20 +319,20 @@ def test_mean_mask_learns_from_the_questions_that_count():
     for sample in dataset:
         sample.questions.append(Question("second", ~sample.questions[0].mask, id=f"{sample.image_id} second"))
     dataset[1].questions[0].mask = None
-    published = MeanMask.fit(dataset, PROTOCOLS["segearth_r1"], progress=False)
+    published = fitted_on(dataset, PROTOCOLS["segearth_r1"])
     assert np.array_equal(published.mask, half(128, 128))  # of image 1 the first question has no mask: none is taken
 
 
 def test_mean_mask_counts_small_targets_of_large_images():
     dot = np.zeros((1280, 1280), bool)
     dot[640:645, 640:645] = True  # a quarter of one cell of 10 x 10 pixels
-    control = MeanMask.fit(dataset_of([dot]), NATIVE, progress=False)
+    control = fitted_on(dataset_of([dot]))
     assert control.mask.sum() == 1
 
 
 def test_mean_mask_needs_a_mask():
     with pytest.raises(DatasetError, match="no question has a mask"):
-        MeanMask.fit(Patches(0, "train"), NATIVE, progress=False)
+        fitted_on(Patches(0, "train"))
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -351,8 +361,6 @@ def test_bars_are_shown_unless_they_are_not_wanted(capsys):
     assert "mean mask: 100%" in shown
     assert "questions: 100%" in shown
     assert "2/2" in shown
-    MeanMask.fit(Patches(2, "train"), NATIVE)
-    assert "mean mask" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("control", [ConstantMask(True), MeanMask(np.ones((128, 128), bool), 0.5)])
@@ -371,7 +379,7 @@ def test_shuffled_answers_are_compared_as_finished_masks():
             return answer
 
     dataset, predictor = Patches(2), Letterboxing()
-    control = ShuffledQuestions.draw(dataset, NATIVE)
+    control = shuffled_on(dataset)
     predictor.set_image(dataset[0].image)
     (answers,) = control.answers(predictor, [dataset[0]], [scored_questions(dataset[0], NATIVE)])
     assert len(answers) == 3

@@ -351,6 +351,15 @@ def test_questions_without_a_mask_are_passed_over(caplog):
     assert "1 questions without a target were passed over" in caplog.text
 
 
+def test_only_questions_that_the_protocol_asks_count_as_passed_over(caplog):
+    dataset = Patches(3)
+    dataset[0].questions[0].mask = None
+    dataset[1].questions[1].mask = None  # only first questions are asked
+    result = run(PerfectPredictor(), dataset, protocol="segearth_r1")
+    assert (len(result.records), result.without_target) == (2, 1)
+    assert "1 questions without a target were passed over" in caplog.text
+
+
 def test_questions_without_an_id_get_one():
     dataset = Patches(1)
     for question in dataset[0].questions:

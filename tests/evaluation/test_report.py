@@ -128,10 +128,10 @@ def test_every_control_is_explained_and_every_circumstance_named():
     assert listed == ["- `everything`: the rule of everything", "- `nothing`: the rule of nothing"]
     assert "No controls were run" not in text
     listed = dict(line[2:].split(": ", 1) for line in after.splitlines() if line.startswith("- "))
-    assert list(listed) == ["time", "seed", "speed", "questions without a mask", "versions", "command", "warning"]
+    assert list(listed) == ["time", "seed", "speed", "questions without a target", "versions", "command", "warning"]
     assert listed["seed"] == "5"
     assert listed["speed"] == "2.00 images/s, 2.67 questions/s inside the predictor"  # 3 and 4 in 1.5 s
-    assert listed["questions without a mask"] == "2"
+    assert listed["questions without a target"] == "2"
     assert listed["versions"].startswith(f"segearth {segearth.__version__}, python {platform.python_version()}, numpy ")
     assert (listed["command"], listed["warning"]) == ("segearth eval", "seen")
     assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(listed["time"])) < timedelta(minutes=5)
@@ -144,7 +144,7 @@ def test_facts_are_shares_under_stable_names():
         "model", "dataset", "split", "protocol", "scorer", "metrics",
         "giou_interval_95", "controls", "best_control", "margin",
         "margin_interval_95", "breakdown", "needs_words", "pairs", "calibration",
-        "questions_without_mask", "speed", "seed", "time", "versions", "notes",
+        "questions_without_target", "speed", "seed", "time", "versions", "notes",
     ]  # fmt: skip
     assert facts["metrics"] == {
         "samples": 4, "images": 3, "empty_targets": 2, "giou": pytest.approx(0.575), "ciou": pytest.approx(10 / 17),
@@ -156,7 +156,7 @@ def test_facts_are_shares_under_stable_names():
         {"everything": 0.325, "nothing": 0.5}
     )
     assert (facts["best_control"], facts["margin"]) == ("nothing", pytest.approx(0.075))
-    assert (facts["seed"], facts["questions_without_mask"], facts["notes"]) == (5, 2, {"command": "c"})
+    assert (facts["seed"], facts["questions_without_target"], facts["notes"]) == (5, 2, {"command": "c"})
     assert facts["speed"] == {
         "seconds_in_predictor": 1.5, "images_per_second": 2.0, "questions_per_second": pytest.approx(8 / 3),
     }  # fmt: skip

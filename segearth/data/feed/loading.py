@@ -7,8 +7,11 @@ Shapes: ``B`` images, ``N`` questions of all images together, ``h w`` the model'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from ctypes import c_bool
 from dataclasses import dataclass, field, replace
+from multiprocessing import RawValue
 
 import cv2
 import numpy as np
@@ -26,9 +29,11 @@ from segearth.data.questions.regions import has_direction
 from segearth.errors import ConfigError, DatasetError
 from segearth.model_types import Batch, ClassMaps
 from segearth.preprocessing.transform import MULTIPLE, ImageTransform
-from segearth.structures import Question, Regions, check_target
+from segearth.structures import Question, Regions, Sample, check_target
 from segearth.text.encoding import PromptEncoder
 from segearth.utils.seeds import rng_for
+
+logger = logging.getLogger(__name__)
 
 # How many absent classes `loss.classes` gets for each view. Few views show more classes than that, and that a class is
 # absent is learned quickly.
@@ -59,7 +64,8 @@ class TrainingView(Dataset[TrainingExample]):
     Images of an :class:`AnnotatedDataset` are cropped to a square, turned and mirrored together with their annotation.
     Then *new* questions are built about what the view shows, so they are true of it. Of other data sets the given
     questions are used. Their images are never cropped, because a crop could cut off what a sentence refers to; they are
-    turned only if no question names a direction; and they keep their aspect ratio, as when the model is used.
+    turned only if no question names a direction; and they keep their aspect ratio, as when the model is used. Questions
+    without a mask are left out, which a warning says once; an image with no others counts as one without questions.
 
     Attributes:
         frames: ``(h, w)`` of every view. They are known before any image is decoded, so that batches can be made of
@@ -100,6 +106,7 @@ class TrainingView(Dataset[TrainingExample]):
         if size != transform.size and (transform.fit != "resize" or size % MULTIPLE):
             raise ConfigError(f"data.train_size {size} needs fit: resize and a multiple of {MULTIPLE}")
         self.transform, self.config, self.seed = transform.at_size(size), config, seed
+        self._warned = RawValue(c_bool, False)  # shared with the loader's processes, so that one of them warns, once
         self.square = self.transform.frame_size(size, size)
         self.frames = [self._frame(self.datasets[number], i) for number, i in self.places]
         settings = BuilderSettings(config.questions_per_image, config.mix or DEFAULT_MIX, config.twins)
@@ -124,13 +131,10 @@ class TrainingView(Dataset[TrainingExample]):
             return TrainingExample(self._tensor(view.image), None, view.questions, view.classes)
         dataset = self.datasets[number]
         sample = dataset[i]
-        for question in sample.questions:
-            check_target(question)
-        questions = [q for q in sample.questions if q.mask is not None]
-        if sample.questions and not questions:
-            raise DatasetError(f"image {sample.image_id} of {dataset.name} has no question with a mask")
-        drawn = 1 if self.config.first_question_only else len(questions)
-        order = rng.permutation(drawn)[: self.config.questions_per_image]
+        questions = self._with_masks(sample, dataset.name)
+        if self.config.first_question_only:
+            questions = questions[:1]
+        order = rng.permutation(len(questions))[: self.config.questions_per_image]
         example = self._given_view(sample.image, [questions[j] for j in sorted(order)], rng)
         if example.image.shape[1:] != self.frames[index]:
             (h, w), (height, width) = self.frames[index], sample.image.shape[:2]
@@ -144,6 +148,20 @@ class TrainingView(Dataset[TrainingExample]):
     def augments_annotated(self) -> bool:
         """Whether annotated images are cropped and turned; a letterboxed model sees whole images only."""
         return self.config.augment.enabled and self.transform.fit == "resize"
+
+    def _with_masks(self, sample: Sample, dataset_name: str) -> list[Question]:
+        for question in sample.questions:
+            check_target(question)
+        questions = [question for question in sample.questions if question.mask is not None]
+        if len(questions) < len(sample.questions) and not self._warned.value:
+            self._warned.value = True
+            other = next(question for question in sample.questions if question.mask is None)
+            logger.warning(
+                "training leaves out questions without a mask, such as %r about image %s of %s; "
+                "an image with no others counts as one without questions",
+                other.text, sample.image_id, dataset_name,
+            )  # fmt: skip
+        return questions
 
     def _given_view(self, image: np.ndarray, questions: list[Question], rng: np.random.Generator) -> TrainingExample:
         augment = self.config.augment
@@ -160,8 +178,7 @@ class TrainingView(Dataset[TrainingExample]):
             array = np.rot90(array, turns)
             return np.ascontiguousarray(array[:, ::-1] if flip else array)
 
-        asked = [replace(q, target=Regions(turned(q.mask))) for q in questions if q.mask is not None]
-        return frame_example(turned(image), asked, self.transform)
+        return frame_example(turned(image), _moved(questions, turned, turned), self.transform)
 
     def _frame(self, dataset: SegmentationDataset, index: int) -> Frame:
         whole = self.transform.fit == "letterbox"
@@ -178,12 +195,29 @@ def frame_example(image: np.ndarray, questions: Sequence[Question], transform: I
 
     Args:
         image: ``uint8`` RGB ``(H, W, 3)``.
-        questions: Each with a mask ``(H, W)``.
+        questions: Each with a mask ``(H, W)``; where ``valid`` says that it is known, that is framed too.
         transform: The model's preprocessing.
     """
     valid = transform.valid(*image.shape[:2]) if transform.fit == "letterbox" else None
-    framed = [replace(q, target=Regions(transform.apply_to_target(q.mask))) for q in questions if q.mask is not None]
-    return TrainingExample(transform.apply(image), valid, framed)
+
+    def known(array: np.ndarray) -> np.ndarray:
+        # What is not known is framed, so that however small it is it keeps a cell, and padding counts as known.
+        return ~transform.apply_to_mask(~array)
+
+    return TrainingExample(transform.apply(image), valid, _moved(questions, transform.apply_to_target, known))
+
+
+def _moved(
+    questions: Sequence[Question],
+    move_mask: Callable[[np.ndarray], np.ndarray],
+    move_valid: Callable[[np.ndarray], np.ndarray],
+) -> list[Question]:
+    """Returns copies of the questions that have a mask, with the mask, and where it is known to be right, moved."""
+    return [
+        replace(q, target=Regions(move_mask(q.mask)), valid=None if q.valid is None else move_valid(q.valid))
+        for q in questions
+        if q.mask is not None
+    ]
 
 
 def group_by_frame(examples: Sequence[TrainingExample]) -> list[list[TrainingExample]]:

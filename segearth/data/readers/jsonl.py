@@ -11,7 +11,7 @@ import numpy as np
 from segearth.data.base import SegmentationDataset, check_mask
 from segearth.data.readers.source_files import parse_json, read_text
 from segearth.errors import DatasetError, ImageError, nearest_names
-from segearth.structures import TARGETS_OF_TASK, Question, Sample, Task
+from segearth.structures import TARGETS_OF_TASK, Question, Regions, Sample, Task
 from segearth.utils.coco_masks import decode_segmentation
 from segearth.utils.files import is_file, read_image, read_mask
 
@@ -137,8 +137,9 @@ ROOT/                      or the path of one .jsonl file
             if not isinstance(record.get(key, ""), str | None):
                 raise DatasetError(f'"{key}" must be a text')
         task: Task = record.get("task") or "referring"
-        if task not in TARGETS_OF_TASK:
-            raise DatasetError(f'"task" is {task!r}; it must be one of {", ".join(TARGETS_OF_TASK)}')
+        tasks = [name for name, takes in TARGETS_OF_TASK.items() if Regions in takes]  # a line has a mask, nothing else
+        if task not in tasks:
+            raise DatasetError(f'"task" is {task!r}; it must be one of {", ".join(tasks)}')
         image = Path(record["image"]).as_posix()
         if not is_file(self.root / image):
             raise DatasetError(f"no image file {self.root / image}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segearth.errors import DatasetError
+from segearth.errors import DatasetError, NothingToFitError
 from segearth.evaluation.controls import ConstantMask, Control, SplitReading, of_each_image
 from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
@@ -169,7 +169,7 @@ class MeanBox:
         """Averages the boxes of the training split.
 
         Raises:
-            DatasetError: There is no box.
+            NothingToFitError: There is no box.
         """
 
         def shares(sample: Sample) -> list[np.ndarray]:
@@ -181,7 +181,8 @@ class MeanBox:
         found = [boxes for own in of_each_image(reading, shares, "mean box") for boxes in own]
         together = np.concatenate(found) if found else np.zeros((0, 4))
         if not len(together):
-            raise DatasetError(f"{reading.dataset.name}, split {reading.dataset.split}: no box to take the mean of")
+            where = f"{reading.dataset.name}, split {reading.dataset.split}"
+            raise NothingToFitError(f"{where}: no box to take the mean of")
         return cls(together.mean(axis=0))
 
     def answers(

@@ -81,7 +81,7 @@ class SegmentationScorer(Scorer[SampleRecord]):
 
     def fit_control(self, reading: SplitReading) -> Control | None:
         """Returns the best single mask for all images."""
-        return MeanMask.fit(reading.dataset, reading.protocol, reading.progress, reading.rank, reading.world_size)
+        return MeanMask.fit(reading)
 
     def of_control(self, record: SampleRecord) -> SampleRecord:
         """Takes out presence and score: a control has made up both."""

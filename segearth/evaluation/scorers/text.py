@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segearth.errors import DatasetError
+from segearth.errors import DatasetError, NothingToFitError
 from segearth.evaluation.controls import Control, SplitReading, of_each_image
 from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
@@ -191,11 +191,12 @@ class CommonestAnswer:
             right: A function from a sample to the texts that are right for its questions.
 
         Raises:
-            DatasetError: There is no right answer.
+            NothingToFitError: There is no right answer.
         """
         texts = [text for own in of_each_image(reading, right, "commonest answer") for text in own]
         if not texts:
-            raise DatasetError(f"{reading.dataset.name}, split {reading.dataset.split}: no right answer to count")
+            where = f"{reading.dataset.name}, split {reading.dataset.split}"
+            raise NothingToFitError(f"{where}: no right answer to count")
         counts = Counter(" ".join(words(text)) for text in texts)
         commonest = counts.most_common(1)[0][0]
         return cls(next(text for text in texts if " ".join(words(text)) == commonest))

@@ -75,6 +75,8 @@ def dataset_dicts(
 ) -> list[dict[str, Any]]:
     """Returns a split as a list of detectron2's dicts, one for each question that has a mask, grouped by image.
 
+    Questions whose targets are boxes, texts or choices are left out.
+
     Errors are those of :func:`segearth.data.registry.build_dataset`.
 
     Args:
@@ -91,6 +93,7 @@ def dataset_dicts(
         _as_dict(sample, question_id, question)
         for sample in samples
         for question_id, question in scored_questions(sample, rules).items()
+        if question.mask is not None  # boxes, texts and choices have no place in detectron2's dicts of this model
     ]
 
 
@@ -135,7 +138,7 @@ class QuestionMapper:
 
 
 def _as_dict(sample: Sample, question_id: str, question: Question) -> dict[str, Any]:
-    assert question.mask is not None  # scored_questions leaves out those without
+    assert question.mask is not None  # dataset_dicts leaves out those without
     height, width = sample.image.shape[:2]
     entry = {
         "image_id": sample.image_id,

@@ -10,8 +10,8 @@ from detectron2.utils import comm
 
 from segearth.evaluation.protocols import get_protocol
 from segearth.evaluation.records import SampleRecord, compute_metrics, merge_records
-from segearth.metrics.masks import count_pixels
-from segearth.structures import Segmentation
+from segearth.evaluation.scorers.segmentation import SegmentationScorer
+from segearth.structures import Question, Sample, Segmentation
 
 
 class QuestionEvaluator(DatasetEvaluator):
@@ -22,6 +22,7 @@ class QuestionEvaluator(DatasetEvaluator):
 
     Attributes:
         protocol: The evaluation protocol.
+        scorer: Makes the records.
         records: One record for each question that this process has seen since the last reset.
     """
 
@@ -36,6 +37,7 @@ class QuestionEvaluator(DatasetEvaluator):
             UnknownNameError: There is no such protocol.
         """
         self.protocol = get_protocol(protocol)
+        self.scorer = SegmentationScorer()
         self.records: list[SampleRecord] = []
 
     def reset(self) -> None:
@@ -48,23 +50,16 @@ class QuestionEvaluator(DatasetEvaluator):
         Args:
             inputs: What :class:`segearth.integrations.detectron2.catalog.QuestionMapper` made.
             outputs: Each with ``instances``; ``presence`` and ``frame_mask`` are used where there are any.
+
+        Raises:
+            DatasetError: Image, target and prediction differ in size.
         """
         for entry, output in zip(inputs, outputs, strict=True):
-            answer = _as_answer(entry["question"], output)
-            predicted, target = self.protocol.predicted(answer), self.protocol.to_frame(entry["mask"].numpy())
-            self.records.append(
-                SampleRecord(
-                    id=entry["question_id"],
-                    image_id=entry["image_id"],
-                    question=entry["question"],
-                    task=entry["task"],
-                    kind=entry["kind"],
-                    source=entry["source"],
-                    presence=answer.presence,
-                    score=answer.score,
-                    **count_pixels(predicted, target),
-                )
-            )
+            question = Question(entry["question"], entry["mask"].numpy(), task=entry["task"], kind=entry["kind"])
+            image = entry["image"].permute(1, 2, 0).numpy()
+            sample = Sample(entry["image_id"], image, meta={"source": entry["source"]})
+            answer = _as_answer(question.text, output)
+            self.records.append(self.scorer.score(entry["question_id"], question, answer, sample, self.protocol))
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Joins the records of all processes.

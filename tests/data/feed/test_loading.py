@@ -33,7 +33,7 @@ from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.errors import ConfigError, DatasetError
 from segearth.models.segearth import SegEarth
 from segearth.preprocessing.transform import ImageTransform
-from segearth.structures import Boxes, Question, Regions, Sample
+from segearth.structures import Boxes, Question, Regions, Sample, Text
 
 TRANSFORM = ImageTransform(ImageTransformConfig(size=64, mean=[0.0] * 3, std=[255.0] * 3))
 STILL = AugmentConfig(enabled=False)
@@ -111,6 +111,19 @@ class TestGivenViews:
             found.add(seen(example))
         assert len(found) == views
 
+    def test_where_a_mask_is_known_moves_with_it(self) -> None:
+        image, mask = corner(128, 128)
+        asked = [Question("ships", mask, valid=mask), Question("cars", mask)]
+        view = view_of(Given([Sample("a", image, asked)]), augment=GEOMETRY)
+        found = set()
+        for epoch in range(40):
+            known, everywhere = view[epoch, 0].questions
+            assert known.valid is not None and known.valid.dtype == bool
+            assert np.array_equal(known.valid, known.mask == 1)
+            assert everywhere.valid is None
+            found.add(known.valid.tobytes())
+        assert len(found) == 8
+
     def test_an_image_whose_question_names_a_direction_stays_as_it_is(self) -> None:
         directed = view_of(given(128, 128, "ships", "the ship on the left", "pools"), augment=GEOMETRY)
         assert len({seen(directed[epoch, 0]) for epoch in range(20)}) == 1
@@ -176,15 +189,40 @@ class TestGivenViews:
         assert ship.mask.sum() == 1
         assert not car.mask.any()
 
-    def test_an_image_without_questions_has_none_and_one_without_masks_is_an_error(self) -> None:
-        image = corner(64, 64)[0]
-        view = view_of(Given([Sample("empty", image), Sample("unlabelled", image, [Question("ships")])]))
-        assert view[0, 0].questions == []
-        boxed = Sample("boxed", image, [Question("ships", target=Boxes(()))])
-        with pytest.raises(DatasetError, match="takes a target of Regions, not Boxes"):  # and not passed over
+    @pytest.mark.parametrize("first_question_only", [False, True])
+    def test_questions_without_a_mask_are_left_out_with_one_warning(
+        self, first_question_only: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        image, mask = corner(64, 64)
+        caption = Question("describe it", task="caption", target=Text(("ships",)))
+        boxes = Question("find ships", task="detection", target=Boxes(((0.0, 0.0, 8.0, 8.0),)))
+        samples = [
+            Sample("empty", image),
+            Sample("mixed", image, [caption, Question("ships", mask), boxes]),
+            Sample("others", image, [boxes, caption]),
+            Sample("unlabelled", image, [Question("ships")]),
+        ]
+        view = view_of(Given(samples), first_question_only=first_question_only)
+        assert view[0, 0].questions == [] and not caplog.messages
+        for epoch in range(3):
+            asked = [[q.text for q in view[epoch, i].questions] for i in range(4)]
+            assert asked == [[], ["ships"], [], []]
+        assert caplog.messages == [
+            "training leaves out questions without a mask, such as 'describe it' about image mixed of given; "
+            "an image with no others counts as one without questions"
+        ]
+
+    def test_the_loaders_processes_warn_once_together(self, caplog: pytest.LogCaptureFixture) -> None:
+        view = view_of(Given([Sample("unlabelled", corner(64, 64)[0], [Question("ships")])]))
+        sampler = StepSampler(view.frames, 1, 1, 0, 1, 0, 1, seed=0)
+        assert list(build_loader(view, len, sampler, 1)) == [1]
+        assert view[0, 0].questions == []  # read in this process too, which need not warn again
+        assert not caplog.messages
+
+    def test_a_target_that_its_task_does_not_take_is_not_passed_over(self) -> None:
+        boxed = Sample("boxed", corner(64, 64)[0], [Question("ships", target=Boxes(()))])
+        with pytest.raises(DatasetError, match="takes a target of Regions, not Boxes"):
             view_of(Given([boxed]))[0, 0]
-        with pytest.raises(DatasetError, match="image unlabelled of given has no question with a mask"):
-            view[0, 1]
 
     def test_an_image_of_another_size_than_its_head_says(self) -> None:
         data = given(64, 128, "ships")
@@ -472,5 +510,21 @@ def test_sizes_are_read_without_decoding(tmp_path: Path) -> None:
 
 def test_framing_is_the_same_for_all_who_train() -> None:
     image, mask = corner(64, 128)
-    example = frame_example(image, [Question("a", mask), Question("without")], TRANSFORM)
+    left = np.zeros_like(mask)
+    left[:, :64] = True
+    example = frame_example(image, [Question("a", mask, valid=left), Question("without")], TRANSFORM)
     assert example.image.shape == (3, 32, 64) and [q.text for q in example.questions] == ["a"]
+    assert np.array_equal(example.questions[0].valid, left[::2, ::2])
+
+
+def test_what_is_not_known_of_a_letterboxed_mask_reaches_the_batch(debug_model: SegEarth) -> None:
+    transform = ImageTransform(ImageTransformConfig(size=64, fit="letterbox"))
+    image, mask = corner(64, 128)
+    left = np.zeros_like(mask)
+    left[:, :64] = True
+    example = frame_example(image, [Question("a", mask, valid=left), Question("b", mask)], transform)
+    batch = Collator(debug_model.prompt_encoder, False)([example])
+    known, inside = batch.known, batch.valid
+    assert known is not None and inside is not None and known.shape == (2, 64, 64)
+    assert np.array_equal(known[0], transform.apply_to_mask(left) | ~inside[0].numpy())  # padding counts as known
+    assert known[1].all() and not known[0].all()

@@ -76,7 +76,8 @@ BAD_LINES = [
     ({"image": "images/a.png", "question": " ", "mask": None}, '"question" must be a text that is not empty'),
     ({"image": "images/a.png", "question": "x"}, '"mask" is missing; write null'),
     ({**A, "anwser": "x"}, "unknown key 'anwser'; did you mean 'answer'"),
-    ({**A, "task": "guess"}, "\"task\" is 'guess'; it must be one of referring, reasoning"),
+    ({**A, "task": "guess"}, "\"task\" is 'guess'; it must be one of referring, reasoning$"),
+    ({**A, "task": "caption"}, "\"task\" is 'caption'; it must be one of referring, reasoning$"),  # takes no mask
     ({**A, "answer": 3}, '"answer" must be a text'),
     ({**A, "mask": 3}, '"mask" must be a path'),
     ({**A, "mask": "masks/x.png"}, r"no mask file .*masks/x\.png"),

@@ -85,12 +85,36 @@ def test_without_the_training_split_what_is_fitted_is_left_out():
     assert "mean_box" not in evaluated().by_scorer["boxes"].controls
 
 
-def test_a_training_split_without_such_questions_is_an_error():
-    train = Mixed(3, "train", tasks=["referring"])
-    with pytest.raises(DatasetError, match="mixed, split train: no box to take the mean of"):
-        evaluate(AllKnowing(), Mixed(tasks=["detection"]), train_dataset=train, progress=False)
-    with pytest.raises(DatasetError, match="mixed, split train: no right answer to count"):
-        evaluate(AllKnowing(), Mixed(tasks=["vqa"]), train_dataset=train, progress=False)
+@pytest.mark.parametrize(("tasks", "warnings"), [
+    (["referring"], [
+        "control mean_box left out: mixed, split train: no box to take the mean of",
+        *["control commonest_answer left out: mixed, split train: no right answer to count"] * 3,
+    ]),
+    (["detection", "caption", "vqa", "classification"], [
+        "control mean_mask left out: mixed, split train: no question has a mask to take the mean of",
+    ]),
+])  # fmt: skip
+def test_what_the_training_split_has_no_targets_for_is_left_out_and_the_rest_is_scored(caplog, tasks, warnings):
+    whole = evaluated(train_dataset=Mixed(6, "train")).by_scorer
+    caplog.clear()
+    partly = evaluated(train_dataset=Mixed(6, "train", tasks=tasks)).by_scorer
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == warnings
+    left_out = {name: [c for c in whole[name].controls if c not in partly[name].controls] for name in SCORERS}
+    assert left_out == {
+        name: [] if set(scorer.tasks) & set(tasks) else [scorer.fitted_control] for name, scorer in SCORERS.items()
+    }
+    assert all(partly[name].records == whole[name].records for name in SCORERS)
+
+
+def test_a_training_split_that_cannot_be_read_is_not_passed_over():
+    class Broken(Mixed):
+        def __getitem__(self, index):
+            if index == 2:
+                raise DatasetError("mask a.png cannot be read")
+            return super().__getitem__(index)
+
+    with pytest.raises(DatasetError, match=r"a\.png cannot be read"):
+        evaluated(train_dataset=Broken(4, "train"))
 
 
 def test_shuffled_questions_stay_within_the_scorer():

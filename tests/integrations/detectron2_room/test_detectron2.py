@@ -54,7 +54,7 @@ from segearth.errors import DatasetError, UnknownNameError
 from segearth.evaluation.evaluator import evaluate
 from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
-from segearth.structures import Segmentation
+from segearth.structures import Boxes, Choices, Question, Sample, Segmentation, Text
 from segearth.utils.files import configs_dir
 from segearth.zoo.lookup import build_described
 
@@ -105,6 +105,25 @@ def test_catalog_holds_every_question_once(dicts, val):
             assert annotation["bbox"] == box.tolist()
     assert MetadataCatalog.get(VAL).thing_classes == ["target"]
     assert MetadataCatalog.get(VAL).split == "val"
+
+
+def test_questions_with_other_targets_than_masks_are_left_out(monkeypatch):
+    class Mixed:
+        def __len__(self):
+            return 1
+
+        def __iter__(self):
+            image = np.zeros((4, 6, 3), np.uint8)
+            yield Sample("a", image, [
+                Question("find roofs", task="detection", target=Boxes(((0, 0, 2, 2),)), id="boxed"),
+                Question("the roof", np.ones((4, 6), bool), id="masked"),
+                Question("describe it", task="caption", target=Text(("a roof",)), id="described"),
+                Question("which?", task="classification", target=Choices(("roof", "road"), ("roof",)), id="chosen"),
+                Question("the road", id="unknown"),
+            ])  # fmt: skip
+
+    monkeypatch.setattr("segearth.integrations.detectron2.catalog.build_dataset", lambda *_, **__: Mixed())
+    assert [entry["question_id"] for entry in dataset_dicts("mixed", None, "val")] == ["masked"]
 
 
 def test_registering_reads_nothing_and_can_be_repeated(tmp_path, dicts):
@@ -260,9 +279,17 @@ def test_evaluation_loop_gives_the_own_evaluators_numbers(trained, val, protocol
     assert numbers.get("N-acc") == metrics.n_acc and numbers.get("T-acc") == metrics.t_acc
 
 
+def entry_of(target):
+    """What the mapper makes of a question with this target, a boolean tensor ``(H, W)``."""
+    return {
+        "image_id": "1", "question_id": "a", "question": "roofs", "task": "reasoning", "kind": "class",
+        "source": "here", "image": torch.zeros(3, *target.shape, dtype=torch.uint8), "mask": target,
+    }  # fmt: skip
+
+
 def test_evaluator_by_hand():
     target = torch.tensor([[True, True, False, False]])
-    facts = {"image_id": "1", "question": "roofs", "task": "referring", "kind": "", "source": ""}
+    facts = entry_of(target)
 
     def answer(mask):
         return {"instances": to_instances(Segmentation("roofs", np.array(mask, bool), 0.5, any(mask[0]), 0.5))}
@@ -270,22 +297,24 @@ def test_evaluator_by_hand():
     evaluator = QuestionEvaluator()
     evaluator.reset()
     evaluator.process(
-        [facts | {"question_id": "a", "mask": target}, facts | {"question_id": "b", "mask": target}],
+        [facts | {"question_id": "a"}, facts | {"question_id": "b"}],
         [answer([[0, 1, 1, 1]]), answer([[0, 0, 0, 0]])],
     )
     numbers = evaluator.evaluate()["segearth"]
     assert numbers["gIoU"] == (1 / 4 + 0) / 2
     assert numbers["cIoU"] == (1 + 0) / (4 + 2)
     assert numbers["T-acc"] == 0.5 and "N-acc" not in numbers
+    assert [(r.task, r.kind, r.source) for r in evaluator.records] == [("reasoning", "class", "here")] * 2
+    with pytest.raises(DatasetError, match="must have the same"):
+        evaluator.process([facts], [answer([[0, 1, 1]])])
 
 
 def test_evaluator_compares_in_the_frame_of_the_protocol():
     whole = np.ones((512, 1024), bool)  # lies in the middle half of the square frame
-    entry = {"image_id": "1", "question": "roofs", "task": "referring", "kind": "", "source": "", "question_id": "a"}
     answer = Segmentation("roofs", whole, 0.5, True, 0.5, frame_mask=np.ones((1024, 1024), bool))
     for protocol, giou in (("native", 1.0), ("segearth_r1", 0.5)):
         evaluator = QuestionEvaluator(protocol)
-        evaluator.process([entry | {"mask": torch.from_numpy(whole)}], [as_output(answer)])
+        evaluator.process([entry_of(torch.from_numpy(whole))], [as_output(answer)])
         assert evaluator.evaluate()["segearth"]["gIoU"] == giou
     with pytest.raises(UnknownNameError, match="native"):
         QuestionEvaluator("nativ")
@@ -294,9 +323,8 @@ def test_evaluator_compares_in_the_frame_of_the_protocol():
 def test_evaluator_takes_the_bare_instances_of_other_models():
     mask = np.array([[True, False]])
     instances = as_output(Segmentation("roofs", mask, 0.75, True, 0.9))["instances"]
-    entry = {"image_id": "1", "question": "roofs", "task": "referring", "kind": "", "source": "", "question_id": "a"}
     evaluator = QuestionEvaluator()
-    evaluator.process([entry | {"mask": torch.from_numpy(mask)}], [{"instances": instances}])
+    evaluator.process([entry_of(torch.from_numpy(mask))], [{"instances": instances}])
     assert (evaluator.records[0].iou, evaluator.records[0].score, evaluator.records[0].presence) == (1, 0.75, 1)
 
 
