@@ -231,7 +231,7 @@ def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weig
         config: ``pretrained`` names a hub id or folder; else ``model_type`` and ``config`` make it from nothing.
         vocab_size: Tokens of the tokenizer, special ones included.
         load_weights: Load pretrained weights; ``False`` takes only the architecture, when weights follow from
-        elsewhere.
+            elsewhere.
 
     Raises:
         UnknownNameError: transformers has no such ``model_type``.
