@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -113,11 +112,10 @@ def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
         return LAST_THRESHOLD
     worth = float(np.mean([r.iou for r in records if not r.target_empty]))
     slope, offset = fit_curve([r.presence or 0.0 for r in records], there.astype(float).tolist())
-    wanted = logit(1 / (1 + worth))
+    wanted = 1 / (1 + worth)
     if slope == 0:
-        return 0.0 if offset >= wanted else LAST_THRESHOLD
-    threshold = 1 / (1 + math.exp(-float(np.clip((wanted - offset) / slope, -60, 60))))
-    return min(round(threshold, 2), LAST_THRESHOLD)
+        return 0.0 if offset >= logit(wanted) else LAST_THRESHOLD
+    return min(round(score_of(wanted, 1 / slope, -offset / slope), 2), LAST_THRESHOLD)  # the curve, read backwards
 
 
 def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, float]:

@@ -140,6 +140,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.2f}"
 
 
+def table_row(numbers: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    """Returns the number of samples, and by column a share as percent; ``columns`` says which share it holds."""
+    return {"samples": str(numbers["samples"]), **{name: percent(numbers[key]) for name, key in columns.items()}}
+
+
 def signed(share: float) -> str:
     """Returns a difference of shares as points, with its sign."""
     return f"{100 * share:+.2f}"

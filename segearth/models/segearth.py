@@ -190,9 +190,7 @@ class SegEarth(Freezable, ModelHubMixin):
         states = queries.hidden_states[rows, columns - 1] if len(rows) else queries.hidden_states[:1, 0]
         return self.language_model.token_logits(states)
 
-    def decode_masks(
-        self, features: ImageFeatures, queries: QueryEmbeddings, auxiliary: bool = False
-    ) -> MaskOutput:  # fmt: skip
+    def decode_masks(self, features: ImageFeatures, queries: QueryEmbeddings, auxiliary: bool = False) -> MaskOutput:
         """Decodes one mask a query; see :class:`segearth.models.mask_decoder.MaskDecoder`.
 
         Args:

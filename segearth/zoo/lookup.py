@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segearth.config import ModelConfig, TextConfig, from_dict
@@ -30,14 +31,24 @@ def model_config(spec: Mapping[str, Any] | str) -> ModelConfig:
         ConfigError: An override's key is unknown or of the wrong type.
         CheckpointError: There is no model at ``pretrained``.
     """
+    return _described(spec)[0]
+
+
+def _described(spec: Mapping[str, Any] | str) -> tuple[ModelConfig, Path | None]:
+    """Returns the configuration, and the folder of the weights that training starts from if some are named.
+
+    The folder is looked for once. A model of the hub may be replaced at any time, and the configuration of one commit
+    does not fit the weights of another.
+    """
     values = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, pretrained = values.pop("name", "segearth_tiny"), values.pop("pretrained", None)
     if not pretrained:
-        return from_dict(ModelConfig, values, base=copy.deepcopy(get_card(name).config), origin=f"model {name}")
+        base = copy.deepcopy(get_card(name).config)
+        return from_dict(ModelConfig, values, base=base, origin=f"model {name}"), None
     from segearth.models.pretrained import read_config
 
-    config = read_config(find_folder(str(pretrained)))
-    return from_dict(ModelConfig, values, base=config, origin=f"model {pretrained}")
+    folder = find_folder(str(pretrained))
+    return from_dict(ModelConfig, values, base=read_config(folder), origin=f"model {pretrained}"), folder
 
 
 def shape_config(spec: Mapping[str, Any] | str) -> ModelConfig:
@@ -83,15 +94,14 @@ def build_described(spec: Mapping[str, Any]) -> SegEarth:
     from segearth.models.parts import added_parts, build_part
     from segearth.models.pretrained import WithoutRandomStart, load_folder, read_config
 
-    pretrained = spec.get("pretrained")
-    if not pretrained:
-        return build_model(model_config(spec))
+    config, folder = _described(spec)
+    if folder is None:
+        return build_model(config)
     with WithoutRandomStart():
-        model = build_model(model_config(spec), load_weights=False)
-    folder = find_folder(str(pretrained))
+        model = build_model(config, load_weights=False)
     added = added_parts(read_config(folder), model.config)
     model.random_parts = load_folder(model, folder, added)
     for part in added:
-        logger.warning("%s has no %s, which starts at random", pretrained, part)
+        logger.warning("%s has no %s, which starts at random", spec["pretrained"], part)
         model.get_submodule(part).load_state_dict(build_part(part, model).state_dict())  # it was filled with zeros
     return model

@@ -12,7 +12,7 @@ from segearth.errors import DatasetError, NothingToFitError
 from segearth.evaluation.controls import ConstantMask, Control, SplitReading, of_each_image
 from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
-from segearth.evaluation.scorer import Scorer, mean, percent
+from segearth.evaluation.scorer import Scorer, mean, table_row
 from segearth.metrics.boxes import as_boxes, box_iou, rotated_to_horizontal
 from segearth.metrics.matching import average_precision, match_boxes
 from segearth.structures import Boxes, Segmentation
@@ -140,7 +140,7 @@ class BoxesScorer(Scorer[BoxRecord]):
         columns = {
             "matched IoU": "matched_iou", "F1": "f1", "precision": "precision", "recall": "recall", "AP50": "ap50"
         }  # fmt: skip
-        return {"samples": str(numbers["samples"]), **{name: percent(numbers[key]) for name, key in columns.items()}}
+        return table_row(numbers, columns)
 
     def constant_controls(self) -> list[Control]:
         """Returns the whole image as one box, and no box."""

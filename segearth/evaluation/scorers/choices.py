@@ -10,7 +10,7 @@ from segearth.errors import DatasetError
 from segearth.evaluation.controls import Control, SplitReading
 from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
-from segearth.evaluation.scorer import Scorer, mean, percent
+from segearth.evaluation.scorer import Scorer, mean, table_row
 from segearth.evaluation.scorers.text import CommonestAnswer, said
 from segearth.metrics.choices import choice_scores, macro_f1, read_choices
 from segearth.structures import Choices
@@ -127,7 +127,7 @@ class ChoicesScorer(Scorer[ChoiceRecord]):
         columns = {
             "F1": "f1", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "macro F1": "macro_f1"
         }  # fmt: skip
-        return {"samples": str(numbers["samples"]), **{name: percent(numbers[key]) for name, key in columns.items()}}
+        return table_row(numbers, columns)
 
     def constant_controls(self) -> list[Control]:
         """Returns the answer that names every option."""

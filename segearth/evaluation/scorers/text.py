@@ -13,7 +13,7 @@ from segearth.errors import DatasetError, NothingToFitError
 from segearth.evaluation.controls import Control, SplitReading, of_each_image
 from segearth.evaluation.protocols import EvaluationProtocol, scored_questions
 from segearth.evaluation.records import Record, identity
-from segearth.evaluation.scorer import Scorer, mean, percent
+from segearth.evaluation.scorer import Scorer, mean, table_row
 from segearth.metrics.text import (
     best_reference,
     bleu,
@@ -139,7 +139,7 @@ class _TextScorer(Scorer[TextRecord]):
             "exact": "exact", "Jaccard": "jaccard", "Levenshtein": "levenshtein", "ROUGE-L": "rouge_l",
             "METEOR": "meteor", "BLEU-4": "bleu4",
         }  # fmt: skip
-        return {"samples": str(numbers["samples"]), **{name: percent(numbers[key]) for name, key in columns.items()}}
+        return table_row(numbers, columns)
 
     def fit_control(self, reading: SplitReading) -> Control | None:
         """Returns the commonest right answer of the training split."""
