@@ -14,10 +14,10 @@ FLOORS = {
     0: ["structures", "segmenter", "model_types", "config", "errors", "utils"],
     1: ["layers", "text", "preprocessing", "geo", "metrics"],
     2: ["models", "losses", "data"],
-    3: ["inference", "convert"],
+    3: ["inference", "convert", "prompting"],
     4: ["evaluation", "zoo"],
-    5: ["training", "rl", "integrations", "benchmark"],
-    6: ["cli", "demo"],
+    5: ["training", "rl", "integrations", "benchmark", "web"],
+    6: ["cli"],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 installed_here() { # is this checkout what `python` imports, with what training and tests need?
   command -v python >/dev/null && (cd / && python - "$OLDPWD" <<'PY'
 import importlib.util, pathlib, sys
-needed = ["segearth", "torch", "transformers", "deepspeed", "pytest"]
+needed = ["segearth", "torch", "transformers", "deepspeed", "rasterio", "gradio", "trl", "ray", "pytest"]
 specs = [importlib.util.find_spec(name) for name in needed]
 here = all(specs) and pathlib.Path(specs[0].origin).resolve().is_relative_to(pathlib.Path(sys.argv[1]).resolve())
 sys.exit(not here)
@@ -33,7 +33,7 @@ if ! installed_here; then
     "$interpreter" -m venv .venv
     # torch first and alone: later packages then keep the build that was chosen for this machine.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$(grep '^torch==' constraints.txt)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,dev]'
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,geo,web,rl,archive,dev]'
     rm -f .venv/ready-*
     touch "$ready"
   fi

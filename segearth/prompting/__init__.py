@@ -1,0 +1,1 @@
+"""A vision-language model that writes boxes and points, and a frozen segmenter that turns them into masks."""
