@@ -1,1 +1,1 @@
-"""Georeferenced rasters: reading them by windows, cutting them into tiles, writing masks and polygons. No model code."""
+"""Georeferenced rasters: windows, tiles, masks and polygons on the same grid, and questions about them. No model code."""
