@@ -42,8 +42,8 @@ class EncodedText:
         description_mask: ``True`` at the question's tokens and its ``[SEG]``.
         labels: Next-token targets aligned with ``input_ids``; -100 where nothing is to be learned.
         labelled: ``(K, 2)`` row and column of every label, so that no device has to be asked for them.
-        openings: For each prompt a name, and how many of its tokens all prompts of that name begin with; an image reads
-            these once for all of them. Empty: nothing is shared.
+        openings: For each prompt the name of its opening, and how many tokens it has. Prompts with the same name begin
+            with the same tokens, which are read once for all of an image's questions. Empty: nothing is shared.
     """
 
     input_ids: torch.Tensor
@@ -99,13 +99,14 @@ class Batch:
         text: The ``N`` encoded prompts.
         image_index: ``(N,)`` long, ascending; which image each question belongs to. It stays on the host.
         masks: ``(N, H, W)`` float in [0, 1], in the model's frame: how much of each cell is target.
-        present: ``(N,)`` bool; whether what is asked for is in the image. A fact of the annotation: a mask this small
-            may not tell.
+        present: ``(N,)`` bool; whether what is asked for is in the image. It comes from the annotation: in a mask of
+            this size a small target may have vanished.
         valid: ``(B, H, W)`` bool, ``False`` on letterbox padding, which is not supervised; ``None`` where nothing is
             padded.
         question_ids: ``N`` ids, for messages.
-        placeholder: No image has a question. One that stands in makes every module run, as on the processes whose
-            batch has questions and which would wait for this one; its losses are zero.
+        placeholder: Whether no image has a question. The batch then holds one that was made up, with losses of zero, so
+            that every module runs: other processes, whose batches have questions, exchange gradients of every module
+            and would wait for this one for ever.
         known: ``(N, H, W)`` bool: where each question's mask is known to be right; ``None``: everywhere.
         classes: Maps of whole classes, for the loss that needs them; ``None`` where it is not asked for.
     """
@@ -138,49 +139,52 @@ class Batch:
 
 
 @dataclass
-class PromptCache:
-    """What the language model has read of a prompt: up to and including the image, then ``K`` tokens of openings.
+class KVCache:
+    """What the language model has read already: the prefix of every prompt, then ``K`` tokens of openings.
+
+    The prefix is what all prompts about an image begin with: the words before the image, then the image's tokens. An
+    opening is what all questions of one task begin with, right after the image.
 
     Attributes:
-        layers: Keys and values of every layer, each ``(B, heads, P + K, head_dim)``.
+        keys_values: Keys and values of every layer, each ``(B, heads, P + K, head_dim)``.
         openings: How many tokens each opening has, by name and in their order.
-        states: ``(B, K, D)`` last hidden states of the openings.
+        opening_states: ``(B, K, D)`` last hidden states of the openings.
     """
 
-    layers: list[KeysValues]
+    keys_values: list[KeysValues]
     openings: dict[str, int]
-    states: torch.Tensor
+    opening_states: torch.Tensor
 
 
 @dataclass
-class PromptMemory:
-    """What the questions of an image share.
+class PromptPrefix:
+    """What all prompts about an image begin with: the words before the image, then its tokens.
 
     Attributes:
-        embeds: ``(B, P, D)`` embeddings of the words before the image, then of its tokens.
-        cache: What has been read of it; the words that the questions of a task open with join it when the first of them
-            is asked. ``None`` in a training step, where all is read together with the questions so that gradients reach
-            it.
+        embeds: ``(B, P, D)`` embeddings of both.
+        kv_cache: What the language model keeps of reading it. The opening of a task is added when its first question is
+            asked. ``None`` in a training step, where the prefix is read together with the questions, so that gradients
+            reach it.
     """
 
     embeds: torch.Tensor
-    cache: PromptCache | None = None
+    kv_cache: KVCache | None = None
 
 
 @dataclass
-class DecoderMemory:
-    """An image as the mask decoder keeps it.
+class DecoderFeatures:
+    """What the mask decoder needs of an image, whatever is asked about it.
 
     Attributes:
         mask_features: ``(B, C, H/4, W/4)`` per-pixel embedding.
-        level_features: The same at the size of each memory level, coarse to fine, each ``(B, C, K)``: they decide where
-            a query may look. Never differentiated.
-        layers: Keys and values of every layer, each ``(B, M, K, C/M)``.
+        shrunk_mask_features: The same at the sizes of the pixel decoder's multi-scale features, coarse to fine, each
+            ``(B, C, K)``: they decide where a query may look. No gradient goes through them.
+        keys_values: Keys and values of every layer, each ``(B, M, K, C/M)``.
     """
 
     mask_features: torch.Tensor
-    level_features: list[torch.Tensor]
-    layers: list[KeysValues]
+    shrunk_mask_features: list[torch.Tensor]
+    keys_values: list[KeysValues]
 
 
 @dataclass
@@ -189,15 +193,15 @@ class ImageFeatures:
 
     Attributes:
         image_tokens: ``(B, S, D)`` compressed tokens in the language model's embedding space.
-        prompt: The language model's view.
-        media: The description projector's: keys and values of every layer, each ``(B, R, M, d)``.
-        decoder: The mask decoder's.
+        prefix: For the language model.
+        projector_keys_values: For the description projector: keys and values of every layer, each ``(B, R, M, d)``.
+        decoder: For the mask decoder.
     """
 
     image_tokens: torch.Tensor
-    prompt: PromptMemory
-    media: list[KeysValues]
-    decoder: DecoderMemory
+    prefix: PromptPrefix
+    projector_keys_values: list[KeysValues]
+    decoder: DecoderFeatures
 
     def of_images(self, start: int, stop: int) -> ImageFeatures:
         """Returns the features of the images from ``start`` to before ``stop`` alone, without copying tensors."""
@@ -244,7 +248,8 @@ class MaskOutput:
         token_logits: ``(T, V)`` vocabulary logits for each of a batch's ``T`` labelled tokens, in the order of
             ``EncodedText.labelled``; one row that stands in where there is none, see
             :meth:`segearth.models.segearth.SegEarth.predict_labels`.
-        boxes: ``(N, P, 6)`` boxes that the ``P`` predictions end at, the final one last; ``None`` where none are drawn.
+        boxes: ``(N, P, 6)`` boxes outside of which the ``P`` predictions end (those of ``auxiliary``, then the final
+            one); ``None`` where the model draws none.
             See :class:`segearth.models.word_heads.BoxGate`.
     """
 

@@ -15,12 +15,12 @@ from segearth.config import LossConfig
 from segearth.integrations.detectron2.catalog import QuestionMapper, register_dataset
 from segearth.integrations.detectron2.evaluator import QuestionEvaluator
 from segearth.integrations.detectron2.meta_arch import SegEarthMetaArch
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 
 register_dataset("aerial_mini")
 
 model = LazyCall(SegEarthMetaArch)(
-    model=LazyCall(build_described)(  # spec: as an experiment's model section; pretrained: what segearth.load takes
+    model=LazyCall(build_from_spec)(  # spec: as an experiment's model section; pretrained: what segearth.load takes
         spec={"name": "segearth_debug", "pretrained": None}
     ),
     loss=LazyCall(LossConfig)(),

@@ -39,10 +39,10 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
     with plain_operators(model):
         tokens = model.token_compressor(model.vision_encoder(image)[-1])
         maps = model.vision_encoder(image)
-        mask_features, memory, media = model.decode_pixels(maps)
+        mask_features, multi_scale_features, res5 = model.decode_pixels(maps)
         reading = _read(model, tokens, text)
-        query = _project(model, reading.hidden, text.description_mask, media)
-        output = _decode(model.mask_decoder, query, mask_features, memory, model.read_words(text))
+        query = _project(model, reading.hidden, text.description_mask, res5)
+        output = _decode(model.mask_decoder, query, mask_features, multi_scale_features, model.sum_words(text))
         return output, QueryEmbeddings(query, torch.zeros(1, dtype=torch.long), reading.hidden)
 
 
@@ -62,18 +62,18 @@ def naive_parts(model: SegEarth, image: Tensor, text: EncodedText) -> dict[str, 
 
     def question() -> Any:
         reading = _read(model, tokens, text)
-        return reading, _project(model, reading.hidden, text.description_mask, media)
+        return reading, _project(model, reading.hidden, text.description_mask, res5)
 
     maps = model.vision_encoder(image)
     tokens = model.token_compressor(maps[-1])
-    mask_features, memory, media = model.decode_pixels(maps)
+    mask_features, multi_scale_features, res5 = model.decode_pixels(maps)
     query = plain(question)()[1]
     works: dict[str, Callable[[], Any]] = {
         "vision encoder": lambda: (model.vision_encoder(image), model.vision_encoder(image)),
         "pixel decoder": lambda: model.decode_pixels(maps),
         "token compressor": lambda: model.token_compressor(maps[-1]),
         "question": question,
-        "mask": lambda: _decode(model.mask_decoder, query, mask_features, memory, model.read_words(text)),
+        "mask": lambda: _decode(model.mask_decoder, query, mask_features, multi_scale_features, model.sum_words(text)),
     }
     return {name: plain(work) for name, work in works.items()}
 
@@ -87,27 +87,27 @@ class _Reading:
 
 def _read(model: SegEarth, tokens: Tensor, text: EncodedText) -> _Reading:
     language = model.language_model
-    prompt = model.embed_prompt(tokens)
-    rows = torch.cat([prompt, language.embed(text.input_ids)], 1)
+    prefix = model.embed_prefix(tokens)
+    rows = torch.cat([prefix, language.embed(text.input_ids)], 1)
     result = language.causal_lm.base_model(inputs_embeds=rows, use_cache=False, output_attentions=True)
     states = result.last_hidden_state
-    return _Reading(states[:, prompt.shape[1] :], result, language.token_logits(states[0]))
+    return _Reading(states[:, prefix.shape[1] :], result, language.token_logits(states[0]))
 
 
-def _project(model: SegEarth, hidden: Tensor, description: Tensor, media: Tensor) -> Tensor:
+def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor) -> Tensor:
     """Projects a latent for each word beside their average, although only the average is used in the end."""
     projector = model.description_projector
     pooled = pool_description(hidden, description)
     latents = torch.cat([pooled, hidden[0, description[0]]])
     index = torch.zeros(len(latents), dtype=torch.long)
-    return projector(latents, projector.remember(media), index)[:1]
+    return projector(latents, projector.keys_values(res5), index)[:1]
 
 
 def _decode(
-    decoder: MaskDecoder, query: Tensor, mask_features: Tensor, memory: list[Tensor], words: Tensor | None
+    decoder: MaskDecoder, query: Tensor, mask_features: Tensor, multi_scale_features: list[Tensor], words: Tensor | None
 ) -> MaskOutput:
     """Computes a whole mask after every layer, and shrinks it to the attention mask of the next layer."""
-    keys_values = decoder.keys_values(memory)
+    keys_values = decoder.keys_values(multi_scale_features)
     query, logits = query[None], []
     for i in range(len(decoder.layers) + 1):
         normed = decoder.norm(query)
@@ -115,13 +115,13 @@ def _decode(
         mask = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(normed), mask_features)
         logits.append(mask if box is None else gate(mask, box))
         if i < len(decoder.layers):
-            shape = memory[i % len(memory)].shape[2:]
+            shape = multi_scale_features[i % len(multi_scale_features)].shape[2:]
             shrunk = F.interpolate(mask.detach().float(), shape, mode="bilinear", align_corners=False)
             shrunk = shrunk if box is None else gate(shrunk, box.detach())
             visible = shrunk.flatten(2) >= 0
             query = decoder.layers[i](query, *keys_values[i], visible | ~visible.any(-1, keepdim=True))
     *earlier, last = [each[0] for each in logits]
-    presence = decoder.read_presence(query, mask_features, None if words is None else words[None])
+    presence = decoder.predict_presence(query, mask_features, None if words is None else words[None])
     return MaskOutput(last, presence[0], earlier)
 
 

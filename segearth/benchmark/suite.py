@@ -222,14 +222,15 @@ class _Bench:
         features = model.encode_image(self.image)
         text, index = self._text(self.questions(1)), torch.zeros(1, dtype=torch.long)
         queries = model.encode_text(features, text, index)
-        mask_features, memory, media = model.decode_pixels(maps)
+        mask_features, multi_scale_features, res5 = model.decode_pixels(maps)
         ours: dict[str, Callable[[], Any]] = {
             "vision encoder": lambda: model.vision_encoder(self.image),
             "pixel decoder": lambda: model.decode_pixels(maps),
             "token compressor": lambda: model.token_compressor(maps[-1]),
-            "prompt up to the image": lambda: model.language_model.remember(features.prompt.embeds),
+            "prompt up to the image": lambda: model.language_model.make_prefix(features.prefix.embeds),
             "keys and values for the decoders": lambda: (
-                model.mask_decoder.remember(mask_features, memory), model.description_projector.remember(media)
+                model.mask_decoder.prepare_image(mask_features, multi_scale_features),
+                model.description_projector.keys_values(res5),
             ),
             "question": lambda: model.encode_text(features, text, index),
             "mask": lambda: model.decode_masks(features, queries),

@@ -98,7 +98,7 @@ def mask_decoder_rules(prefix: str) -> list[Rule]:
         simple(feed_forward + "norm.{p}", layer + "ffn_norm.{p}"),
         simple(prefix + "decoder_norm.{p}", ours + "norm.{p}"),
         simple(prefix + "level_embed.weight", ours + "level_embed.weight"),
-        simple(prefix + "input_proj.{i}.{p}", ours + "memory_proj.{i}.{p}"),
+        simple(prefix + "input_proj.{i}.{p}", ours + "input_proj.{i}.{p}"),
         *(simple(f"{prefix}mask_embed.layers.{n}.{{p}}", f"{ours}mask_embed.{2 * n}.{{p}}") for n in range(3)),
     ]
 

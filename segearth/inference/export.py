@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from segearth import __version__
 from segearth.errors import ConfigError, MissingExtraError
-from segearth.model_types import DecoderMemory
+from segearth.model_types import DecoderFeatures
 from segearth.models.description_projector import pool_description
 from segearth.models.pixel_decoder import NUM_LEVELS
 from segearth.models.word_heads import WORD_DIM
@@ -53,11 +53,11 @@ class ImageEncoderGraph(nn.Module):
         maps = self.vision_encoder(images)
         tokens = self.token_compressor(maps[-1])
         decoded = (*self.pixel_decoder(maps), maps[-1])
-        mask_features, levels, seen = decoded if self.coordinates is None else self.coordinates(*decoded)
-        memory = self.mask_decoder.remember(mask_features, levels)
-        media = [part for pair in self.description_projector.remember(seen) for part in pair]
-        keys_values = (part for pair in memory.layers for part in pair)
-        return tokens, memory.mask_features, *memory.level_features, *media, *keys_values
+        mask_features, multi_scale_features, res5 = decoded if self.coordinates is None else self.coordinates(*decoded)
+        features = self.mask_decoder.prepare_image(mask_features, multi_scale_features)
+        for_projector = [part for pair in self.description_projector.keys_values(res5) for part in pair]
+        for_decoder = [part for pair in features.keys_values for part in pair]
+        return tokens, features.mask_features, *features.shrunk_mask_features, *for_projector, *for_decoder
 
 
 class MaskDecoderGraph(nn.Module):
@@ -79,21 +79,22 @@ class MaskDecoderGraph(nn.Module):
             Mask logits ``(N, H/4, W/4)`` and presence logits ``(N,)``.
         """
         mask_features, *parts = features
-        level_features, parts = parts[:NUM_LEVELS], parts[NUM_LEVELS:]
+        shrunk_mask_features, parts = parts[:NUM_LEVELS], parts[NUM_LEVELS:]
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         count = len(self.projector.layers)
-        # Not by slices: torch 2.6 would slice the axis of questions too, and then no longer take any number of them.
+        # split() and not slices: torch 2.6 would write a slice of the axis of questions, too, into the graph, which
+        # would then take only as many questions as it was exported with.
         pooled, words = descriptions[None].split([self.dim, descriptions.shape[1] - self.dim], -1)
         query = self.projector.project(pooled, pairs[:count])
-        memory = DecoderMemory(mask_features, level_features, pairs[count:])
-        logits, presence, *_ = self.decoder.decode(query, memory, words=words)
+        decoder_features = DecoderFeatures(mask_features, shrunk_mask_features, pairs[count:])
+        logits, presence, *_ = self.decoder.decode(query, decoder_features, words=words)
         return logits[0], presence[0]
 
 
 def feature_names(model: SegEarth) -> list[str]:
     """Names of the encoder's outputs, in order; the decoder takes all but the first, ``image_tokens``."""
-    names = ["image_tokens", "mask_features", *(f"level_features_{i}" for i in range(NUM_LEVELS))]
-    for part, module in (("media", model.description_projector), ("memory", model.mask_decoder)):
+    names = ["image_tokens", "mask_features", *(f"shrunk_mask_features_{i}" for i in range(NUM_LEVELS))]
+    for part, module in (("projector", model.description_projector), ("decoder", model.mask_decoder)):
         names += [f"{part}_{what}_{i}" for i in range(len(module.layers)) for what in ("keys", "values")]
     return names
 
@@ -173,11 +174,11 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
     """
     language_model = model.language_model
     text = model.prompt_encoder.encode(questions).to(model.device)
-    prompt = language_model.remember(model.embed_prompt(torch.from_numpy(image_tokens).to(model.device)))
+    prefix = language_model.make_prefix(model.embed_prefix(torch.from_numpy(image_tokens).to(model.device)))
     about = torch.zeros(len(questions), dtype=torch.long)
     embeds = language_model.embed(text.input_ids)
-    hidden = language_model.hidden_states(prompt, embeds, text.lengths, about, text.openings)
-    parts = [pool_description(hidden, text.description_mask), model.read_words(text)]
+    hidden = language_model.hidden_states(prefix, embeds, text.lengths, about, text.openings)
+    parts = [pool_description(hidden, text.description_mask), model.sum_words(text)]
     return torch.cat([part.float() for part in parts if part is not None], -1).cpu().numpy()
 
 

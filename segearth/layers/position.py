@@ -72,8 +72,9 @@ class CoordinateEmbedding(nn.Module):
 class Coordinates(nn.ModuleDict):
     """Adds a position embedding to the three kinds of feature maps that a query is compared with.
 
-    These are the mask features, the pixel decoder's levels, which the mask decoder attends to (called ``memory``), and
-    the encoder's last map, which the description projector attends to (called ``media``).
+    These are the mask features, the pixel decoder's multi-scale features, which the mask decoder attends to, and the
+    encoder's last map, res5, which the description projector attends to. In saved weights the embeddings of the last
+    two are called ``memory`` and ``media``.
     """
 
     def __init__(self, res5_channels: int, dim: int) -> None:
@@ -87,8 +88,8 @@ class Coordinates(nn.ModuleDict):
         super().__init__({name: CoordinateEmbedding(width) for name, width in widths.items()})
 
     def forward(
-        self, mask_features: Tensor, memory: list[Tensor], media: Tensor
+        self, mask_features: Tensor, multi_scale_features: list[Tensor], res5: Tensor
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """Returns all three with positions added, each ``(B, C, h, w)`` as before."""
-        levels = [self["memory"](level) for level in memory]
-        return self["mask_features"](mask_features), levels, self["media"](media)
+        levels = [self["memory"](level) for level in multi_scale_features]
+        return self["mask_features"](mask_features), levels, self["media"](res5)

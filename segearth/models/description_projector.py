@@ -32,13 +32,13 @@ def pool_description(hidden_states: Tensor, description_mask: Tensor) -> Tensor:
 
 
 class PerceiverLayer(nn.Module):
-    """Cross-attention of a latent to [image cells; itself], then a feed-forward, both residual."""
+    """Attention of a latent to the image's cells and to itself, then a feed-forward, both residual."""
 
     def __init__(self, dim: int, num_heads: int, head_dim: int, ff_mult: int) -> None:
         super().__init__()
         inner = num_heads * head_dim
         self.num_heads = num_heads
-        self.norm_media = nn.LayerNorm(dim)
+        self.norm_media = nn.LayerNorm(dim)  # of the image's cells, which the Perceiver calls media
         self.norm_latents = nn.LayerNorm(dim)
         self.to_q = nn.Linear(dim, inner, bias=False)
         self.to_kv = nn.Linear(dim, 2 * inner, bias=False)
@@ -47,22 +47,22 @@ class PerceiverLayer(nn.Module):
         self.fc1 = nn.Linear(dim, dim * ff_mult, bias=False)
         self.fc2 = nn.Linear(dim * ff_mult, dim, bias=False)
 
-    def remember(self, media: Tensor) -> KeysValues:
+    def keys_values(self, cells: Tensor) -> KeysValues:
         """Projects an image's cells once: ``(B, R, P)`` → keys and values ``(B, R, M, d)``."""
-        keys, values = self.to_kv(self.norm_media(media)).chunk(2, -1)
+        keys, values = self.to_kv(self.norm_media(cells)).chunk(2, -1)
         return self._heads(keys), self._heads(values)
 
-    def forward(self, latent: Tensor, media: KeysValues) -> Tensor:
+    def forward(self, latent: Tensor, keys_values: KeysValues) -> Tensor:
         """Updates the latents.
 
         Args:
             latent: ``(B, Q, P)``; latents do not see each other.
-            media: From :meth:`remember`.
+            keys_values: From :meth:`keys_values`.
 
         Returns:
             ``(B, Q, P)``.
         """
-        keys, values = media
+        keys, values = keys_values
         normed = self.norm_latents(latent)
         q = self._heads(self.to_q(normed)) * keys.shape[-1] ** -0.5
         own_key, own_value = (self._heads(part) for part in self.to_kv(normed).chunk(2, -1))
@@ -78,10 +78,10 @@ class PerceiverLayer(nn.Module):
 
 
 class DescriptionProjector(nn.Module):
-    """Pooled description → query, informed by the image through a small Perceiver (arXiv 2103.03206).
+    """Makes a query of a description's average, after a look at the image through a Perceiver (arXiv 2103.03206).
 
-    Only the pooled latent is computed: the published form also carries one latent a token, but keys and values come
-    from the image and the pooled latent alone, so the others never reach the output.
+    A latent is a vector that attends to the image. The published form has one for each word beside that of the average,
+    but each sees only the image and itself, and only the average's is read in the end. So only that one is computed.
     """
 
     def __init__(
@@ -108,30 +108,30 @@ class DescriptionProjector(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.query_proj = nn.Linear(2 * dim, query_dim)
 
-    def remember(self, res5: Tensor) -> list[KeysValues]:
+    def keys_values(self, res5: Tensor) -> list[KeysValues]:
         """Projects ``(B, C5, h, w)`` once an image, for every layer."""
-        media = self.image_proj(rearrange(res5, "b d h w -> b (h w) d"))
-        return [layer.remember(media) for layer in self._perceiver()]
+        cells = self.image_proj(rearrange(res5, "b d h w -> b (h w) d"))
+        return [layer.keys_values(cells) for layer in self._perceiver()]
 
-    def forward(self, pooled: Tensor, media: list[KeysValues], image_index: Tensor) -> Tensor:
+    def forward(self, pooled: Tensor, keys_values: list[KeysValues], image_index: Tensor) -> Tensor:
         """Projects questions to queries.
 
         Args:
-            pooled: ``(N, D)`` pooled descriptions.
-            media: From :meth:`remember`.
+            pooled: ``(N, D)``, the average of each description's hidden states.
+            keys_values: From :meth:`keys_values`.
             image_index: ``(N,)`` ascending, on the host; which image each question belongs to.
 
         Returns:
             ``(N, query_dim)``.
         """
-        packed, place = pack(pooled, image_index, len(media[0][0]))
-        return self.project(packed, media)[place]
+        packed, index = pack(pooled, image_index, len(keys_values[0][0]))
+        return self.project(packed, keys_values)[index]
 
-    def project(self, pooled: Tensor, media: list[KeysValues]) -> Tensor:
+    def project(self, pooled: Tensor, keys_values: list[KeysValues]) -> Tensor:
         """Projects questions that lie side by side, image by image: ``(B, Q, D)`` to ``(B, Q, query_dim)``."""
         latent = self.latent_proj(pooled)
-        for layer, keys_values in zip(self._perceiver(), media, strict=True):
-            latent = layer(latent, keys_values)
+        for layer, of_layer in zip(self._perceiver(), keys_values, strict=True):
+            latent = layer(latent, of_layer)
         return self.query_proj(torch.cat([self.origin_proj(pooled), self.norm(latent)], -1))
 
     def _perceiver(self) -> Iterator[PerceiverLayer]:

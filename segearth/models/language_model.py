@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.layers.blocks import Freezable
-from segearth.model_types import KeysValues, PromptCache, PromptMemory
-from segearth.models.packing import TokenLayout, token_layout
+from segearth.model_types import KeysValues, KVCache, PromptPrefix
+from segearth.models.packing import PackedRows, plan_rows
 from segearth.utils.hub import find_source
 from segearth.utils.text import first_line
 from segearth.utils.torchvision_mend import mend_torchvision
@@ -33,8 +33,9 @@ class LanguageModel(Freezable):
         causal_lm: The transformers model.
         pretrained: Whether building it loaded weights, so that it may be frozen.
         dim: Width ``D`` of its embeddings.
-        packs: Whether the questions of an image can share a row, for which the model must take positions and a mask
-            for every pair of tokens. Those that cannot (ALiBi, recurrent ones) read one row a question.
+        packs: Whether the questions of an image can share a row. For this the model must take the position of each
+            token and a mask for every pair of tokens; models with ALiBi and recurrent ones do not. They read each
+            question in a row of its own.
     """
 
     def __init__(self, causal_lm: Any, frozen: bool = False, pretrained: bool = False) -> None:
@@ -94,40 +95,40 @@ class LanguageModel(Freezable):
         return {"pretrained": None, "model_type": config.model_type, "config": keywords, "head_bias": head_bias}
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Looks ``(N, L)`` ids up: ``(N, L, D)``."""
+        """Returns the embeddings of ``(N, L)`` token ids, ``(N, L, D)``."""
         return self.causal_lm.get_input_embeddings()(input_ids)
 
-    def remember(self, embeds: Tensor, cached: bool = True) -> PromptMemory:
-        """Takes in the prompt up to and including the image.
+    def make_prefix(self, embeds: Tensor, cached: bool = True) -> PromptPrefix:
+        """Makes what all questions about an image share: their prompt up to and including the image.
 
         Args:
             embeds: ``(B, P, D)``.
-            cached: Compute its keys and values now, to serve every question; else it is read together with the
-                questions, in one pass. A model that does not pack questions caches nothing.
+            cached: Read it now and keep its keys and values, to serve every question; else it is read together with
+                the questions, in one pass. A model that does not pack questions caches nothing.
         """
         if not cached or not self.packs:
-            return PromptMemory(embeds)
+            return PromptPrefix(embeds)
         from transformers import DynamicCache
 
         cache: Any = DynamicCache()
         self.causal_lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-        return PromptMemory(embeds, PromptCache(_keys_values(cache), {}, embeds[:, :0]))
+        return PromptPrefix(embeds, KVCache(_keys_values(cache), {}, embeds[:, :0]))
 
     def hidden_states(
         self,
-        prompt: PromptMemory,
+        prefix: PromptPrefix,
         embeds: Tensor,
         lengths: Sequence[int],
         image_index: Tensor,
         openings: Sequence[tuple[str, int]] = (),
     ) -> Tensor:
-        """Reads questions after their images' prompts.
+        """Reads questions, each after the prefix of its image.
 
-        The questions of an image share a row, its prompt and the words they open with, but do not see each other, so
-        nobody's answer depends on what else is asked.
+        The questions of an image share a row, in which the prefix and each opening stand once. They do not see each
+        other, so the answer to one does not depend on what else is asked.
 
         Args:
-            prompt: From :meth:`remember`; if it has a cache, what the questions open with is added to it.
+            prefix: From :meth:`make_prefix`. If it has a cache, openings that are not in it yet are added to it.
             embeds: ``(N, L, D)`` of what follows the image, padded on the right.
             lengths: Real tokens of each.
             image_index: ``(N,)`` ascending, on the host; which image each is about.
@@ -137,55 +138,55 @@ class LanguageModel(Freezable):
             ``(N, L, D)`` last normalised hidden states, zero at padding.
         """
         if not self.packs:
-            return self._read_rows(prompt, embeds, image_index)
-        known = prompt.cache
-        images, before = prompt.embeds.shape[:2]
-        remembered = None if known is None else known.openings
+            return self._read_one_a_row(prefix, embeds, image_index)
+        known = prefix.kv_cache
+        images, prefix_length = prefix.embeds.shape[:2]
+        cached = None if known is None else known.openings
         shared = openings or [("", 0)] * len(lengths)
-        layout = token_layout(lengths, shared, image_index, images, before, remembered).to(embeds.device)
-        row, cache = layout.pack(embeds), None
+        rows = plan_rows(lengths, shared, image_index, images, prefix_length, cached).to(embeds.device)
+        inputs, cache = rows.pack(embeds), None
         if known is None:
-            row = torch.cat([prompt.embeds, row], 1)
+            inputs = torch.cat([prefix.embeds, inputs], 1)
         else:
             from transformers import DynamicCache
 
             cache = DynamicCache()
-            for i, (keys, values) in enumerate(known.layers):
+            for i, (keys, values) in enumerate(known.keys_values):
                 cache.update(keys, values, i)
         states = self.causal_lm.base_model(
-            inputs_embeds=row,
-            attention_mask=additive(layout.visible(), row.dtype)[:, None],
-            position_ids=layout.position[:, layout.start :],
+            inputs_embeds=inputs,
+            attention_mask=additive(rows.visible(), inputs.dtype)[:, None],
+            position_ids=rows.position[:, rows.start :],
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
         if known is None:
-            states = states[:, before:]
+            states = states[:, prefix_length:]
         else:
-            states = torch.cat([known.states, states], 1)
-            if layout.openings != known.openings:
-                prompt.cache = _with_openings(cache, layout, states)
-        return layout.unpack(states, (len(embeds), embeds.shape[1]))
+            states = torch.cat([known.opening_states, states], 1)
+            if rows.openings != known.openings:
+                prefix.kv_cache = _with_openings(cache, rows, states)
+        return rows.unpack(states, (len(embeds), embeds.shape[1]))
 
-    def _read_rows(self, prompt: PromptMemory, embeds: Tensor, image_index: Tensor) -> Tensor:
-        """Reads each question in a row of its own that repeats the prompt.
+    def _read_one_a_row(self, prefix: PromptPrefix, embeds: Tensor, image_index: Tensor) -> Tensor:
+        """Reads each question in a row of its own that repeats the prefix.
 
-        Padding is on the right, where under a causal mask no real token sees it.
+        No mask is needed: padding stands on the right, and each token sees only what stands to its left.
         """
-        rows = torch.cat([prompt.embeds[image_index], embeds], 1)
+        rows = torch.cat([prefix.embeds[image_index], embeds], 1)
         hidden = self.causal_lm.base_model(inputs_embeds=rows, use_cache=False).last_hidden_state
-        return hidden[:, prompt.embeds.shape[1] :]
+        return hidden[:, prefix.embeds.shape[1] :]
 
     def token_logits(self, hidden_states: Tensor) -> Tensor:
-        """Vocabulary logits ``(P, V)`` of ``P`` chosen positions ``(P, D)``."""
+        """Returns the vocabulary logits ``(T, V)`` of ``T`` hidden states ``(T, D)``."""
         return self.causal_lm.get_output_embeddings()(hidden_states)
 
     @torch.no_grad()
-    def generate(self, prompts: Tensor, embeds: Tensor, lengths: Sequence[int], **options: Any) -> Tensor:
-        """Continues prompts greedily.
+    def generate(self, prefixes: Tensor, embeds: Tensor, lengths: Sequence[int], **options: Any) -> Tensor:
+        """Continues prompts, always with the likeliest token.
 
         Args:
-            prompts: ``(N, P, D)`` embeddings up to and including the image.
+            prefixes: ``(N, P, D)`` embeddings up to and including the image.
             embeds: ``(N, L, D)`` of what follows, padded on the right.
             lengths: Real tokens of each.
             options: Passed to ``generate`` of transformers (``max_new_tokens``, ``eos_token_id`` …).
@@ -193,14 +194,15 @@ class LanguageModel(Freezable):
         Returns:
             ``(N, new)`` ids of the new tokens alone.
         """
-        whole = torch.cat([prompts, embeds], 1)
+        whole = torch.cat([prefixes, embeds], 1)
         padding = embeds.shape[1] - torch.tensor(lengths, device=embeds.device)
-        # Every row is turned until its padding is on the left, where generation wants it.
-        place = torch.arange(whole.shape[1], device=embeds.device)
-        source = (place - padding[:, None]) % whole.shape[1]
-        turned = whole.gather(1, source[..., None].expand_as(whole))
-        real = place >= padding[:, None]
-        return self.causal_lm.generate(inputs_embeds=turned, attention_mask=real.long(), do_sample=False, **options)
+        # New tokens are appended at the right end of every row, so padding must be on the left: each row is shifted to
+        # the right by its padding, and what leaves it there, which is padding, comes in at the left.
+        column = torch.arange(whole.shape[1], device=embeds.device)
+        source = (column - padding[:, None]) % whole.shape[1]
+        shifted = whole.gather(1, source[..., None].expand_as(whole))
+        real = column >= padding[:, None]
+        return self.causal_lm.generate(inputs_embeds=shifted, attention_mask=real.long(), do_sample=False, **options)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -212,16 +214,16 @@ def _keys_values(cache: Any) -> list[KeysValues]:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _with_openings(cache: Any, layout: TokenLayout, states: Tensor) -> PromptCache:
-    """Copies what was read of the prompt and its openings: a view would hold on to the questions as well."""
+def _with_openings(cache: Any, rows: PackedRows, states: Tensor) -> KVCache:
+    """Copies what was read of prefix and openings; a view would keep the questions' part in memory as well."""
 
     def copy(part: Tensor, dim: int, end: int) -> Tensor:
         return part.detach().narrow(dim, 0, end).clone()
 
-    count = sum(layout.openings.values())
-    end = layout.prompt + count
-    layers = [(copy(keys, 2, end), copy(values, 2, end)) for keys, values in _keys_values(cache)]
-    return PromptCache(layers, layout.openings, copy(states, 1, count))
+    count = sum(rows.openings.values())
+    end = rows.prefix + count
+    keys_values = [(copy(keys, 2, end), copy(values, 2, end)) for keys, values in _keys_values(cache)]
+    return KVCache(keys_values, rows.openings, copy(states, 1, count))
 
 
 def build_language_model(config: LanguageModelConfig, vocab_size: int, load_weights: bool = True) -> LanguageModel:
@@ -262,7 +264,8 @@ def _fuse_gelu(causal_lm: nn.Module) -> None:
 def with_mean_rows(table: Tensor, rows: int) -> Tensor:
     """Adds rows for new tokens to an embedding table or output head, ``(V, …)`` → ``(rows, …)``.
 
-    They are the mean of the others, so that a new token's first logit and embedding are ordinary ones (Hewitt 2021,
+    Each is the mean of the rows that were there, so that a new token starts with an embedding and a logit like those of
+    others. With random rows its logit could be the highest of all, and the model would answer with it (Hewitt 2021,
     https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
     """
     mean = table.mean(0, keepdim=True)
@@ -302,7 +305,7 @@ def _open_pretrained(config: LanguageModelConfig, load_weights: bool) -> Any:
             f"language model {name!r} lacks {len(missing)} tensors, {', '.join(missing[:3])} …; an early Phi's fused "
             "attention is split by `segearth zoo convert`"
         )
-    if unknown := sorted(loading["unexpected_keys"]):  # and lose these
+    if unknown := sorted(loading["unexpected_keys"]):  # transformers would leave these out
         raise CheckpointError(f"language model {name!r} has {len(unknown)} unknown tensors, {', '.join(unknown[:3])} …")
     return model
 

@@ -19,7 +19,7 @@ from segearth.layers.blocks import group_norm
 from segearth.layers.deformable_attention import DeformableAttention, Sampler
 from segearth.layers.position import sine_position
 
-NUM_LEVELS = 3  # res5, res4, res3 exchange information; res2 joins by a feature pyramid step
+NUM_LEVELS = 3  # of attention, across res5, res4 and res3; res2 is only added in the end
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -40,13 +40,13 @@ class DeformableEncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Turns the vision encoder's four maps into mask features and three memory levels.
+    """Turns the vision encoder's four maps into mask features and multi-scale features of three levels.
 
     Attributes:
-        dim: Channels of the memory levels.
+        dim: Channels of the multi-scale features.
         mask_dim: Channels of the mask features.
         recomputes: Whether training computes the largest maps a second time in the backward pass instead of keeping
-            them from the first: they take the most memory of all and are quickly computed.
+            them from the forward pass: they take the most memory of all, and computing them takes little time.
     """
 
     def __init__(
@@ -78,11 +78,13 @@ class PixelDecoder(nn.Module):
         self.input_proj = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, dim, 1), group_norm(dim)) for channels in coarse_to_fine
         )
-        self.level_embed = nn.Embedding(NUM_LEVELS, dim)  # a module of its own, so that ZeRO-3 can gather it
+        # An Embedding and no bare parameter: ZeRO-3 brings weights together when the module that holds them is called.
+        self.level_embed = nn.Embedding(NUM_LEVELS, dim)
         self.layers = nn.ModuleList(
             DeformableEncoderLayer(dim, num_heads, num_points, ffn_dim) for _ in range(num_layers)
         )
-        # In place, at the largest size: a norm's backward pass needs its input, not its output.
+        # ReLU may overwrite the norm's output, since a norm's backward pass needs its input alone. That spares a map of
+        # the largest size.
         self.lateral = nn.Sequential(nn.Conv2d(in_channels[0], dim, 1), group_norm(dim), nn.ReLU(inplace=True))
         self.output = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), group_norm(dim), nn.ReLU(inplace=True))
         self.mask_features = nn.Conv2d(dim, self.mask_dim, 1)
@@ -119,7 +121,8 @@ class PixelDecoder(nn.Module):
             maps: res2..res5, each ``(B, C_i, h_i, w_i)``.
 
         Returns:
-            Mask features ``(B, mask_dim, H/4, W/4)`` and memory levels res5, res4, res3, each ``(B, C, h, w)``.
+            Mask features ``(B, mask_dim, H/4, W/4)``, and multi-scale features ``(B, C, h, w)`` at the sizes of res5,
+            res4 and res3.
         """
         res2, *coarse = maps
         projected = [proj(level) for proj, level in zip(self.input_proj, reversed(coarse), strict=True)]
@@ -133,27 +136,29 @@ class PixelDecoder(nn.Module):
         for layer in self.layers:
             x = layer(x, position, reference, shapes)
         sizes = [h * w for h, w in shapes]
-        memory = [
+        multi_scale_features = [
             rearrange(part, "b (h w) d -> b d h w", h=h) for part, (h, _) in zip(x.split(sizes, 1), shapes, strict=True)
         ]
+        finest = multi_scale_features[-1]
         if self.training and self.recomputes:
             # In two halves, so that the result of the 3 x 3 convolution between them is kept: of all that is done at
             # this size, it alone takes long.
-            joined = checkpoint(self._join, res2, memory[-1], use_reentrant=False)
-            return checkpoint(self._finish, joined, use_reentrant=False), memory
-        return self._finish(self._join(res2, memory[-1])), memory
+            fused = checkpoint(self._fuse, res2, finest, use_reentrant=False)
+            return checkpoint(self._to_mask_features, fused, use_reentrant=False), multi_scale_features
+        return self._to_mask_features(self._fuse(res2, finest)), multi_scale_features
 
-    def _join(self, res2: Tensor, finest: Tensor) -> Tensor:
-        # Both maps need the same order of numbers in memory (channels first or last), or each of the steps below, at
-        # the largest size there is, would first copy one of them. clone() always writes the order that it is given.
-        # contiguous() would not do: of a single image PyTorch takes either order for the other, and leaves it as it is.
+    def _fuse(self, res2: Tensor, finest: Tensor) -> Tensor:
+        """Adds the finest of the multi-scale features, enlarged, to res2: a step of a feature pyramid."""
+        # Both maps need the same memory format (channels first or last), or each of the steps below, at the largest
+        # size there is, would first copy one of them. clone() always writes the format that it is given. contiguous()
+        # would not do: a single image can count as being in either format, and is then left as it is.
         last = res2.is_contiguous(memory_format=torch.channels_last)
         finest = finest.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
         up = F.interpolate(finest, size=res2.shape[2:], mode="bilinear", align_corners=False)
         return self.output[0](self.lateral(res2) + up)
 
-    def _finish(self, joined: Tensor) -> Tensor:
-        return self.mask_features(self.output[1:](joined))
+    def _to_mask_features(self, fused: Tensor) -> Tensor:
+        return self.mask_features(self.output[1:](fused))
 
 
 def cell_centres(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:

@@ -18,7 +18,7 @@ from segearth.errors import ConfigError
 from segearth.layers.blocks import Freezable
 from segearth.layers.checkpointing import set_recomputed
 from segearth.layers.position import Coordinates
-from segearth.model_types import Batch, EncodedText, ImageFeatures, MaskOutput, PromptMemory, QueryEmbeddings
+from segearth.model_types import Batch, EncodedText, ImageFeatures, MaskOutput, PromptPrefix, QueryEmbeddings
 from segearth.models.description_projector import pool_description
 from segearth.models.parts import build_parts
 from segearth.models.pretrained import (
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 class SegEarth(Freezable, ModelHubMixin):
     """Three verbs, in training, evaluation and use alike: encode the image, encode the questions, decode the masks.
 
-    The description's embedding *is* the mask decoder's query: no bank of object queries, no class head, no matching.
+    The description's embedding *is* the mask decoder's query. So there is no bank of object queries as in Mask2Former,
+    and no matching of queries with targets.
 
     Attributes:
         config: What it was built from.
@@ -100,61 +101,63 @@ class SegEarth(Freezable, ModelHubMixin):
         """Precision of the weights."""
         return next(self.parameters()).dtype
 
-    def encode_image(self, images: Tensor, cache_prompt: bool = True) -> ImageFeatures:
+    def encode_image(self, images: Tensor, cache_prefix: bool = True) -> ImageFeatures:
         """Computes all that depends on the images alone.
 
         Args:
             images: ``(B, 3, H, W)``, normalised.
-            cache_prompt: Let the language model read the image now and keep what it has read for every question that
-                follows. ``False`` lets it read the image together with the questions, as a training step needs it: what
-                questions add to the cache is cut off from gradients.
+            cache_prefix: Let the language model read the image now and keep its keys and values for every question
+                that follows. ``False`` lets it read the image together with the questions, as a training step needs
+                it: no gradient goes through the part of the cache that questions add.
         """
         maps = self.vision_encoder(images.to(self.dtype))
-        mask_features, memory, media = self.decode_pixels(maps)
+        mask_features, multi_scale_features, res5 = self.decode_pixels(maps)
         tokens = self.token_compressor(maps[-1])
         return ImageFeatures(
             image_tokens=tokens,
-            prompt=self.language_model.remember(self.embed_prompt(tokens), cache_prompt),
-            media=self.description_projector.remember(media),
-            decoder=self.mask_decoder.remember(mask_features, memory),
+            prefix=self.language_model.make_prefix(self.embed_prefix(tokens), cache_prefix),
+            projector_keys_values=self.description_projector.keys_values(res5),
+            decoder=self.mask_decoder.prepare_image(mask_features, multi_scale_features),
         )
 
     def decode_pixels(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Runs the pixel decoder, and tells cells where they lie if the model is built so.
+        """Runs the pixel decoder, and adds each cell's position to its features if the model has coordinates.
 
         Args:
             maps: From the vision encoder.
 
         Returns:
-            Mask features ``(B, C, H/4, W/4)``, three levels of memory ``(B, C, h, w)`` coarse to fine, and what the
-            description projector looks at, ``(B, C5, H/32, W/32)``.
+            Mask features ``(B, C, H/4, W/4)``; multi-scale features of three levels ``(B, C, h, w)``, coarse to fine;
+            and res5 for the description projector, ``(B, C5, H/32, W/32)``.
         """
-        mask_features, memory = self.pixel_decoder(maps)
-        media = maps[-1]
+        mask_features, multi_scale_features = self.pixel_decoder(maps)
         if self.coordinates is None:
-            return mask_features, memory, media
-        return self.coordinates(mask_features, memory, media)
+            return mask_features, multi_scale_features, maps[-1]
+        return self.coordinates(mask_features, multi_scale_features, maps[-1])
 
-    def embed_prompt(self, image_tokens: Tensor) -> Tensor:
-        """Puts the words that open every prompt before ``(B, S, D)`` image tokens: ``(B, P, D)``."""
-        if not self.prompt_encoder.before_image:  # an empty look-up would cost a gradient the size of the table
+    def embed_prefix(self, image_tokens: Tensor) -> Tensor:
+        """Puts the words that every prompt begins with before ``(B, S, D)`` image tokens: ``(B, P, D)``."""
+        # Without words nothing is looked up: the gradient of a look-up is as large as the embedding table, even if no
+        # row of it was asked for.
+        if not self.prompt_encoder.before_image:
             return image_tokens.to(self.language_model.dtype)
         return _after(self.language_model.embed(self._words_before(image_tokens.device)), image_tokens)
 
     def _words_before(self, device: torch.device) -> Tensor:
         return to_device(torch.tensor(self.prompt_encoder.before_image, dtype=torch.long), device)
 
-    def _embed_all(self, features: ImageFeatures, text: EncodedText) -> tuple[PromptMemory, Tensor]:
-        """Looks up the words before the image, where nothing is remembered of them, and those after it.
+    def _embed_all(self, features: ImageFeatures, text: EncodedText) -> tuple[PromptPrefix, Tensor]:
+        """Embeds the words after the image, and with them those before it where they are not in the cache.
 
-        At once: the gradient of each look-up is a tensor of the whole table's size, 0.4 GiB in the published shape.
+        Both take one look-up: the gradient of each look-up is as large as the whole embedding table, 0.4 GiB in the
+        published shape.
         """
-        if features.prompt.cache is not None or not self.prompt_encoder.before_image:
-            return features.prompt, self.language_model.embed(text.input_ids)
+        if features.prefix.kv_cache is not None or not self.prompt_encoder.before_image:
+            return features.prefix, self.language_model.embed(text.input_ids)
         before = self._words_before(text.input_ids.device)
         embeds = self.language_model.embed(torch.cat([before, text.input_ids.flatten()]))
         words, after = embeds.split([len(before), text.input_ids.numel()])
-        return PromptMemory(_after(words, features.image_tokens)), after.unflatten(0, text.input_ids.shape)
+        return PromptPrefix(_after(words, features.image_tokens)), after.unflatten(0, text.input_ids.shape)
 
     def encode_text(self, features: ImageFeatures, text: EncodedText, image_index: Tensor) -> QueryEmbeddings:
         """Reads prompts with the language model and projects each description to a query.
@@ -164,18 +167,21 @@ class SegEarth(Freezable, ModelHubMixin):
             text: ``N`` encoded prompts.
             image_index: ``(N,)`` ascending, on the host; which image each prompt is about.
         """
-        prompt, embeds = self._embed_all(features, text)
-        hidden = self.language_model.hidden_states(prompt, embeds, text.lengths, image_index, text.openings)
+        prefix, embeds = self._embed_all(features, text)
+        hidden = self.language_model.hidden_states(prefix, embeds, text.lengths, image_index, text.openings)
         pooled = pool_description(hidden, text.description_mask)
-        queries = self.description_projector(pooled, features.media, image_index)
-        return QueryEmbeddings(queries, image_index, hidden, self.read_words(text))
+        queries = self.description_projector(pooled, features.projector_keys_values, image_index)
+        return QueryEmbeddings(queries, image_index, hidden, self.sum_words(text))
 
-    def read_words(self, text: EncodedText) -> Tensor | None:
-        """Returns the sums of word vectors of ``N`` descriptions, ``(N, W)``, if the mask decoder reads them."""
+    def sum_words(self, text: EncodedText) -> Tensor | None:
+        """Returns the summed word vectors of each of ``N`` descriptions, ``(N, W)``, if the mask decoder reads them.
+
+        These vectors are :class:`~segearth.models.word_heads.BagOfWords`, not the language model's.
+        """
         return None if self.bag_of_words is None else self.bag_of_words.add_up(text.input_ids, text.description_mask)
 
     def predict_labels(self, queries: QueryEmbeddings, text: EncodedText) -> Tensor:
-        """Returns vocabulary logits where a token is labelled, and nowhere else: there are fifty thousand a position.
+        """Returns vocabulary logits where a token is labelled, and nowhere else: each position has fifty thousand.
 
         Args:
             queries: From :meth:`encode_text`.
@@ -183,8 +189,8 @@ class SegEarth(Freezable, ModelHubMixin):
 
         Returns:
             ``(T, V)``, one row for each of ``text.labelled``. Where no token is labelled, the logits of the first
-            position stand in: under ZeRO-3 the processes gather the output head together, so one that left it out
-            would keep those that have labels waiting for ever.
+            position take their place: under ZeRO-3 all processes bring the output head's weights together, so one that
+            did not use it would keep those that have labels waiting for ever.
         """
         rows, columns = text.labelled.unbind(1)
         states = queries.hidden_states[rows, columns - 1] if len(rows) else queries.hidden_states[:1, 0]
@@ -205,7 +211,7 @@ class SegEarth(Freezable, ModelHubMixin):
 
         Each image is seen once, however many questions it has.
         """
-        features = self.encode_image(batch.images, cache_prompt=False)
+        features = self.encode_image(batch.images, cache_prefix=False)
         queries = self.encode_text(features, batch.text, batch.image_index)
         output = self.decode_masks(features, queries, auxiliary=True)
         output.token_logits = self.predict_labels(queries, batch.text)
@@ -229,7 +235,7 @@ class SegEarth(Freezable, ModelHubMixin):
         encoder = self.prompt_encoder
         text = encoder.encode_for_generation(questions).to(self.device)
         ids = self.language_model.generate(
-            features.prompt.embeds[image_index],
+            features.prefix.embeds[image_index],
             self.language_model.embed(text.input_ids),
             text.lengths,
             max_new_tokens=max_new_tokens,
@@ -239,8 +245,10 @@ class SegEarth(Freezable, ModelHubMixin):
         return [encoder.decode(row) for row in ids.tolist()]
 
     def set_checkpointing(self, enabled: bool) -> None:
-        """Trades time for memory: activations of encoder, language-model and pixel-decoder layers are computed again
-        in the backward pass.
+        """Switches activation checkpointing, which takes more time and less memory.
+
+        Layers of vision encoder, language model and pixel decoder then keep only their inputs and run again in the
+        backward pass.
 
         Raises:
             ConfigError: A part that gradients go through has no such layers.

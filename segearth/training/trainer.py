@@ -43,7 +43,7 @@ from segearth.training.window import Window
 from segearth.utils.files import write_text
 from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.seeds import seed_everything
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 from segearth.zoo.opening import training_of
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ class Trainer:
 
     def _build_model(self) -> SegEarth:
         train = self.config.train
-        model = build_described(self.config.model)
+        model = build_from_spec(self.config.model)
         choose_what_learns(model, train)
         check_frozen(model, train.lora.enabled)
         if train.activation_checkpointing:

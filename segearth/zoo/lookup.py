@@ -79,7 +79,7 @@ def shape_config(spec: Mapping[str, Any] | str) -> ModelConfig:
     return from_dict(ModelConfig, values, base=config, origin=f"model {name}")
 
 
-def build_described(spec: Mapping[str, Any]) -> SegEarth:
+def build_from_spec(spec: Mapping[str, Any]) -> SegEarth:
     """Builds the model that an experiment's ``model`` describes, with the weights it starts training from.
 
     Parts that a model may have or not, such as coordinates, start at random where those weights have none of them.

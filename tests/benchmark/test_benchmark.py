@@ -73,7 +73,7 @@ def test_the_naive_way_gives_the_same_answer(kind: str, request: pytest.FixtureR
         queries = model.encode_text(features, model.prompt_encoder.encode([question]), torch.tensor([0]))
         ours = model.decode_masks(features, queries)
     assert (ours.mask_logits - naive.mask_logits).abs().max() <= 1e-4 * naive.mask_logits.abs().max()
-    assert seen == {"images": [1, 1], "positions": [features.prompt.embeds.shape[1] + text.lengths[0]]}
+    assert seen == {"images": [1, 1], "positions": [features.prefix.embeds.shape[1] + text.lengths[0]]}
     assert model.language_model.causal_lm.config._attn_implementation != "eager"  # as it was before
     assert model.pixel_decoder.recomputes
 

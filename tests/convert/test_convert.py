@@ -392,7 +392,7 @@ def test_a_causal_language_model(tmp_path: Path, golden: Golden, kind: str) -> N
 
     convert([str(source)], tmp_path / "ours", start=model_config("segearth_debug"))
     converted = SegEarth.from_pretrained(tmp_path / "ours").language_model
-    prompt = converted.remember(converted.embed(ids[:, :4]))
+    prompt = converted.make_prefix(converted.embed(ids[:, :4]))
     hidden = converted.hidden_states(prompt, converted.embed(ids[:, 4:]), [5, 5], torch.arange(2))
     assert torch.allclose(converted.token_logits(hidden), expected[:, 4:], atol=1e-5)
 

@@ -22,7 +22,7 @@ from segearth.convert.segearth_r1 import UNUSED
 from segearth.evaluation.protocols import get_protocol
 from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
-from segearth.model_types import Batch, PromptMemory
+from segearth.model_types import Batch, PromptPrefix
 from segearth.models.pixel_decoder import PixelDecoder
 from segearth.models.segearth import SegEarth
 from segearth.structures import Task
@@ -54,13 +54,13 @@ def test_answers(golden: Golden, parity: Parity, model: SegEarth, kind: str, tas
     queries = model.encode_text(features, text, IMAGES)
     output = model.decode_masks(features, queries, auxiliary=True)
 
-    before = features.prompt.embeds.shape[1]  # words and image, the same for both
+    before = features.prefix.embeds.shape[1]  # words and image, the same for both
     real = recorded["prep.attention_mask"]
     assert [before + length for length in text.lengths] == real.sum(1).tolist()
     assert torch.equal(text.labels, recorded["prep.labels"][:, before:])
     assert torch.equal(text.description_mask, recorded["prep.refer_embedding_indices"][:, before:].bool())
     assert (recorded["prep.labels"][:, :before] == -100).all()
-    embeds = torch.cat([features.prompt.embeds, model.language_model.embed(text.input_ids)], 1)
+    embeds = torch.cat([features.prefix.embeds, model.language_model.embed(text.input_ids)], 1)
     module = f"whole model, {task}"
     parity(module, "token layout, labels, description", 0, 0)
     parity(module, "image tokens", relative_error(features.image_tokens, recorded["connector"]), PIECE)
@@ -103,7 +103,7 @@ def test_a_prompt_cut_after_the_description_gives_the_same_masks(golden: Golden,
     questions = recorded_questions(model.prompt_encoder.tokenizer, recorded, "reasoning")
     features = model.encode_image(recorded["in.images"])
     text = model.prompt_encoder.encode(questions)
-    assert features.prompt.embeds.shape[1] + max(text.lengths) < recorded["prep.labels"].shape[1]
+    assert features.prefix.embeds.shape[1] + max(text.lengths) < recorded["prep.labels"].shape[1]
     output = model.decode_masks(features, model.encode_text(features, text, IMAGES))
     assert relative_error(output.mask_logits, recorded["pred_masks_all_layers"][-1, :, 0]) <= WHOLE
 
@@ -172,8 +172,8 @@ def test_a_training_step(
     parity(module, "total loss", relative_error(losses.total, recorded["loss"]), PIECE)
 
     with torch.no_grad():
-        memory = model.pixel_decoder(model.vision_encoder(inputs["in.images"]))[1]
-    same_bits = all(torch.equal(level, inputs[f"pixel_decoder.multi_scale_{i}"]) for i, level in enumerate(memory))
+        levels = model.pixel_decoder(model.vision_encoder(inputs["in.images"]))[1]
+    same_bits = all(torch.equal(level, inputs[f"pixel_decoder.multi_scale_{i}"]) for i, level in enumerate(levels))
     gradients = _gradients(model)
     full = {name.removeprefix("grad."): theirs for name, theirs in recorded.items() if name.startswith("grad.")}
     errors = {name: relative_error(gradients[name], theirs) for name, theirs in full.items()}
@@ -233,9 +233,9 @@ def test_generated_words(golden: Golden, model: SegEarth) -> None:
     with torch.no_grad():
         embeds = language.embed(text.input_ids)
         options = {"max_new_tokens": 6, "eos_token_id": encoder.stop_ids, "pad_token_id": 0}
-        ids = language.generate(features.prompt.embeds, embeds, text.lengths, **options)
+        ids = language.generate(features.prefix.embeds, embeds, text.lengths, **options)
         for row, length in enumerate(text.lengths):
-            own = PromptMemory(features.prompt.embeds[row : row + 1])
+            own = PromptPrefix(features.prefix.embeds[row : row + 1])
             grown = torch.cat([embeds[row : row + 1, :length], language.embed(ids[row : row + 1])], 1)
             hidden = language.hidden_states(own, grown, [grown.shape[1]], torch.zeros(1, dtype=torch.long))
             expected = language.token_logits(hidden)[0, length - 1 : -1].argmax(-1)

@@ -69,7 +69,7 @@ def test_description_projector(golden: Golden, parity: Parity, depth: int) -> No
     tensors = load_file(golden(f"d_projector_depth{depth}.safetensors"))
     module = load(DescriptionProjector(48, 40, 64, 32, depth, 4, 8, 1), tensors, "", "description_projector.")
     pooled = torch.stack([tensors[f"refer_hidden_{i}"].mean(0) for i in range(3)])
-    query = module(pooled, module.remember(tensors["res5"]), torch.arange(3))
+    query = module(pooled, module.keys_values(tensors["res5"]), torch.arange(3))
     error = relative_error(query, tensors["SEG_embedding"][:, 0])
     parity("description projector", f"query, depth {depth}", error, PIECE)
 
@@ -91,23 +91,23 @@ def test_pixel_decoder(golden: Golden, parity: Parity) -> None:
     tensors = load_file(golden("pixel_decoder.safetensors"))
     module = PixelDecoder([8, 16, 32, 64], 64, 6, 4, 4, 96, mask_dim=48)
     load(module, tensors, "pixel_decoder.", "pixel_decoder.")
-    mask_features, memory = module([tensors[f"res{i}"] for i in (2, 3, 4, 5)])
+    mask_features, levels = module([tensors[f"res{i}"] for i in (2, 3, 4, 5)])
     parity("pixel decoder", "mask features", relative_error(mask_features, tensors["mask_features"]), PIECE)
-    for i, level in enumerate(memory):
-        parity("pixel decoder", "memory levels", relative_error(level, tensors[f"multi_scale_{i}"]), PIECE)
+    for i, level in enumerate(levels):
+        parity("pixel decoder", "multi-scale features", relative_error(level, tensors[f"multi_scale_{i}"]), PIECE)
 
 
 @pytest.mark.parametrize(
-    ("name", "memory_dim"), [("predictor", 64), ("predictor_inproj", 48), ("predictor_allmasked", 64)]
+    ("name", "feature_dim"), [("predictor", 64), ("predictor_inproj", 48), ("predictor_allmasked", 64)]
 )
-def test_mask_decoder(golden: Golden, parity: Parity, name: str, memory_dim: int) -> None:
+def test_mask_decoder(golden: Golden, parity: Parity, name: str, feature_dim: int) -> None:
     tensors = load_file(golden(f"{name}.safetensors"))
     num_layers = len(tensors["pred_masks_all_layers"]) - 1
-    module = MaskDecoder(64, num_layers, 4, 128, mask_dim=48, memory_dim=memory_dim)
+    module = MaskDecoder(64, num_layers, 4, 128, mask_dim=48, feature_dim=feature_dim)
     load(module, tensors, "predictor.", "mask_decoder.", left="presence_head.")
-    memory = [tensors[f"x{i}"] for i in range(3)]
-    remembered = module.remember(tensors["mask_features"], memory)
-    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(memory[0])), remembered, auxiliary=True)
+    levels = [tensors[f"x{i}"] for i in range(3)]
+    prepared = module.prepare_image(tensors["mask_features"], levels)
+    output = module(tensors["SEG_embedding"][:, 0], torch.arange(len(levels[0])), prepared, auxiliary=True)
     ours_all = torch.stack([*output.auxiliary, output.mask_logits])
     theirs_all = tensors["pred_masks_all_layers"][:, :, 0]
     parity("mask decoder", "mask logits of all predictions", relative_error(ours_all, theirs_all), PIECE)

@@ -32,11 +32,11 @@ def test_answers(
     index = torch.arange(2)
     for learning in (False, True):  # what is kept of the prompt, and all of it in one row
         with torch.set_grad_enabled(learning):
-            features = model.encode_image(recorded["in.images"], cache_prompt=not learning)
+            features = model.encode_image(recorded["in.images"], cache_prefix=not learning)
             text = model.prompt_encoder.encode(questions, whole=True).to(device)
             queries = model.encode_text(features, text, index)
             output = model.decode_masks(features, queries)
-        before = features.prompt.embeds.shape[1]
+        before = features.prefix.embeds.shape[1]
         real = recorded["prep.attention_mask"][:, before:].bool()
         large = F.interpolate(output.mask_logits[None], size=256, mode="bilinear", align_corners=False)[0]
         errors = {

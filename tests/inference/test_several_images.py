@@ -188,6 +188,6 @@ def test_some_images_features_are_views(debug_model: SegEarth) -> None:
         features = debug_model.encode_image(torch.rand(3, 3, 64, 96))
     some = features.of_images(1, 3)
     assert some.image_tokens.data_ptr() == features.image_tokens[1].data_ptr()
-    assert torch.equal(some.decoder.layers[2][1], features.decoder.layers[2][1][1:])
-    assert torch.equal(some.prompt.embeds, features.prompt.embeds[1:])
+    assert torch.equal(some.decoder.keys_values[2][1], features.decoder.keys_values[2][1][1:])
+    assert torch.equal(some.prefix.embeds, features.prefix.embeds[1:])
     assert features.of_images(0, 3) is features

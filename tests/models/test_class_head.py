@@ -11,13 +11,13 @@ from segearth.losses.criterion import Criterion, class_loss
 from segearth.model_types import ClassMaps
 from segearth.models.class_head import ClassHead
 from segearth.models.segearth import SegEarth
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 
 
 @pytest.fixture(scope="module")
 def model() -> SegEarth:
     torch.manual_seed(0)
-    return build_described({"name": "segearth_debug", "class_head": True, "image_transform": {"size": 64}})
+    return build_from_spec({"name": "segearth_debug", "class_head": True, "image_transform": {"size": 64}})
 
 
 @pytest.fixture(scope="module")

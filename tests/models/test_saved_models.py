@@ -15,7 +15,7 @@ from segearth.models import pretrained
 from segearth.models.build import build_model
 from segearth.models.pretrained import FORMAT, WithoutRandomStart, load_weights
 from segearth.models.segearth import SegEarth
-from segearth.zoo.lookup import build_described, model_config
+from segearth.zoo.lookup import build_from_spec, model_config
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2}
@@ -86,7 +86,7 @@ class TestEarlierAndLaterVersions:
         assert again.random_parts == {"bag_of_words"}
 
     def test_training_starts_from_an_earlier_folder(self, model: SegEarth, earlier: Path) -> None:
-        again = build_described({"pretrained": str(earlier), "mask_decoder": {"presence_match": True}})
+        again = build_from_spec({"pretrained": str(earlier), "mask_decoder": {"presence_match": True}})
         assert model.bag_of_words is not None and again.bag_of_words is not None
         assert torch.equal(again.bag_of_words.weight, model.bag_of_words.weight)
         assert again.random_parts == {"bag_of_words", "mask_decoder"}

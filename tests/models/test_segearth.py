@@ -107,7 +107,7 @@ def test_vocabulary_logits_only_where_there_are_labels(debug_model: SegEarth) ->
     labels = batch.text.labels
     assert rows == [len(output.token_logits)] == [int((labels != -100).sum())]
     # Each is read off the token before it, which says what comes next.
-    features = debug_model.encode_image(batch.images, cache_prompt=False)
+    features = debug_model.encode_image(batch.images, cache_prefix=False)
     hidden = debug_model.encode_text(features, batch.text, batch.image_index).hidden_states
     everywhere = debug_model.language_model.token_logits(hidden)
     assert torch.allclose(output.token_logits, everywhere[:, :-1][labels[:, 1:] != -100], atol=1e-6)
@@ -207,7 +207,7 @@ def test_any_frame_size(kind: str, request: pytest.FixtureRequest) -> None:
                 features, model.prompt_encoder.encode([question("ships")]), torch.zeros(1, dtype=torch.long)
             )
             logits = model.decode_masks(features, queries).mask_logits
-        assert features.prompt.embeds.shape[1] >= features.image_tokens.shape[1] > 0
+        assert features.prefix.embeds.shape[1] >= features.image_tokens.shape[1] > 0
         assert features.decoder.mask_features.shape[2:] == logits.shape[1:] == (height // 4, width // 4)
 
 
@@ -280,7 +280,7 @@ def test_shrinking_features_is_shrinking_masks() -> None:
     levels = [torch.zeros(2, 8, 24 // step, 40 // step) for step in (8, 4, 2)]
     mask_embedding = torch.randn(2, 5, 8)
     masks = torch.einsum("bqc,bchw->bqhw", mask_embedding, features)
-    for level, shrunk in zip(levels, decoder.remember(features, levels).level_features, strict=True):
+    for level, shrunk in zip(levels, decoder.prepare_image(features, levels).shrunk_mask_features, strict=True):
         expected = F.interpolate(masks, level.shape[2:], mode="bilinear", align_corners=False).flatten(2)
         assert torch.allclose(mask_embedding @ shrunk, expected, atol=1e-5)
 

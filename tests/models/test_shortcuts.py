@@ -44,10 +44,10 @@ def images(count: int = 3) -> torch.Tensor:
 
 
 def answer(
-    model: SegEarth, questions: list[Question] = QUESTIONS, index: torch.Tensor = INDEX, cache_prompt: bool = True
+    model: SegEarth, questions: list[Question] = QUESTIONS, index: torch.Tensor = INDEX, cache_prefix: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and mask logits."""
-    features = model.encode_image(images(), cache_prompt)
+    features = model.encode_image(images(), cache_prefix)
     queries = model.encode_text(features, model.prompt_encoder.encode(questions), index)
     return queries.queries.detach().float(), model.decode_masks(features, queries).mask_logits.detach()
 
@@ -68,7 +68,7 @@ def test_kept_shared_and_single(family: str, dtype: torch.dtype) -> None:
     model = small(family)
     assert model.language_model.packs == (family != "bloom")
     exact, _ = answer(model)
-    in_one_pass = answer(model.to(dtype), cache_prompt=False)
+    in_one_pass = answer(model.to(dtype), cache_prefix=False)
     with torch.no_grad():
         kept = answer(model)
         alone = [answer(model, [q], i[None]) for q, i in zip(QUESTIONS, INDEX, strict=True)]
@@ -122,8 +122,8 @@ def by_image(text: EncodedText) -> list[list[tuple[int, tuple[str, int]]]]:
     return [[one for one, image in zip(asked, INDEX.tolist(), strict=True) if image == i] for i in range(3)]
 
 
-def test_kept_memory_serves_again() -> None:
-    """A second reading finds the prompt as the first did, and memory holds nothing of the questions."""
+def test_the_cache_serves_again() -> None:
+    """A second reading finds the prompt as the first did, and the cache holds nothing of the questions."""
     model = small("phi")
     with torch.no_grad():
         features = model.encode_image(images())
@@ -131,11 +131,11 @@ def test_kept_memory_serves_again() -> None:
         first, second, third = (model.encode_text(features, text, INDEX).queries for _ in range(3))
     assert torch.equal(second, third)  # the first read the words that the tasks open with as well
     assert near(second, first)
-    cache = features.prompt.cache
+    cache = features.prefix.kv_cache
     assert cache is not None
     assert cache.openings == dict(text.openings)
-    kept = features.prompt.embeds.shape[1] + sum(cache.openings.values())
-    for part in (part for layer in cache.layers for part in layer):
+    kept = features.prefix.embeds.shape[1] + sum(cache.openings.values())
+    for part in (part for layer in cache.keys_values for part in layer):
         assert part.shape[2] == kept
         assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
 
@@ -146,7 +146,7 @@ def test_shared_training_gives_the_gradients_of_single_questions() -> None:
     def gradients(groups: list[list[int]]) -> dict[str, torch.Tensor]:
         model.zero_grad()
         for group in groups:
-            features = model.encode_image(images(1), cache_prompt=False)
+            features = model.encode_image(images(1), cache_prefix=False)
             text = model.prompt_encoder.encode([QUESTIONS[i] for i in group])
             index = torch.zeros(len(group), dtype=torch.long)
             model.decode_masks(features, model.encode_text(features, text, index)).mask_logits.square().sum().backward()
@@ -162,10 +162,10 @@ def test_shared_training_gives_the_gradients_of_single_questions() -> None:
 def test_training_reads_once_what_the_questions_of_an_image_share() -> None:
     model = small("phi")
     lengths = rows_read(model)
-    features = model.encode_image(images(), cache_prompt=False)
+    features = model.encode_image(images(), cache_prefix=False)
     text = model.prompt_encoder.encode(QUESTIONS)
     model.encode_text(features, text, INDEX)
-    shared = features.prompt.embeds.shape[1] + sum(dict(text.openings).values())
+    shared = features.prefix.embeds.shape[1] + sum(dict(text.openings).values())
     own = max(sum(n - opening for n, (_, opening) in part) for part in by_image(text))
     assert lengths == [shared + own]
 
@@ -174,7 +174,7 @@ def test_all_words_of_a_training_step_are_looked_up_at_once() -> None:
     """Each look-up more costs a gradient of the whole table's size."""
     model = small("phi")
     gradients: list[str] = []
-    features = model.encode_image(images(), cache_prompt=False)
+    features = model.encode_image(images(), cache_prefix=False)
     queries = model.encode_text(features, model.prompt_encoder.encode(QUESTIONS), INDEX)
     todo, seen = [queries.queries.grad_fn], set()
     while todo:
@@ -194,7 +194,7 @@ def test_the_prompt_up_to_the_image_is_read_once() -> None:
     prompt = lengths.pop()
     for question in ("ships", "ships", "roads"):
         predictor.predict(question)
-    assert prompt == predictor._features.prompt.embeds.shape[1]
+    assert prompt == predictor._features.prefix.embeds.shape[1]
     text = model.prompt_encoder.encode([Question(t) for t in ("ships", "ships", "roads")])
     opening = text.openings[0][1]
     assert opening > 0
@@ -228,7 +228,7 @@ def test_recorded_gradients_change_nothing(debug_model: SegEarth) -> None:
         with torch.set_grad_enabled(recorded):
             features = debug_model.encode_image(images())
             output = debug_model.decode_masks(features, debug_model.encode_text(features, text, INDEX))
-        assert features.prompt.cache is not None
+        assert features.prefix.kv_cache is not None
         assert output.auxiliary == []
     assert lengths[:2] == lengths[2:]
 
@@ -244,8 +244,8 @@ def test_what_the_pixel_decoder_computes_again_changes_no_gradient() -> None:
 
     def gradients() -> tuple[torch.Tensor, ...]:
         convolved.clear()
-        mask_features, memory = decoder(maps)
-        loss = mask_features.square().mean() + sum(level.square().mean() for level in memory)
+        mask_features, levels = decoder(maps)
+        loss = mask_features.square().mean() + sum(level.square().mean() for level in levels)
         return torch.autograd.grad(loss, inputs)
 
     again = gradients()

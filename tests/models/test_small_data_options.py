@@ -65,9 +65,9 @@ def test_coordinates_reach_masks_values_and_media() -> None:
     @torch.no_grad()
     def features() -> dict[str, torch.Tensor]:
         found = model.encode_image(images)
-        values = torch.cat([layer[1].flatten() for layer in found.decoder.layers])
+        values = torch.cat([layer[1].flatten() for layer in found.decoder.keys_values])
         return {
-            "mask_features": found.decoder.mask_features, "memory": values, "media": found.media[0][1],
+            "mask_features": found.decoder.mask_features, "memory": values, "media": found.projector_keys_values[0][1],
             "image_tokens": found.image_tokens,
         }  # fmt: skip
 

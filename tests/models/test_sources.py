@@ -23,7 +23,7 @@ from segearth.models.pretrained import save_folder
 from segearth.models.segearth import SegEarth
 from segearth.text.tokenizer import load_tokenizer
 from segearth.utils.torchvision_mend import mend_torchvision
-from segearth.zoo.lookup import build_described, model_config
+from segearth.zoo.lookup import build_from_spec, model_config
 from segearth.zoo.opening import open_model
 
 FOLDERS = ["runs/aerial_mini", "./owner/name", "owner/name/model", "~/owner/name", "converted", "owner/model.bin"]
@@ -61,7 +61,7 @@ DOORS: dict[str, Callable[[str], Any]] = {
     "from_pretrained": SegEarth.from_pretrained,
     "load": segearth.load,
     "open_model": open_model,
-    "model.pretrained": lambda name: build_described({"pretrained": name}),
+    "model.pretrained": lambda name: build_from_spec({"pretrained": name}),
     "tokenizer": load_tokenizer,
     "language model": lambda name: build_language_model(LanguageModelConfig(pretrained=name), 8),
     "its shape": lambda name: build_language_model(LanguageModelConfig(pretrained=name), 8, load_weights=False),

@@ -71,15 +71,15 @@ def test_the_decoder_asks_the_box_for_every_mask_and_for_where_to_look() -> None
     decoder = MaskDecoder(dim=8, num_layers=3, num_heads=2, ffn_dim=8, box_gate=BoxGate(8)).eval()
     assert decoder.box_gate is not None
     features, levels = torch.randn(1, 8, 16, 8), [torch.randn(1, 8, 16 // step, 8 // step) for step in (8, 4, 2)]
-    memory, query, index = decoder.remember(features, levels), torch.randn(2, 8), torch.tensor([0, 0])
+    image, query, index = decoder.prepare_image(features, levels), torch.randn(2, 8), torch.tensor([0, 0])
     words = torch.randn(2, WORD_DIM)
-    plain = decoder(query, index, memory, auxiliary=True, words=words)
+    plain = decoder(query, index, image, auxiliary=True, words=words)
     last = decoder.box_gate.mlp[-1]
     last.bias.copy_(torch.tensor([0.0, 0.0, -1.5, 0.0, 3.0, 3.0]))  # the left half, sharply
-    found = decoder(query, index, memory, auxiliary=True, words=words)
+    found = decoder(query, index, image, auxiliary=True, words=words)
     for before, after in zip([*plain.auxiliary, plain.mask_logits], [*found.auxiliary, found.mask_logits], strict=True):
         assert (after[..., 4:] < 0).all() and (before[..., 4:] > 0).any()
-    first = decoder._visible(decoder._read(query[None], words[None]), memory, 2).view(2, 8, 4)
+    first = decoder._visible(decoder._predict(query[None], words[None]), image, 2).view(2, 8, 4)
     assert not first[..., 2:].any() and first.any()
     assert not torch.equal(plain.presence_logits, found.presence_logits)  # it has looked elsewhere
     assert plain.boxes is not None and plain.boxes.shape == (2, 4, 6)  # of each prediction

@@ -10,7 +10,7 @@ import deepspeed  # noqa: F401
 import torch
 
 import segearth.training.trainer  # noqa: F401
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 
 torch.set_num_threads(1)  # a pool of threads would not come along into a fork
-build_described({"name": "segearth_debug"})
+build_from_spec({"name": "segearth_debug"})

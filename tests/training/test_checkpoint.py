@@ -19,7 +19,7 @@ from segearth.models.pretrained import FORMAT, LAST, save_folder
 from segearth.models.segearth import SegEarth
 from segearth.training.checkpoint import exported_step, latest_checkpoint
 from segearth.training.trainer import Trainer
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 
 
 def full_disk(*args: Any, **kwargs: Any) -> None:
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_version_is_whole_and_its_weights_open(tmp_path:
     with pytest.raises(CheckpointError, match=f"written by {when} version; start from its weights") as told:
         Trainer(experiment(tmp_path, max_steps=1)).run()
     (way_out,) = re.findall(r"model\.pretrained=(\S+) train\.output_dir=", str(told.value))
-    begun_anew = build_described({"pretrained": way_out}).state_dict()
+    begun_anew = build_from_spec({"pretrained": way_out}).state_dict()
     assert all(torch.equal(begun_anew[name], value) for name, value in weights(tmp_path).items())
 
 

@@ -24,7 +24,7 @@ from ranks import run_on_ranks
 from segearth.training.checkpoint import latest_checkpoint
 from segearth.training.trainer import Trainer
 from segearth.utils.torchvision_mend import mend_torchvision
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 
 REPO = Path(__file__).parents[2]
 
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="resume with NGPU=2") as told:
         Trainer(experiment(tmp_path)).run()
     (way_out,) = re.findall(r"model\.pretrained=(\S+)", str(told.value))
-    begun_anew = build_described({"pretrained": way_out}).state_dict()
+    begun_anew = build_from_spec({"pretrained": way_out}).state_dict()
     assert all(torch.equal(begun_anew[name], value) for name, value in weights(tmp_path).items())
 
 

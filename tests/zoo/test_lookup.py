@@ -40,12 +40,12 @@ def test_a_key_that_does_not_exist_is_named() -> None:
 def test_training_starts_from_whatever_can_be_opened(hub: FakeHub, published_files: Path) -> None:
     """`pretrained` means what `segearth.load` takes: here a published model."""
     hub.push("somebody/segearth-r1", published_files)
-    model = lookup.build_described({"pretrained": "somebody/segearth-r1", "presence_threshold": 0.25})
+    model = lookup.build_from_spec({"pretrained": "somebody/segearth-r1", "presence_threshold": 0.25})
     assert (model.config.text.template, model.config.presence_threshold) == ("segearth_r1", 0.25)
     opened = opening.open_model("somebody/segearth-r1").state_dict()
     assert all(torch.equal(opened[name], value) for name, value in model.state_dict().items())
     with pytest.raises(CheckpointError, match="segearth_debug has no trained weights"):
-        lookup.build_described({"pretrained": "segearth_debug"})
+        lookup.build_from_spec({"pretrained": "segearth_debug"})
 
 
 def test_parts_that_the_weights_have_not_start_at_random_and_the_others_where_they_were(
@@ -55,7 +55,7 @@ def test_parts_that_the_weights_have_not_start_at_random_and_the_others_where_th
     spec = {"name": "segearth_debug", "pretrained": str(tmp_path)}
     added = {"coordinates": True, "mask_decoder": {"box_gate": True}}
     torch.manual_seed(0)
-    model = lookup.build_described(spec | added)
+    model = lookup.build_from_spec(spec | added)
     before, after = debug_model.state_dict(), model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
     added_names = [name for name in after.keys() - before.keys() if ".mlp.0.weight" in name]
@@ -64,10 +64,10 @@ def test_parts_that_the_weights_have_not_start_at_random_and_the_others_where_th
     assert after["bag_of_words.weight"].std() == pytest.approx(0.5, abs=0.05)
     assert model.random_parts >= {"coordinates", "bag_of_words"}
     model.save_pretrained(tmp_path / "with")
-    again = lookup.build_described(spec | added | {"pretrained": str(tmp_path / "with")}).state_dict()
+    again = lookup.build_from_spec(spec | added | {"pretrained": str(tmp_path / "with")}).state_dict()
     assert all(torch.equal(again[name], after[name]) for name in after)
     with pytest.raises(CheckpointError):  # parts that the file holds and the model should not have
-        lookup.build_described(spec | {"pretrained": str(tmp_path / "with"), "coordinates": False})
+        lookup.build_from_spec(spec | {"pretrained": str(tmp_path / "with"), "coordinates": False})
     (tmp_path / "with" / "config.json").write_text((tmp_path / "config.json").read_text())
     with pytest.raises(CheckpointError):  # a file that holds what its config does not tell of
-        lookup.build_described(spec | added | {"pretrained": str(tmp_path / "with")})
+        lookup.build_from_spec(spec | added | {"pretrained": str(tmp_path / "with")})

@@ -126,7 +126,7 @@ def test_a_folder_in_another_form_names_the_command(published_files: Path) -> No
 
 def test_random_weights_are_announced(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="segearth"):
-        lookup.build_described({"name": "segearth_debug"})
+        lookup.build_from_spec({"name": "segearth_debug"})
         assert caplog.text == ""
         segearth.load("segearth_debug")
     assert "these are random" in caplog.text
@@ -164,7 +164,7 @@ def test_packaged_weights_are_opened_by_name(
     )  # fmt: skip
     monkeypatch.setitem(CARDS, "segearth_debug", card)
     monkeypatch.setattr(opening, "PACKAGED_WEIGHTS", tmp_path)
-    for model in (opening.open_model("segearth_debug"), lookup.build_described({"pretrained": "segearth_debug"})):
+    for model in (opening.open_model("segearth_debug"), lookup.build_from_spec({"pretrained": "segearth_debug"})):
         opened = model.state_dict()
         assert all(torch.equal(opened[name], value.float()) for name, value in state.items())
     assert opening.training_of("segearth_debug") == {"trained_on": ["aerial_mini train"]}

@@ -23,7 +23,7 @@ from segearth.losses.criterion import Criterion
 from segearth.models.segearth import SegEarth
 from segearth.segmenter import Segmenter
 from segearth.structures import Question, Segmentation
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 from segearth.zoo.opening import open_model
 
 LOSS_NAMES = ("bce", "dice", "presence", "text", "boxes")
@@ -44,7 +44,7 @@ class SegEarthMetaArch(nn.Module):
         """Wraps a model.
 
         Args:
-            model: From ``open_model``, or from ``build_described`` for one that is to be trained.
+            model: From ``open_model``, or from ``build_from_spec`` for one that is to be trained.
             loss: Weights of the losses.
         """
         super().__init__()
@@ -58,7 +58,7 @@ class SegEarthMetaArch(nn.Module):
         node = cfg.MODEL.SEGEARTH
         if node.WEIGHTS == "auto":
             return {"model": open_model(node.NAME)}
-        return {"model": build_described({"name": node.NAME, "pretrained": node.WEIGHTS})}
+        return {"model": build_from_spec({"name": node.NAME, "pretrained": node.WEIGHTS})}
 
     @property
     def device(self) -> torch.device:

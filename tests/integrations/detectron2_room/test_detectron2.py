@@ -56,7 +56,7 @@ from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.structures import Boxes, Choices, Question, Sample, Segmentation, Text
 from segearth.utils.files import configs_dir
-from segearth.zoo.lookup import build_described
+from segearth.zoo.lookup import build_from_spec
 
 VAL = "segearth_aerial_mini_val"
 DOCS = Path(__file__).parents[3] / "docs"
@@ -78,7 +78,7 @@ def val():
 def trained(dicts):
     """A model after a few steps of detectron2's trainer on four questions, and the loss at each step."""
     torch.manual_seed(0)
-    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval(), LossConfig(num_points=1024))
+    model = SegEarthMetaArch(build_from_spec({"name": "segearth_debug"}).eval(), LossConfig(num_points=1024))
     chosen = [entry for entry in dicts if entry["annotations"]][:4]
     loader = build_detection_train_loader(chosen, mapper=QuestionMapper(), total_batch_size=4, num_workers=0)
     history = []
@@ -173,7 +173,7 @@ def test_questions_of_an_image_share_its_vision_pass(dicts, monkeypatch):
     assert dicts[0]["image_id"] == dicts[1]["image_id"] != dicts[10]["image_id"]
     assert group_by_image(entries) == [[0, 2], [1]]
     torch.manual_seed(0)
-    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval())
+    model = SegEarthMetaArch(build_from_spec({"name": "segearth_debug"}).eval())
     seen = []
     encode = model.model.encode_image
     monkeypatch.setattr(model.model, "encode_image", lambda images: seen.append(len(images)) or encode(images))
@@ -188,7 +188,7 @@ def test_questions_of_an_image_share_its_vision_pass(dicts, monkeypatch):
 
 def test_losses_are_those_of_the_own_trainer(val, dicts):
     torch.manual_seed(0)
-    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval())
+    model = SegEarthMetaArch(build_from_spec({"name": "segearth_debug"}).eval())
     config = LossConfig()
     own = model.model
     example = frame_example(val[0].image, val[0].questions[:2], model.model.image_transform)
@@ -205,7 +205,7 @@ def test_losses_are_those_of_the_own_trainer(val, dicts):
 
 def test_images_of_different_frames_train_together(monkeypatch):
     torch.manual_seed(0)
-    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval()).train()
+    model = SegEarthMetaArch(build_from_spec({"name": "segearth_debug"}).eval()).train()
     sizes = [(64, 128), (128, 128), (64, 128)]
     images = [torch.full((3, *size), k, dtype=torch.uint8) for k, size in enumerate(sizes)]
     entries = [{"image": image, "mask": image[0] >= 0, "question": "roofs"} for image in images]
@@ -221,7 +221,7 @@ def test_images_of_different_frames_train_together(monkeypatch):
 
 def test_losses_under_autocast_are_finite_and_reach_every_weight(dicts):
     torch.manual_seed(0)
-    model = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval()).train()
+    model = SegEarthMetaArch(build_from_spec({"name": "segearth_debug"}).eval()).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):  # what AMPTrainer does on a GPU
         losses = model([QuestionMapper()(dicts[0])])
     assert all(loss.dtype == torch.float32 for loss in losses.values())
@@ -248,7 +248,7 @@ def test_checkpointer_gives_equal_answers(trained, dicts, tmp_path):
     model, _ = trained
     DetectionCheckpointer(model, str(tmp_path)).save("model_final")
     torch.manual_seed(5)
-    other = SegEarthMetaArch(build_described({"name": "segearth_debug"}).eval()).eval()
+    other = SegEarthMetaArch(build_from_spec({"name": "segearth_debug"}).eval()).eval()
     entries = [QuestionMapper()(entry) for entry in dicts[:3]]
     before = model(entries)
     assert [a["presence"] for a in other(entries)] != [a["presence"] for a in before]
