@@ -218,18 +218,32 @@ def compare(
 @shows_errors
 def export(
     model: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
-    destination: Annotated[Path, typer.Argument(help="Folder to make.")],
+    destination: Annotated[Path, typer.Argument(help="Folder to make; with --question the .onnx file.")],
     height: Annotated[int | None, typer.Option(help="Frame's height in pixels; the model's own if left out.")] = None,
     width: Annotated[int | None, typer.Option(help="Frame's width in pixels; the model's own if left out.")] = None,
+    question: Annotated[str | None, typer.Option(help="One graph of the answer to it, for QGIS's Deepness.")]
+    = None,
+    reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
+    resolution: Annotated[float | None, typer.Option(help="With --question: metres a pixel, for Deepness.")] = None,
 ) -> None:
-    """Writes image encoder and mask decoder as ONNX graphs."""
+    """Writes image encoder and mask decoder as ONNX graphs, or one graph that answers one question."""
+    from segearth.errors import ConfigError
     from segearth.inference.export import export_onnx
+    from segearth.inference.export_question import export_question
     from segearth.zoo.opening import open_model
 
+    if question is None and (reasoning or resolution is not None):
+        raise ConfigError("--reasoning and --resolution go with --question")
+    if question is not None and height != width:
+        raise ConfigError("with --question tiles are square: give --height and --width the same number, or neither")
     opened = open_model(model)
     own = opened.config.image_transform.size
-    folder = export_onnx(opened, destination, (height or own, width or own))
-    for path in sorted(folder.iterdir()):
+    if question is not None:
+        task = "reasoning" if reasoning else "referring"
+        paths = [export_question(opened, question, destination, task=task, size=height, resolution=resolution)]
+    else:
+        paths = sorted(export_onnx(opened, destination, (height or own, width or own)).iterdir())
+    for path in paths:
         typer.echo(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,1 +1,1 @@
-"""Georeferenced rasters: windows, tiles, masks and polygons on the same grid, and questions about them. No model code."""
+"""Georeferenced rasters: windows, tiles, masks and polygons on one grid, questions about them. No model code."""

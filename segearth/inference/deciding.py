@@ -72,7 +72,9 @@ def threshold_of(logits: Tensor, settings: DecidingSettings) -> Tensor:
     Returns:
         A scalar, at most 0.
     """
-    return (logits.amax() - BELOW_HIGHEST).clamp_max(0) if settings.presence_decides else logits.new_zeros(())
+    if not settings.presence_decides:
+        return logits.new_zeros(())
+    return (logits.flatten().amax(0) - BELOW_HIGHEST).clamp_max(0)  # flat: amax() over all axes has no form in ONNX
 
 
 def score_of(raw: float, slope: float, offset: float) -> float:

@@ -115,9 +115,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
         ConfigError: A side is no multiple of 32.
         CheckpointError: ``folder`` cannot be made.
     """
-    for package in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "onnx")
+    check_export_packages()
     transform = model.config.image_transform
     height, width = size or (transform.size, transform.size)
     if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
@@ -125,15 +123,15 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
     check_new_folder(folder)
     names = feature_names(model)
     with torch.no_grad():
-        encoder = _plain(ImageEncoderGraph(model))
+        encoder = plain_copy(ImageEncoderGraph(model))
         image = torch.zeros(1, 3, height, width)
-        decoder = _plain(MaskDecoderGraph(model))
+        decoder = plain_copy(MaskDecoderGraph(model))
         features = list(encoder(image)[1:])
         descriptions = torch.zeros(2, model.language_model.dim + (WORD_DIM if model.bag_of_words is not None else 0))
         count: Any = ({0: torch.export.Dim("questions")}, [{}] * len(features))
         with atomic_folder(folder) as temporary:
-            _write_graph(encoder, (image,), temporary / ENCODER_FILE, ["images"], names)
-            _write_graph(
+            write_graph(encoder, (image,), temporary / ENCODER_FILE, ["images"], names)
+            write_graph(
                 decoder, (descriptions, features), temporary / DECODER_FILE, ["descriptions", *names[1:]],
                 ["mask_logits", "presence_logits"], count,
             )  # fmt: skip
@@ -182,15 +180,36 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
     return torch.cat([part.float() for part in parts if part is not None], -1).cpu().numpy()
 
 
-def _plain(graph: Any) -> Any:
-    """A copy in float32 on the CPU, in eval mode."""
+def check_export_packages() -> None:
+    """Checks that what torch exports with is installed.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not.
+    """
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "onnx")
+
+
+def plain_copy(graph: Any) -> Any:
+    """Returns a copy in float32 on the CPU, in eval mode."""
     return copy.deepcopy(graph).float().cpu().eval()
 
 
-def _write_graph(
+def write_graph(
     graph: nn.Module, arguments: tuple[Any, ...], path: Path, inputs: list[str], outputs: list[str],
     dynamic_shapes: Any = None,
 ) -> None:  # fmt: skip
+    """Exports a module as one ONNX file.
+
+    Args:
+        graph: In eval mode, on the CPU.
+        arguments: What it is called with; their shapes are fixed in the graph unless ``dynamic_shapes`` frees them.
+        path: File to write.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        dynamic_shapes: As for ``torch.onnx.export``.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter about torch
         torch.onnx.export(

@@ -94,7 +94,10 @@ def test_any_text_is_understood_somehow(text: str) -> None:
     assert understand(text).mode in ("tile", "settle", "whole")
 
 
-@given(st.sampled_from(sorted(SIZES)), st.sampled_from(sorted(NUMBERS)), st.from_regex(r"[a-z]{3,8}[bdt]", fullmatch=True))
+NOUNS = st.from_regex(r"[a-z]{3,8}[bdt]", fullmatch=True)
+
+
+@given(st.sampled_from(sorted(SIZES)), st.sampled_from(sorted(NUMBERS)), NOUNS)
 def test_number_and_rank_are_read(size: str, number: str, noun: str) -> None:
     question = understand(f"the {number} {size} {noun}s")
     assert question.local == f"the {noun}s"

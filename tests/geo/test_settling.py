@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-shapely = pytest.importorskip("shapely")
-
 from segearth.errors import QuestionError
 from segearth.geo.scene_questions import understand
 from segearth.geo.settling import Ground, settle
+
+shapely = pytest.importorskip("shapely")
 
 NORTH_WEST, NORTH_EAST = shapely.box(10, 10, 20, 20), shapely.box(50, 10, 80, 30)
 SMALL, SOUTH_EAST = shapely.box(10, 70, 15, 75), shapely.box(80, 80, 100, 100)
