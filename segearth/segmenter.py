@@ -121,6 +121,19 @@ def frame_size_of(segmenter: Segmenter) -> FrameSize:
     return method
 
 
+def usual_batch_size(device: str, side: int) -> int:
+    """Images at a time where none is asked for.
+
+    A GPU needs several to be busy. On a CPU small ones share what each call costs; of large ones that is a small part,
+    and several would fill the memory.
+
+    Args:
+        device: Where to run.
+        side: Longer side of the model's frame in pixels.
+    """
+    return 4 if device != "cpu" else max(1, min(4, 1024**2 // side**2))
+
+
 def one_each(given: Any, count: int, what: str) -> list[Any]:
     """Repeats what was given once for all questions, and checks that a list has one for each.
 

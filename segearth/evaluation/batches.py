@@ -1,15 +1,11 @@
-"""Images in batches of one frame size, read while the batch before is scored."""
+"""Images in batches of one frame size."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from segearth.structures import Sample
-
-T = TypeVar("T")
 
 WAITING_BYTES = 1 << 28  # 256 MiB of images and targets that wait for others of their frame size
 
@@ -42,16 +38,6 @@ def in_batches(
             del held[largest]
             yield waiting.pop(largest)
     yield from waiting.values()
-
-
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Makes each item, in a thread of its own, while the one before it is in use."""
-    source = iter(items)
-    with ThreadPoolExecutor(1) as maker:
-        following = maker.submit(next, source, None)
-        while (item := following.result()) is not None:
-            following = maker.submit(next, source, None)
-            yield item
 
 
 def _bytes(sample: Sample) -> int:

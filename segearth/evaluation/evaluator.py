@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
 from segearth.errors import ConfigError
-from segearth.evaluation.batches import in_batches, one_ahead
+from segearth.evaluation.batches import in_batches
 from segearth.evaluation.controls import Control, SplitReading, build_controls
 from segearth.evaluation.examples import Extremes
 from segearth.evaluation.protocols import (
@@ -29,6 +29,7 @@ from segearth.evaluation.scorers import SCORERS, scorer_of
 from segearth.segmenter import Segmenter, frame_size_of
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects
+from segearth.utils.ahead import one_ahead
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from segearth.models.pretrained import (
     training_facts,
 )
 from segearth.models.segearth import SegEarth
-from segearth.segmenter import Segmenter, facts_of
+from segearth.segmenter import Segmenter, facts_of, usual_batch_size
 
 logger = logging.getLogger(__name__)
 UNKNOWN_SIDE = 1024  # pixels: what a segmenter is taken to see that does not say
@@ -172,19 +172,6 @@ def calibrate_experiment(experiment: ExperimentConfig, source: str | Path, split
         f"before, {100 * smaller:.1f} now\n"
         f"written: {folder / CONFIG_FILE}"
     )
-
-
-def usual_batch_size(device: str, side: int) -> int:
-    """Images at a time where none is asked for.
-
-    A GPU needs several to be busy. On a CPU small ones share what each call costs; of large ones that is a small part,
-    and several would fill the memory.
-
-    Args:
-        device: Where to run.
-        side: Longer side of the model's frame in pixels.
-    """
-    return 4 if device != "cpu" else max(1, min(4, 1024**2 // side**2))
 
 
 def _seen_before(scored: DatasetConfig, seen: Sequence[str] | None, experiment: ExperimentConfig) -> str | None:

@@ -24,10 +24,10 @@ from segearth.data.registry import build_dataset, split_configs
 from segearth.errors import ConfigError, DatasetError
 from segearth.evaluation.evaluator import evaluate
 from segearth.evaluation.protocols import get_protocol, scored_questions
-from segearth.evaluation.run import UNKNOWN_SIDE, usual_batch_size
+from segearth.evaluation.run import UNKNOWN_SIDE
 from segearth.evaluation.scorers import scorer_of
 from segearth.evaluation.scorers.segmentation import SegmentationScorer
-from segearth.segmenter import Segmenter, facts_of
+from segearth.segmenter import Segmenter, facts_of, usual_batch_size
 from segearth.structures import Sample
 from segearth.utils.processes import Process, gather_objects
 from segearth.utils.seeds import rng_for

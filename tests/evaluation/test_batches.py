@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segearth.evaluation import batches as module
-from segearth.evaluation.batches import in_batches, one_ahead
+from segearth.evaluation.batches import in_batches
 from segearth.structures import Question, Sample
+from segearth.utils.ahead import one_ahead
 
 
 def sample(name, height=8, width=8, masks=0):

@@ -1,0 +1,89 @@
+"""Asks a segmenter about tiles, and makes of its answers evidence that can be blended and decided once for all tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from segearth.geo.windows import Window
+from segearth.inference.deciding import logit
+from segearth.segmenter import Segmenter, facts_of
+from segearth.structures import Segmentation, Task
+from segearth.utils.ahead import one_ahead
+
+CERTAIN = 10.0  # logit that stands for the yes or no of a segmenter that gives masks alone: a probability of 0.99995
+
+# A tile with its picture, ``uint8`` RGB ``(h, w, 3)``.
+Picture = tuple[Window, np.ndarray]
+
+
+class TilePass:
+    """One pass over tiles, in which all questions are asked of each.
+
+    Attributes:
+        presence: For each question the highest presence of all tiles so far, in [0, 1]: a thing is in the scene if it
+            is in one of its tiles.
+        highest: For each question the highest evidence of all tiles so far.
+    """
+
+    def __init__(self, segmenter: Segmenter, questions: Sequence[str], tasks: Sequence[Task], batch_size: int) -> None:
+        """Prepares a pass.
+
+        Args:
+            segmenter: Asked about ``batch_size`` tiles at a time.
+            questions: Asked of every tile.
+            tasks: One for each question.
+            batch_size: Tiles at a time.
+        """
+        self.segmenter, self.questions, self.tasks, self.batch_size = segmenter, list(questions), list(tasks), batch_size
+        self.threshold = facts_of(segmenter).deciding.presence_threshold
+        self.presence = np.zeros(len(self.questions))
+
+    def over(self, rows: Iterable[Iterable[Picture]]) -> Iterator[tuple[Window, np.ndarray]]:
+        """Asks tile after tile.
+
+        Args:
+            rows: Tiles in groups; a batch never holds tiles of two groups. So a pass that is begun again at a later
+                group gives the same numbers to the last bit, which depend on what else is in a batch.
+
+        Yields:
+            Each tile with its evidence, float32 ``(Q, h, w)``, see :meth:`evidence`.
+        """
+        # While one batch is computed, a thread reads and decodes the tiles of the next.
+        for batch in one_ahead(batch for row in rows for batch in _batches(row, self.batch_size)):
+            self.segmenter.set_images([picture for _, picture in batch])
+            count = len(self.questions)
+            answers = self.segmenter.predict(
+                self.questions * len(batch),
+                task=self.tasks * len(batch),
+                about=[number for number in range(len(batch)) for _ in range(count)],
+                return_logits=True,
+            )
+            for number, (window, _) in enumerate(batch):
+                of_tile = answers[number * count : (number + 1) * count]
+                self.presence = np.maximum(self.presence, [answer.presence for answer in of_tile])
+                yield window, np.stack([self.evidence(answer) for answer in of_tile])
+
+    def evidence(self, answer: Segmentation) -> np.ndarray:
+        """Returns what one tile says of one question, float32 ``(h, w)``, in one number a pixel.
+
+        A pixel belongs to the answer as far as mask and presence both say so: its logit is cut at the logit of presence,
+        counted from the threshold. Else a tile without the thing, whose mask has learned nothing of absences, would put
+        its best guess into the scene as soon as any other tile has the thing.
+        """
+        if answer.logits is None:
+            return np.where(answer.mask, np.float32(CERTAIN), np.float32(-CERTAIN))
+        limit = logit(answer.presence) - logit(self.threshold)
+        return np.minimum(answer.logits, np.float32(limit))
+
+
+def _batches(row: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
+    batch: list[Picture] = []
+    for tile in row:
+        batch.append(tile)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
