@@ -136,6 +136,9 @@ class ModelConfig:
     # Slope and offset that map raw to calibrated confidence; `segearth calibrate` fits them.
     score_curve: list[float] = field(default_factory=lambda: [1.0, 0.0])
     presence_decides: bool = False  # whether an object that is judged present always gets a mask that is not empty
+    # Finest and coarsest metres a pixel of the images it learned from; a scene of another resolution is brought to the
+    # nearest of these. Empty: not known, scenes are taken as they are.
+    resolutions: list[float] = field(default_factory=list)
     protocol: str = "native"  # the evaluation protocol that these weights' published figures were made with
 
 

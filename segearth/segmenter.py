@@ -101,12 +101,15 @@ class SegmenterFacts:
         side: Longer side in pixels at which it sees an image; ``None``: the image's own.
         device: Where it computes: ``"cpu"``, ``"cuda"``, …
         deciding: How its raw scores are decided.
+        resolutions: Finest and coarsest ground resolution, in metres a pixel, of the images it learned from, where that
+            is known; a scene of another one is shown to it at the nearest of these.
     """
 
     protocol: str = "native"
     side: int | None = None
     device: str = "cpu"
     deciding: DecidingSettings = DecidingSettings()
+    resolutions: tuple[float, float] | None = None
 
 
 def facts_of(segmenter: Segmenter) -> SegmenterFacts:

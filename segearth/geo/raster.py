@@ -127,6 +127,19 @@ class SceneRaster:
         size = max(1, round(self.height / smaller)), max(1, round(self.width / smaller))
         return self._read(Window(0, 0, self.height, self.width), size)
 
+    def valid_pixels(self, window: Window) -> np.ndarray:
+        """Returns which of the scene's *own* pixels are valid, boolean ``(h, w)``; the window must lie inside."""
+        return self._read(window, (window.height, window.width))[1]
+
+    @property
+    def north(self) -> tuple[float, float] | None:
+        """Unit vector, in the scene's own pixels ``(x, y)``, along which the second coordinate grows: north on a map."""
+        if self.crs is None:
+            return None
+        step = np.linalg.solve([[self.transform.a, self.transform.b], [self.transform.d, self.transform.e]], [0, 1])
+        x, y = step / np.linalg.norm(step)
+        return float(x), float(y)
+
     def _parts(self, window: Window) -> Iterator[Window]:
         """Cuts a window into groups of rows, so that the scene's pixels below each fit into memory."""
         source = self.grid.scene_window(window)

@@ -78,7 +78,8 @@ class Predictor:
         config = self.model.config
         slope, offset = config.score_curve
         deciding = DecidingSettings(config.presence_threshold, config.presence_decides, (slope, offset))
-        return SegmenterFacts(config.protocol, config.image_transform.size, self.model.device.type, deciding)
+        known = (config.resolutions[0], config.resolutions[-1]) if config.resolutions else None
+        return SegmenterFacts(config.protocol, config.image_transform.size, self.model.device.type, deciding, known)
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """Size ``(h, w)`` at which the model sees an image of ``(H, W)``; images of one frame can be set together."""

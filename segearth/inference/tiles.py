@@ -24,7 +24,6 @@ class TilePass:
     Attributes:
         presence: For each question the highest presence of all tiles so far, in [0, 1]: a thing is in the scene if it
             is in one of its tiles.
-        highest: For each question the highest evidence of all tiles so far.
     """
 
     def __init__(self, segmenter: Segmenter, questions: Sequence[str], tasks: Sequence[Task], batch_size: int) -> None:
@@ -48,7 +47,7 @@ class TilePass:
                 group gives the same numbers to the last bit, which depend on what else is in a batch.
 
         Yields:
-            Each tile with its evidence, float32 ``(Q, h, w)``, see :meth:`evidence`.
+            Each tile with its evidence, float32 ``(Q, h, w)``, see :func:`evidence_of`.
         """
         # While one batch is computed, a thread reads and decodes the tiles of the next.
         for batch in one_ahead(batch for row in rows for batch in _batches(row, self.batch_size)):
@@ -63,19 +62,23 @@ class TilePass:
             for number, (window, _) in enumerate(batch):
                 of_tile = answers[number * count : (number + 1) * count]
                 self.presence = np.maximum(self.presence, [answer.presence for answer in of_tile])
-                yield window, np.stack([self.evidence(answer) for answer in of_tile])
+                yield window, np.stack([evidence_of(answer, self.threshold) for answer in of_tile])
 
-    def evidence(self, answer: Segmentation) -> np.ndarray:
-        """Returns what one tile says of one question, float32 ``(h, w)``, in one number a pixel.
 
-        A pixel belongs to the answer as far as mask and presence both say so: its logit is cut at the logit of presence,
-        counted from the threshold. Else a tile without the thing, whose mask has learned nothing of absences, would put
-        its best guess into the scene as soon as any other tile has the thing.
-        """
-        if answer.logits is None:
-            return np.where(answer.mask, np.float32(CERTAIN), np.float32(-CERTAIN))
-        limit = logit(answer.presence) - logit(self.threshold)
-        return np.minimum(answer.logits, np.float32(limit))
+def evidence_of(answer: Segmentation, presence_threshold: float) -> np.ndarray:
+    """Returns what one tile says of one question, float32 ``(h, w)``, in one number a pixel.
+
+    A pixel belongs to the answer as far as mask and presence both say so: its logit is cut at the logit of presence,
+    counted from the threshold. Else a tile without the thing, whose mask has learned nothing of absences, would put its
+    best guess into the scene as soon as any other tile has the thing.
+
+    Args:
+        answer: Asked with ``return_logits=True``.
+        presence_threshold: The segmenter's.
+    """
+    if answer.logits is None:
+        return np.where(answer.mask, np.float32(CERTAIN), np.float32(-CERTAIN))
+    return np.minimum(answer.logits, np.float32(logit(answer.presence) - logit(presence_threshold)))
 
 
 def _batches(row: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
