@@ -1,4 +1,4 @@
-"""The command line: ``segearth predict | train | eval | calibrate | compare | export | bench | data | zoo | info``."""
+"""The command line: ``segearth predict``, ``scene``, ``train``, ``eval`` and so on; ``segearth --help`` lists them."""
 
 from __future__ import annotations
 
@@ -110,6 +110,59 @@ def predict(
     typer.echo(f"{out}: {summary_of(result)}")
     if result.answer is not None:
         typer.echo(result.answer)
+
+
+@app.command()
+@shows_errors
+def scene(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE QUESTION OUTPUT",
+            help="Raster to ask, what to look for, and the GeoTIFF to write; with --questions no QUESTION.",
+        ),
+    ],
+    vector: Annotated[Path | None, typer.Option(help="Also write polygons: .geojson, .gpkg or .fgb.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="File with a question a line, in place of QUESTION.")] = None,
+    model: ModelOption = None,
+    mode: Annotated[str, typer.Option(help="auto, tile or whole: who can answer, see docs/geo.md.")] = "auto",
+    bands: Annotated[str | None, typer.Option(help="Bands shown as red, green, blue, such as 4,3,2, or one.")] = None,
+    resolution: Annotated[str, typer.Option(help="Metres a pixel to look at it, auto, or native.")] = "auto",
+    aoi: Annotated[str | None, typer.Option(help="Area of interest: a vector file, or WKT.")] = None,
+    tile_size: Annotated[int | None, typer.Option(min=32, help="Side of a tile; the model's own if left out.")] = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="Pixels that tiles share; a quarter if left out.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Tiles at a time.")] = None,
+    min_area: Annotated[float, typer.Option(min=0, help="Leave out smaller polygons: m2, or pixels without a CRS.")]
+    = 0.0,
+    simplify: Annotated[float, typer.Option(min=0, help="Simplify outlines by so many pixels.")] = 0.0,
+    right_angles: Annotated[bool, typer.Option(help="Draw outlines at right angles where that fits.")] = False,
+    cog: Annotated[bool, typer.Option(help="Write a cloud-optimised GeoTIFF.")] = False,
+    restart: Annotated[bool, typer.Option(help="Forget what an interrupted run left.")] = False,
+    reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
+    precision: PrecisionOption = "fp32",
+) -> None:
+    """Answers questions about a georeferenced raster of any size, on its own grid."""
+    from segearth.inference.scene import read_questions, segment_scene
+    from segearth.inference.scene_types import SceneOptions
+    from segearth.inference.summary import summary_of_scene
+    from segearth.zoo.opening import load, name_of
+
+    wanted = 2 if questions is not None else 3
+    if len(arguments) != wanted:
+        raise typer.BadParameter(f"give {wanted} of them, here are {len(arguments)}; put a question between quotes")
+    source, output = arguments[0], arguments[-1]
+    texts = [arguments[1]] if questions is None else read_questions(questions)
+    options = SceneOptions(
+        mode=mode, bands=_bands(bands), resolution=_resolution(resolution), aoi=aoi, tile_size=tile_size,
+        overlap=overlap, batch_size=batch_size, min_area=min_area, simplify=simplify, right_angles=right_angles,
+        cog=cog, restart=restart,
+    )  # fmt: skip
+    result = segment_scene(
+        load(model, device, precision), source, texts, output, vector=vector,
+        task="reasoning" if reasoning else "referring", model=name_of(model), options=options,
+    )  # fmt: skip
+    typer.echo(summary_of_scene(result))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
@@ -418,6 +471,22 @@ def data_verify(
             typer.echo(line)
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
+
+
+def _bands(text: str | None) -> int | list[int] | None:
+    if text is None:
+        return None
+    numbers = _numbers(text)
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _resolution(text: str) -> float | str | None:
+    if text in ("auto", "native"):
+        return "auto" if text == "auto" else None
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no resolution; give metres a pixel, auto or native") from None
 
 
 def _numbers(text: str) -> list[int]:

@@ -45,6 +45,13 @@ class AnswerGraph(nn.Module):
     of 0.5 exactly where :func:`segearth.inference.deciding.decide` says it does.
     """
 
+    mean: Tensor
+    std: Tensor
+    before: Tensor
+    question: Tensor
+    description_mask: Tensor
+    words: Tensor
+
     def __init__(self, model: SegEarth, question: str, task: Task) -> None:
         super().__init__()
         self.encoder, self.decoder = ImageEncoderGraph(model), MaskDecoderGraph(model)

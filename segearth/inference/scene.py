@@ -58,7 +58,7 @@ def segment_scene(
             * ``resolution``: metres a pixel at which the model is shown the scene. ``"auto"``: as it is, unless it is
               finer or coarser than all that the weights know, then at their nearest. ``None``: as it is.
             * ``aoi``: area of interest, a vector file or WKT in the scene's CRS.
-            * ``tile_size``, ``overlap``: in working pixels; the side at which the model sees images and a quarter of it.
+            * ``tile_size``, ``overlap``: in working pixels; the side at which the model sees images, a quarter of that.
             * ``batch_size``: tiles at a time.
             * ``stretch``: percentages of the scene's values that become black and white, where it has not 8 bits.
             * ``min_area``, ``simplify``, ``right_angles``: of polygons, see :func:`segearth.geo.vectors.vectorise`.
@@ -90,6 +90,21 @@ def segment_scene(
     with _opened(source, segmenter, options) as scene:
         run = SceneRun(scene, segmenter, asked, tasks, Path(output), model, options)
         return run.to_files(None if vector is None else Path(vector))
+
+
+def read_questions(path: str | Path) -> list[str]:
+    """Reads a list of questions, one a line.
+
+    Raises:
+        QuestionError: The file is missing or no text, or a line is empty: it would be a band without a question.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise QuestionError(f"no list of questions {path} ({error}); write one question a line, as UTF-8") from error
+    if empty := [number for number, line in enumerate(lines, 1) if not line.strip()]:
+        raise QuestionError(f"{path}: line {empty[0]} is empty; delete it")
+    return [line.strip() for line in lines]
 
 
 def _checked(questions: list[str], options: SceneOptions) -> list[str]:

@@ -65,7 +65,7 @@ class TiledEvidence:
     def read(self, window: Window) -> np.ndarray:
         """See :class:`segearth.inference.scene_scores.Evidence`; the window is as wide as the scene."""
         grid = self.scene.grid
-        source = grid.working_window(window)
+        source = window if grid.is_native else grid.working_window(window)
         rows = self.store.rows(source.top, source.bottom)[self.number, :, source.left : source.right]
         return grid.to_scene(rows[None].astype(np.float32), window)[0]
 
@@ -105,7 +105,8 @@ class SceneRun:
         self.tile_area = None if options.aoi is None else area_of_interest(options.aoi, scene)
         self.area = None if options.aoi is None else area_of_interest(options.aoi, scene, working=False)
         self.stretch = SceneStretch.of(scene, *options.stretch)
-        of_tiles = [(text, task) for each, task in zip(self.asked, self.tasks, strict=True) for text in each.asked_of_tiles]
+        pairs = zip(self.asked, self.tasks, strict=True)
+        of_tiles = [(text, task) for each, task in pairs for text in each.asked_of_tiles]
         self.local: list[Local] = list(dict.fromkeys(of_tiles))
         self._wholes: dict[Local, Evidence] = {}
 
@@ -141,7 +142,8 @@ class SceneRun:
         if top < grid.height:
             rows = rows_of_tiles(tile for tile in tiles if tile.bottom > top and self._is_wanted(tile))
             rest = Window(top, 0, grid.height - top, grid.width)
-            with tqdm(total=sum(map(len, rows)), unit="tile", disable=not self.options.progress, desc=self.scene.name) as bar:
+            total, hidden = sum(map(len, rows)), not self.options.progress
+            with tqdm(total=total, unit="tile", disable=hidden, desc=Path(self.scene.name).name) as bar:
                 answered = self._counted(tile_pass.over(map(self._pictures, rows)), bar)
                 for strip in blended(answered, rest, (grid.height, grid.width), self.overlap, count):
                     # Half precision tells logits apart to a thousandth, which decides nothing, and halves the files.

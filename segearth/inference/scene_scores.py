@@ -20,8 +20,13 @@ ROWS_AT_ONCE = 512  # of the scene, that are held while it is decided and writte
 class Evidence(Protocol):
     """What is known of one question everywhere in a scene."""
 
-    presence: float
-    highest: float
+    @property
+    def presence(self) -> float:
+        """How sure it is that the thing is in the scene, in [0, 1]."""
+
+    @property
+    def highest(self) -> float:
+        """The highest evidence of all pixels."""
 
     def read(self, window: Window) -> np.ndarray:
         """Returns float32 ``(h, w)`` for a window of the scene's own pixels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segearth.inference.scene_types import SceneResult
 from segearth.structures import Segmentation
 
 LISTED = 5  # regions named one by one
@@ -24,6 +25,21 @@ def summary_of(answer: Segmentation) -> str:
         lines.append(f"  {_counted(region.area, 'pixel')} in columns {x0} to {x1 - 1}, rows {y0} to {y1 - 1}")
     if len(regions) > LISTED:
         lines.append(f"  and {len(regions) - LISTED} more")
+    return "\n".join(lines)
+
+
+def summary_of_scene(result: SceneResult) -> str:
+    """Says for each question of a scene how much was found, and how it was gone about."""
+    lines = []
+    for number, answer in enumerate(result.answers, 1):
+        name = answer.question if len(result.answers) == 1 else f"band {number}, {answer.question}"
+        if answer.present:
+            area = f"{answer.area:,.0f} m2" if answer.area_unit == "m2" else _counted(answer.pixels, "pixel")
+            found = f"{_counted(answer.regions, 'region')}, {area}"
+        else:
+            found = "nothing of the kind"
+        lines += [f"{name}: {found} (present {answer.presence:.2f}, score {answer.score:.2f})", f"  {answer.reason}"]
+    lines.append(f"written: {result.output}" + (f", {result.vector}" if result.vector is not None else ""))
     return "\n".join(lines)
 
 

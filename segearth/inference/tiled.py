@@ -107,9 +107,10 @@ class TiledSegmenter:
         size = usual_batch_size(self.facts.device, self.tile_size)
         tile_pass = TilePass(self.segmenter, questions, tasks, size)
         rows = rows_of_tiles(plan_tiles(height, width, self.tile_size, self.overlap))
-        tiles = tile_pass.over(((tile, image[tile.slices_in(Window(0, 0, height, width))]) for tile in row) for row in rows)
+        whole = Window(0, 0, height, width)
+        tiles = tile_pass.over(((tile, image[tile.slices_in(whole)]) for tile in row) for row in rows)
         evidence = np.empty((len(questions), height, width), np.float32)
-        for strip in blended(tiles, Window(0, 0, height, width), (height, width), self.overlap, len(questions)):
+        for strip in blended(tiles, whole, (height, width), self.overlap, len(questions)):
             evidence[:, strip.window.top : strip.window.bottom] = strip.logits
         for question, logits, presence in zip(questions, evidence, tile_pass.presence, strict=True):
             decision = decide(torch.from_numpy(logits), float(presence), self.facts.deciding)

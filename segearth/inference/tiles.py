@@ -1,4 +1,4 @@
-"""Asks a segmenter about tiles, and makes of its answers evidence that can be blended and decided once for all tiles."""
+"""Asks a segmenter about tiles, and makes of its answers evidence that can be blended, and decided once for all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class TilePass:
             tasks: One for each question.
             batch_size: Tiles at a time.
         """
-        self.segmenter, self.questions, self.tasks, self.batch_size = segmenter, list(questions), list(tasks), batch_size
+        self.segmenter, self.batch_size = segmenter, batch_size
+        self.questions, self.tasks = list(questions), list(tasks)
         self.threshold = facts_of(segmenter).deciding.presence_threshold
         self.presence = np.zeros(len(self.questions))
 

@@ -137,6 +137,11 @@ def default_source() -> str | Path:
     return DEFAULT_RUN if trained or get_card(DEFAULT_NAME).weights is None else DEFAULT_NAME
 
 
+def name_of(source: str | Path | None) -> str:
+    """Returns how a model is called where results are labelled; ``source`` is as for :func:`load`."""
+    return str(default_source() if source is None else source)
+
+
 def training_of(source: str | Path) -> dict[str, Any]:
     """Returns what is known of a model's training: from its card, or beside its weights.
 
