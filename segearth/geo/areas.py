@@ -53,8 +53,8 @@ def area_of_interest(aoi: str | Path, scene: SceneRaster, *, crs: Any = None, wo
         aoi: A file of polygons (GeoJSON, GeoPackage, a shapefile or anything else GDAL reads), or a polygon as text:
             ``"SRID=4326;POLYGON((85.5 27.6, …))"``.
         scene: The scene.
-        crs: Of polygons that do not state theirs, such as ``"EPSG:4326"``. Files of GeoJSON without one are in longitude
-            and latitude, as the format says (RFC 7946).
+        crs: Of polygons that do not state theirs, such as ``"EPSG:4326"``. GeoJSON without one is in longitude and
+            latitude, as the format says (RFC 7946).
         working: Take pixels of the working grid; else the scene's own.
 
     Raises:
@@ -67,7 +67,7 @@ def area_of_interest(aoi: str | Path, scene: SceneRaster, *, crs: Any = None, wo
     shapes = _from_text(str(aoi)) if str(aoi).lstrip().upper().startswith(WKT_BEGINS) else _from_file(Path(aoi))
     if shapes.crs is None:
         if crs is None:
-            raise ConfigError(f"the area of interest {_short(aoi)} states no CRS; say which, such as SRID=4326;POLYGON((…))")
+            raise ConfigError(f"the area of interest {_short(aoi)} has no CRS; say which: SRID=4326;POLYGON((x y, …))")
         shapes = shapes.set_crs(crs)
     shapely = geo_package("shapely")
     polygons = shapes[shapes.geom_type.isin(["Polygon", "MultiPolygon"])].make_valid()
@@ -87,12 +87,13 @@ def _in_pixels(placed: Any, aoi: str | Path, scene: SceneRaster, working: bool) 
         transform, border = scene.transform, Window(0, 0, scene.height, scene.width)
     t = ~transform
     pixels = geo_package("shapely.affinity").affine_transform(placed, [t.a, t.b, t.d, t.e, t.c, t.f])
-    outline = pixels.intersection(_box(border))
-    if not outline.area > 0:  # also where a place has no coordinates in the scene's CRS
-        seen = ", ".join(f"{value:.6g}" for value in placed.bounds)
+    inside = np.isfinite(pixels.bounds).all()  # infinite are places that the scene's CRS cannot express
+    outline = pixels.intersection(_box(border)) if inside else None
+    if outline is None or outline.area == 0:
+        spans = ", ".join(f"{value:.6g}" for value in placed.bounds)
         raise ConfigError(
-            f"the area of interest {_short(aoi)} lies outside of {scene.name}: in its CRS it spans {seen}; draw it over "
-            "the scene, and look whether its CRS and the order of its coordinates are right"
+            f"the area of interest {_short(aoi)} lies outside of {scene.name} (it spans {spans} in the scene's CRS); "
+            "draw it over the scene, and look whether its CRS and the order of its coordinates are right"
         )
     left, top, right, bottom = outline.bounds
     first, above = math.floor(left), math.floor(top)
@@ -108,7 +109,7 @@ def _from_text(text: str) -> Any:
         crs = geo_package("pyproj").CRS.from_epsg(int(number)) if head else None
         return geopandas.GeoSeries([shapely.from_wkt(rest)], crs=crs)
     except (ValueError, shapely.errors.ShapelyError, geo_package("pyproj.exceptions").CRSError) as error:
-        raise ConfigError(f"{_short(text)} is no polygon as text ({error}); write SRID=4326;POLYGON((x y, …))") from error
+        raise ConfigError(f"{_short(text)} is no polygon ({error}); write SRID=4326;POLYGON((x y, …))") from error
 
 
 def _from_file(path: Path) -> Any:

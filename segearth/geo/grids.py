@@ -160,6 +160,8 @@ class WorkingGrid:
 
     def working_window(self, window: Window) -> Window:
         """Returns the working pixels that pixels of the scene are made of, for :meth:`to_scene`."""
+        if self.is_native:
+            return window
         return _window(self.rows.working_span, self.columns.working_span, window)
 
     def to_working(self, values: np.ndarray, valid: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:

@@ -148,7 +148,7 @@ class StripStore:
         """
         if not 0 <= top < bottom <= self.finished_rows:
             raise OutputError(
-                f"rows {top} to {bottom} are not all finished in {self.folder}, only {self.finished_rows} are; go on first"
+                f"rows {top} to {bottom} are not all in {self.folder}, only {self.finished_rows} rows are; go on first"
             )
         parts = []
         for strip in self._strips:
@@ -188,6 +188,6 @@ def _check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any])
         name = names[0]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise OutputError(
-            f"{folder} was begun with {name} = {found.get(name)!r}, now it is {wanted.get(name)!r}{more}; take what it was "
-            "begun with, or begin anew: delete the folder, or pass --restart"
+            f"{folder} was begun with {name} = {found.get(name)!r}, now it is {wanted.get(name)!r}{more}; "
+            "take what it was begun with, or begin anew: delete the folder, or pass --restart"
         )

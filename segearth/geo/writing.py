@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,9 @@ class SceneWriter:
             file.close()
         if missing:
             raise OutputError(f"{self._path}: {missing} pixels were not written, or some twice; write each once")
-        rasterio = geo_package("rasterio")
-        with _gdal(self._path), rasterio.open(name) as back:
-            parts = (rasterio.windows.Window(0, top, width, min(BLOCK, height - top)) for top in range(0, height, BLOCK))
+        part_of = geo_package("rasterio.windows").Window
+        with _gdal(self._path), geo_package("rasterio").open(name) as back:
+            parts = (part_of(0, top, width, min(BLOCK, height - top)) for top in range(0, height, BLOCK))
             found = sum(_sum_of_bits(back.read(window=part)) for part in parts)
         if found != self._bits:
             raise OutputError(f"{self._path} was not written whole; {_remedy(self._path)}")
@@ -211,7 +212,8 @@ def _gdal(path: Path) -> Iterator[None]:
     # Without this, what a GeoTIFF cannot hold would go to a second file beside the temporary name, and stay there.
     settings = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": CACHE_MEGABYTES, "GDAL_TIFF_OVR_BLOCKSIZE": BLOCK}
     try:
-        with geo_package("rasterio").Env(**settings):
+        with geo_package("rasterio").Env(**settings), warnings.catch_warnings():
+            warnings.simplefilter("ignore", geo_package("rasterio.errors").NotGeoreferencedWarning)  # a plain picture
             yield
     except rasterio_errors() as error:
         raise OutputError(f"{path} cannot be written ({error}); {_remedy(path)}") from error

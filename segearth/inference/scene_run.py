@@ -65,7 +65,7 @@ class TiledEvidence:
     def read(self, window: Window) -> np.ndarray:
         """See :class:`segearth.inference.scene_scores.Evidence`; the window is as wide as the scene."""
         grid = self.scene.grid
-        source = window if grid.is_native else grid.working_window(window)
+        source = grid.working_window(window)
         rows = self.store.rows(source.top, source.bottom)[self.number, :, source.left : source.right]
         return grid.to_scene(rows[None].astype(np.float32), window)[0]
 

@@ -12,6 +12,7 @@ from segearth.geo.raster import open_scene
 from segearth.geo.windows import Window
 
 rasterio = pytest.importorskip("rasterio")
+shutil = pytest.importorskip("rasterio.shutil")
 RNG = np.random.default_rng(0)
 
 
@@ -221,7 +222,7 @@ def test_remote_files_by_gdals_own_paths(make_scene):
 def test_formats_can_be_limited_for_files_of_strangers(make_scene, tmp_path):
     path = make_scene(numbered())
     open_scene(path, drivers=["GTiff"]).close()
-    rasterio.shutil.copy(path, tmp_path / "other.vrt", driver="VRT")
+    shutil.copy(path, tmp_path / "other.vrt", driver="VRT")
     open_scene(tmp_path / "other.vrt").close()
     with pytest.raises(ImageError):
         open_scene(tmp_path / "other.vrt", drivers=["GTiff", "PNG"])
