@@ -86,9 +86,10 @@ def _in_pixels(placed: Any, aoi: str | Path, scene: SceneRaster, working: bool) 
     else:
         transform, border = scene.transform, Window(0, 0, scene.height, scene.width)
     t = ~transform
-    pixels = geo_package("shapely.affinity").affine_transform(placed, [t.a, t.b, t.d, t.e, t.c, t.f])
-    inside = np.isfinite(pixels.bounds).all()  # infinite are places that the scene's CRS cannot express
-    outline = pixels.intersection(_box(border)) if inside else None
+    outline = None
+    if np.isfinite(placed.bounds).all():  # infinite are places that the scene's CRS cannot express
+        pixels = geo_package("shapely.affinity").affine_transform(placed, [t.a, t.b, t.d, t.e, t.c, t.f])
+        outline = pixels.intersection(_box(border))
     if outline is None or outline.area == 0:
         spans = ", ".join(f"{value:.6g}" for value in placed.bounds)
         raise ConfigError(

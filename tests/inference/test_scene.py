@@ -1,0 +1,356 @@
+"""Scenes, asked with a stub that sees colours, so that what should come out is known to the pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from segearth.cli import app
+from segearth.errors import ConfigError, ImageError, OutputError, QuestionError
+from segearth.geo.strips import parts_folder
+from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
+from segearth.geo.windows import Window
+from segearth.inference.scene import read_questions, segment_scene
+from segearth.inference.scene_types import SceneOptions, SceneResult
+from segearth.inference.tiles import TilePass
+from segearth.segmenter import DecidingSettings, SegmenterFacts, numbers_of_images
+from segearth.structures import Segmentation
+
+rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
+geopandas = pytest.importorskip("geopandas", reason="geopandas is not installed: pip install 'segearth[geo]'")
+
+CHANNELS = {"red": 0, "green": 1, "blue": 2}
+NORTH_UP = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 3_000_000)
+QUIET = SceneOptions(tile_size=64, overlap=16, batch_size=2, progress=False)
+
+
+class ColourFinder:
+    """Answers "the red things" by how much red a pixel has; where a tile has none it says that none is there.
+
+    Attributes:
+        asked: Sizes of all images it was shown.
+        dies_at: After so many calls it raises an error.
+    """
+
+    facts = SegmenterFacts(side=64, deciding=DecidingSettings(presence_threshold=0.5, presence_decides=True))
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.asked: list[tuple[int, ...]] = []
+        self.dies_at, self.calls = dies_at, 0
+
+    def set_image(self, image: Any) -> None:
+        self.set_images([image])
+
+    def set_images(self, images: Sequence[Any]) -> None:
+        self.images = [np.asarray(image) for image in images]
+        self.asked += [image.shape[:2] for image in self.images]
+
+    def predict(self, questions: Sequence[str], *, about: Any = None, **options: Any) -> list[Segmentation]:
+        self.calls += 1
+        if self.dies_at is not None and self.calls > self.dies_at:
+            raise KeyboardInterrupt
+        answers = []
+        for text, number in zip(questions, numbers_of_images(about, len(questions), len(self.images)), strict=True):
+            channel = next(index for name, index in CHANNELS.items() if name in text)
+            logits = self.images[number][..., channel].astype(np.float32) / 16 - 8
+            presence = 0.9 if (logits > 0).any() else 0.1
+            mask = (logits > 0) & (presence > 0.5)
+            answers.append(Segmentation(text, mask, 0.5, bool(mask.any()), presence, logits=logits))
+        return answers
+
+
+def write(path: Path, array: np.ndarray, transform: Any = NORTH_UP, crs: Any = "EPSG:32645", **options: Any) -> Path:
+    with rasterio.open(
+        path, "w", driver="GTiff", width=array.shape[1], height=array.shape[0], count=array.shape[2], dtype=array.dtype,
+        crs=crs, transform=transform, **options,
+    ) as file:  # fmt: skip
+        file.write(array.transpose(2, 0, 1))
+    return path
+
+
+def picture(height: int = 150, width: int = 210) -> np.ndarray:
+    """Red squares of 10, 20 and 30 px, one of them across the seams of tiles, and a blue bar."""
+    array = np.full((height, width, 3), 40, np.uint8)
+    for top, left, side in ((10, 10, 10), (50, 60, 30), (120, 180, 20)):
+        array[top : top + side, left : left + side, 0] = 250
+    array[100:104, :, 2] = 250
+    return array
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.tif", picture())
+
+
+def bands(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def asked(source: Path, questions: Any, tmp_path: Path, segmenter: Any = None, **options: Any) -> SceneResult:
+    return segment_scene(
+        segmenter or ColourFinder(), source, questions, tmp_path / "out.tif", vector=tmp_path / "out.gpkg",
+        options=dataclasses.replace(QUIET, **options),
+    )  # fmt: skip
+
+
+def test_mask_polygons_and_counts(source: Path, tmp_path: Path) -> None:
+    result = asked(source, ["the red things", "the blue things", "the green things"], tmp_path)
+    red, blue, green = bands(result.output)
+    np.testing.assert_array_equal(red == 1, picture()[..., 0] > 128)
+    np.testing.assert_array_equal(blue == 1, picture()[..., 2] > 128)
+    assert not green.any() and not result.answers[2].present and result.answers[2].score == 0
+    first = result.answers[0]
+    assert (first.regions, first.pixels, first.area_unit) == (3, 100 + 900 + 400, "m2")
+    assert first.area == pytest.approx(1400 * 0.25) and first.presence == pytest.approx(0.9)
+    table = geopandas.read_file(tmp_path / "out.gpkg")
+    assert table["question"].tolist() == ["the red things"] * 3 + ["the blue things"]
+    assert table["area"][:3].tolist() == pytest.approx([225, 100, 25]) and str(table.crs) == "EPSG:32645"
+    assert not parts_folder(result.output).exists()
+
+
+def test_the_output_lies_on_the_source_grid(tmp_path: Path) -> None:
+    turned = rasterio.Affine(1.7, 1.0, 500_000, 1.0, -1.7, 3_000_000)
+    source = write(tmp_path / "in.tif", picture(), turned)
+    result = asked(source, "the red things", tmp_path)
+    with rasterio.open(source) as before, rasterio.open(result.output) as after:
+        assert after.crs == before.crs and after.transform == before.transform and after.shape == before.shape
+        assert after.tags(1)["SEGEARTH_QUESTION"] == "the red things" and after.descriptions == ("the red things",)
+
+
+@pytest.mark.parametrize(
+    ("question", "chosen"),
+    [
+        ("the largest red thing", [(50, 60, 30)]),
+        ("the red thing nearest to the blue things", [(120, 180, 20)]),
+        ("the red things within 9 m of the blue bar", [(120, 180, 20)]),
+        ("the red things in the upper half", [(10, 10, 10), (50, 60, 30)]),
+    ],
+)
+def test_what_no_tile_sees_is_settled(source: Path, tmp_path: Path, question: str, chosen: list) -> None:
+    expected = np.zeros((150, 210), bool)
+    for top, left, side in chosen:
+        expected[top : top + side, left : left + side] = True
+    result = asked(source, question, tmp_path)
+    np.testing.assert_array_equal(bands(result.output)[0] == 1, expected)
+    assert result.answers[0].mode == "settle" and result.answers[0].regions == len(chosen)
+    table = geopandas.read_file(tmp_path / "out.gpkg")
+    assert table["area"].sum() == pytest.approx(expected.sum() * 0.25)
+
+
+def test_a_scene_that_is_asked_as_a_whole(source: Path, tmp_path: Path) -> None:
+    stub = ColourFinder()
+    result = asked(source, "the only red thing", tmp_path, stub)
+    assert stub.asked == [(150, 210)] and result.answers[0].mode == "whole" and result.tiles == 0
+    np.testing.assert_array_equal(bands(result.output)[0] == 1, picture()[..., 0] > 128)
+    large = write(tmp_path / "large.tif", np.kron(picture(), np.ones((4, 4, 1), np.uint8)))
+    result = asked(large, "the only red thing", tmp_path, stub)
+    assert max(stub.asked[-1]) == 256  # four times the stub's side
+    found, expected = bands(result.output)[0] == 1, np.kron(picture()[..., 0] > 128, np.ones((4, 4), bool))
+    assert (found & expected).sum() / (found | expected).sum() > 0.9
+
+
+def test_presence_of_one_tile_does_not_lift_the_others(tmp_path: Path) -> None:
+    """Best guesses of tiles that have nothing stay out, although presence decides for the scene as a whole."""
+    array = picture()
+    array[..., 0] = np.where(array[..., 0] > 128, 250, 120)  # half a logit below the cut everywhere else
+    result = asked(write(tmp_path / "in.tif", array), "the red things", tmp_path)
+    np.testing.assert_array_equal(bands(result.output)[0] == 1, array[..., 0] > 128)
+
+
+def test_the_same_ground_through_a_moved_window_gives_the_same_mask(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)
+
+    class Contextual(ColourFinder):
+        """Its logits depend on all of a tile, as a network's do."""
+
+        def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
+            answers = super().predict(questions, **options)
+            for answer, number in zip(answers, options["about"], strict=True):
+                assert answer.logits is not None
+                answer.logits += 4 * np.sin(float(self.images[number].sum()))
+            return answers
+
+    whole = bands(asked(write(tmp_path / "whole.tif", noise), "the red things", tmp_path, Contextual()).output)[0]
+    for top, left in ((17, 31), (64, 5)):
+        moved = rasterio.Affine(0.5, 0, NORTH_UP.c + 0.5 * left, 0, -0.5, NORTH_UP.f - 0.5 * top)
+        cut = write(tmp_path / "cut.tif", np.ascontiguousarray(noise[top : top + 200, left : left + 200]), moved)
+        part = bands(asked(cut, "the red things", tmp_path, Contextual()).output)[0]
+        inner = slice(64, 136)
+        np.testing.assert_array_equal(part[inner, inner], whole[top:, left:][inner, inner])
+
+
+def test_no_seam(tmp_path: Path) -> None:
+    """Tiles that differ by a constant are blended without a step higher than the ramp between them."""
+
+    class Drifting(ColourFinder):
+        def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
+            answers = super().predict(questions, **options)
+            for answer in answers:
+                assert answer.logits is not None
+                self.drift = getattr(self, "drift", 0) + 1
+                answer.logits[:] = self.drift % 2
+            return answers
+
+    grid = np.full((150, 210, 3), 250, np.uint8)
+    whole = Window(0, 0, 150, 210)
+    rows = rows_of_tiles(plan_tiles(150, 210, 64, 16))
+    tile_pass = TilePass(Drifting(), ["red"], ["referring"], 1)
+    tiles = tile_pass.over(((tile, grid[tile.slices_in(whole)]) for tile in row) for row in rows)
+    logits = np.concatenate([strip.logits[0] for strip in blended(tiles, whole, (150, 210), 16, 1)])
+    steps = max(np.abs(np.diff(logits, axis=0)).max(), np.abs(np.diff(logits, axis=1)).max())
+    assert logits.max() - logits.min() > 0.9 and steps < 0.11  # the steepest step of a cosine ramp of 16 px is 0.098
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    questions = ["the red things", "the blue things"]
+    whole = asked(source, questions, tmp_path)
+    expected = whole.output.read_bytes()
+    whole.output.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        asked(source, questions, tmp_path, ColourFinder(dies_at=8))
+    assert not whole.output.exists() and parts_folder(whole.output).exists()
+    again = asked(source, questions, tmp_path)
+    assert 0 < again.tiles < whole.tiles and again.output.read_bytes() == expected
+    assert [answer.presence for answer in again.answers] == [answer.presence for answer in whole.answers]
+
+
+def test_a_run_with_other_settings_does_not_go_on(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        asked(source, "the red things", tmp_path, ColourFinder(dies_at=5))
+    with pytest.raises(OutputError, match="--restart"):
+        asked(source, "the blue things", tmp_path)
+    assert asked(source, "the blue things", tmp_path, restart=True).answers[0].present
+
+
+def test_what_has_no_data_is_not_asked_and_marked(tmp_path: Path) -> None:
+    array = picture()
+    array[:, :100] = 0
+    stub = ColourFinder()
+    result = asked(write(tmp_path / "in.tif", array, nodata=0), "the red things", tmp_path, stub)
+    mask = bands(result.output)[0]
+    assert (mask[:, :100] == 255).all() and (mask[:, 100:] != 255).all() and mask[120:140, 180:200].all()
+    assert len(stub.asked) == 12 - 3 and result.tiles == 9
+
+
+def test_a_scene_without_any_data(tmp_path: Path) -> None:
+    result = asked(write(tmp_path / "in.tif", np.zeros((150, 210, 3), np.uint8), nodata=0), "the red things", tmp_path)
+    assert (bands(result.output) == 255).all() and not result.answers[0].present and result.tiles == 0
+
+
+def test_area_of_interest(source: Path, tmp_path: Path) -> None:
+    area = tmp_path / "area.geojson"
+    left, top = NORTH_UP.c, NORTH_UP.f
+    geopandas.GeoDataFrame(
+        geometry=[geopandas.points_from_xy([left + 35], [top - 33])[0].buffer(12)], crs="EPSG:32645"
+    ).to_crs(4326).to_file(area)
+    stub = ColourFinder()
+    result = asked(source, "the red things", tmp_path, stub, aoi=area)
+    mask = bands(result.output)[0]
+    assert result.answers[0].regions == 1 and mask[15, 15] == 255 and mask[60, 70] == 1 and mask[130, 190] == 255
+    assert len(stub.asked) < 12
+
+
+def test_a_plain_picture(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(picture()).save(tmp_path / "in.png")
+    result = asked(tmp_path / "in.png", "the red things", tmp_path)
+    assert (result.answers[0].area, result.answers[0].area_unit, result.resolution) == (1400, "pixels", None)
+    with rasterio.open(result.output) as file:
+        assert file.crs is None and file.shape == (150, 210)
+
+
+def test_sixteen_bits_are_stretched_by_the_scene(tmp_path: Path) -> None:
+    array = picture().astype(np.uint16) * 40
+    result = asked(write(tmp_path / "in.tif", array), "the red things", tmp_path)
+    np.testing.assert_array_equal(bands(result.output)[0] == 1, picture()[..., 0] > 128)
+
+
+def test_another_resolution_for_the_model_the_same_grid_for_the_output(source: Path, tmp_path: Path) -> None:
+    stub = ColourFinder()
+    result = asked(source, "the red things", tmp_path, stub, resolution=1.0)
+    assert result.resolution == pytest.approx(1.0, rel=0.01) and result.tiles < 15
+    found, expected = bands(result.output)[0] == 1, picture()[..., 0] > 128
+    assert found.shape == (150, 210) and (found & expected).sum() / (found | expected).sum() > 0.85
+
+
+@pytest.mark.parametrize(("known", "shown"), [((0.1, 5.0), 0.5), ((1.0, 5.0), 1.0), ((0.05, 0.25), 0.25), (None, 0.5)])
+def test_a_model_is_shown_the_resolution_it_knows(source: Path, tmp_path: Path, known: Any, shown: float) -> None:
+    stub = ColourFinder()
+    stub.facts = dataclasses.replace(stub.facts, resolutions=known)
+    assert asked(source, "the red things", tmp_path, stub).resolution == pytest.approx(shown, rel=0.01)
+    assert asked(source, "the red things", tmp_path, stub, resolution=None).resolution == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_segmenter_without_logits(source: Path, tmp_path: Path) -> None:
+    class MasksAlone(ColourFinder):
+        def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
+            return [dataclasses.replace(answer, logits=None) for answer in super().predict(questions, **options)]
+
+    result = asked(source, "the red things", tmp_path, MasksAlone())
+    np.testing.assert_array_equal(bands(result.output)[0] == 1, picture()[..., 0] > 128)
+
+
+@pytest.mark.parametrize(
+    ("questions", "options", "error", "message"),
+    [
+        ([], {}, QuestionError, "at least one"),
+        (["the red things", " "], {}, QuestionError, "question 2 of 2 is empty"),
+        ("the red things", {"mode": "best"}, ConfigError, "auto, tile, whole"),
+        ("the red things", {"resolution": "fine"}, ConfigError, "metres a pixel"),
+        ("the red things", {"overlap": 60}, ConfigError, "half a tile"),
+        ("the red things", {"aoi": "SRID=4326;POLYGON((0 0, 1 0, 1 1, 0 0))"}, ConfigError, "outside"),
+    ],
+)
+def test_bad_input(source: Path, tmp_path: Path, questions: Any, options: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        asked(source, questions, tmp_path, **options)
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".parts")) == ["in.tif"]
+
+
+def test_a_source_that_does_not_open(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="name one that exists"):
+        asked(tmp_path / "none.tif", "the red things", tmp_path)
+    cut = write(tmp_path / "cut.tif", np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
+    cut.write_bytes(cut.read_bytes()[:100_000])
+    with pytest.raises(ImageError, match="damaged"):
+        asked(cut, "the red things", tmp_path)
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_metres_without_a_map(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.tif", picture(), rasterio.Affine.identity(), None)
+    with pytest.raises(QuestionError, match="in pixels"):
+        asked(source, "the red things within 9 m of the blue bar", tmp_path)
+
+
+def test_a_list_of_questions(tmp_path: Path) -> None:
+    path = tmp_path / "questions.txt"
+    path.write_text("the ships\nthe pier \n")
+    assert read_questions(path) == ["the ships", "the pier"]
+    path.write_text("the ships\n\nthe pier\n")
+    with pytest.raises(QuestionError, match="line 2 is empty"):
+        read_questions(path)
+    with pytest.raises(QuestionError, match="no list of questions"):
+        read_questions(tmp_path / "none.txt")
+
+
+def test_the_command(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.tif"
+    options = ["--model", "segearth_debug", "--tile-size", "64", "--vector", str(tmp_path / "out.geojson")]
+    result = CliRunner().invoke(app, ["scene", str(source), "the red roofs", str(out), *options])
+    assert result.exit_code == 0, result.output
+    assert "the red roofs: " in result.output and "nothing in it depends on more than a tile shows" in result.output
+    with rasterio.open(out) as file:
+        assert file.shape == (150, 210) and file.tags()["SEGEARTH_MODEL"] == "segearth_debug"
+    assert len(geopandas.read_file(tmp_path / "out.geojson")) >= 0
+    wrong = CliRunner().invoke(app, ["scene", str(source), str(out)])
+    assert wrong.exit_code == 2 and "between quotes" in wrong.output.replace("\n", " ")
