@@ -12,26 +12,27 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from segearth.inference.visualize import Colour, save_picture
+from segearth.losses.criterion import LOSS_NAMES
 
 WIDTH, PANEL, MARGIN = 960, 380, (72, 64, 176, 56)  # pixels; left, top, right, bottom of a panel's frame
-FINER = 3  # drawn so many times larger, then made smaller: lines are smooth
+FINER = 3  # panels are drawn this many times larger and then shrunk, which makes lines smooth
 PAPER, INK, FAINT, GRID = (255, 255, 255), (32, 36, 42), (112, 118, 128), (228, 231, 236)
 
-# Colours that colour-blind readers tell apart too (Okabe and Ito 2008); the main line of each panel comes first.
+# Colours that colour-blind readers tell apart, too (Okabe and Ito 2008).
+BLUE, RED, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167)
+COLOURS: tuple[Colour, ...] = (BLUE, RED, GREEN, PURPLE, (86, 180, 233), (230, 159, 0), (240, 228, 66))
+LABELS = {"bce": "cross-entropy", "dice": "Dice"}  # of other losses the name is the label
+
+# Label and colour of each line; the main line of each panel comes first.
 LOSSES: dict[str, tuple[str, Colour]] = {
     "total": ("total", INK),
-    "bce": ("cross-entropy", (0, 114, 178)),
-    "dice": ("Dice", (213, 94, 0)),
-    "presence": ("presence", (0, 158, 115)),
-    "text": ("text", (204, 121, 167)),
-    "classes": ("classes", (86, 180, 233)),
-    "boxes": ("boxes", (230, 159, 0)),
+    **{name: (LABELS.get(name, name), COLOURS[i % len(COLOURS)]) for i, name in enumerate(LOSS_NAMES)},
 }
 SCORES: dict[str, tuple[str, Colour]] = {
     "val_giou": ("gIoU", INK),
-    "val_ciou": ("cIoU", (0, 114, 178)),
-    "val_t_acc": ("T-acc", (0, 158, 115)),
-    "val_n_acc": ("N-acc", (213, 94, 0)),
+    "val_ciou": ("cIoU", BLUE),
+    "val_t_acc": ("T-acc", GREEN),
+    "val_n_acc": ("N-acc", RED),
 }
 
 
@@ -45,7 +46,7 @@ class Line:
         points: (steps done, value), by step.
         width: In pixels.
         dots: Whether each point is marked.
-        marked: The step of a point to be ringed, with the words to write beside it.
+        marked: The step of a point to draw a ring around, with the words to write beside it.
     """
 
     label: str
