@@ -68,7 +68,7 @@ class Criterion:
 
         Args:
             output: From the model's forward pass.
-            batch: Targets. Where it is a placeholder, all losses are zero.
+            batch: Targets. Where it is a placeholder, all losses are zero but that of classes, which needs no question.
         """
         config = self.config
         bce, dice = self.mask_losses([*output.auxiliary, output.mask_logits], batch)
@@ -85,7 +85,7 @@ class Criterion:
             # Zeros, but still computed from the outputs: every process must run the same backward pass, in which they
             # exchange gradients. One that left it out would keep the others waiting for ever.
             losses = {name: loss * 0.0 for name, loss in losses.items()}
-        losses["classes"] = classes  # of annotations, not of questions: a placeholder has them too
+        losses["classes"] = classes  # class maps come from annotations, so an image without questions has them too
         weighted = [getattr(config, name) * losses[name] for name in LOSS_NAMES]
         return Losses(sum(weighted[1:], weighted[0]), **losses)
 

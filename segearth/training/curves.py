@@ -93,7 +93,7 @@ def _lines(
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
-    """The last row that was the best so far is the best of all."""
+    """Returns step and label of the best validation: the last of those that were the best when they were made."""
     best = [row for row in rows if row.get("val_is_best")]
     return (int(best[-1]["step"]) + 1, f"best {100 * best[-1]['val_giou']:.1f}") if best else None
 
@@ -159,18 +159,18 @@ def _panel(
 def _draw_line(
     draw: ImageDraw.ImageDraw, line: Line, across: _Scale, up: _Scale, font: Any, logarithmic: bool
 ) -> None:
-    places = [(across(step), up(value)) for step, value in line.points if value > 0 or not logarithmic]
-    draw.line(places, line.colour, FINER * line.width, joint="curve")
+    points = [(across(step), up(value)) for step, value in line.points if value > 0 or not logarithmic]
+    draw.line(points, line.colour, FINER * line.width, joint="curve")
     radius = FINER * (line.width + 1)
-    for x, y in places if line.dots or len(places) == 1 else []:
+    for x, y in points if line.dots or len(points) == 1 else []:
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], line.colour)
     found = [value for step, value in line.points if line.marked and step == line.marked[0]]
     if line.marked and found:
         x, y, radius = across(line.marked[0]), up(found[-1]), FINER * 8
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=line.colour, width=FINER * 2)
-        below = y + FINER * 32 < up.start  # the other curves are mostly above
-        place, anchor = (y + FINER * 12, "ma") if below else (y - FINER * 12, "ms")
-        draw.text((x, place), line.marked[1], line.colour, font, anchor, stroke_width=FINER * 3, stroke_fill=PAPER)
+        below = y + FINER * 32 < up.start  # the words, if there is room: the other curves are mostly above
+        text_y, anchor = (y + FINER * 12, "ma") if below else (y - FINER * 12, "ms")
+        draw.text((x, text_y), line.marked[1], line.colour, font, anchor, stroke_width=FINER * 3, stroke_fill=PAPER)
 
 
 def _around(low: float, high: float) -> tuple[float, float]:
