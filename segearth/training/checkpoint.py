@@ -135,8 +135,8 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
             f"or start anew from its weights: {from_its_weights}"
         )
     if found != FORMAT:
-        # A saved model's weights have names, which can be changed to today's. AdamW's moments have none: they are kept in
-        # the order of the weights. DeepSpeed would fail on them, and the checkpoint would be reported as damaged.
+        # A saved model's weights have names, which can be changed to today's. AdamW's moments have none, only the order
+        # of the weights. DeepSpeed would fail on them, and the checkpoint would be reported as damaged.
         when = "an earlier" if found < FORMAT else "a later"
         raise CheckpointError(f"{path} was written by {when} version; start from its weights: {from_its_weights}")
     try:

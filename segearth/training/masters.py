@@ -165,7 +165,7 @@ class WeightAverage:
 
     @contextmanager
     def as_masters(self) -> Iterator[None]:
-        """Puts the average in place of the masters, for whatever reads them inside the block, and then puts them back."""
+        """Puts the average in place of the masters inside the block, for whatever reads them, and then back."""
         self._exchange()
         try:
             yield
