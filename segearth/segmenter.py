@@ -125,10 +125,10 @@ def frame_size_of(segmenter: Segmenter) -> FrameSize:
 
 
 def usual_batch_size(device: str, side: int) -> int:
-    """Images at a time where none is asked for.
+    """Returns how many images to give a segmenter at a time where the user has not said it.
 
-    A GPU needs several to be busy. On a CPU small ones share what each call costs; of large ones that is a small part,
-    and several would fill the memory.
+    A GPU is not busy with one image. On a CPU several small images take less time together than one by one, since each
+    call has a fixed cost. For large images that cost is a small part, and several would take much memory.
 
     Args:
         device: Where to run.

@@ -15,8 +15,8 @@ def in_batches(
 ) -> Iterator[list[Sample]]:
     """Groups images that can be encoded in one pass; every image is in exactly one batch.
 
-    An image waits until there are enough of its frame size. Memory is bounded: when those that wait hold more than
-    ``WAITING_BYTES``, the frame size that holds most of them goes out, however few images it has.
+    An image waits until there are enough of its frame size. When all that wait take more than ``WAITING_BYTES``, those
+    of the frame size that takes most become a batch, however few they are.
 
     Args:
         samples: Read one after the other, no further than the next full batch needs.

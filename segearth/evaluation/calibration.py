@@ -1,4 +1,4 @@
-"""Whether a number that is called a confidence is one."""
+"""The calibration error: how far confidences are from what they promise."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def calibration_error(
         return 0.0
     bin_of = np.minimum((said * bins).astype(int), bins - 1)  # a confidence of 1 belongs to the last bin
     counts = np.bincount(bin_of)
-    # In each bin the distance of the two sums is that of the two means times the count, which is the weight it has.
+    # A bin's distance of means, weighted by its count, is the distance of its sums.
     gaps = np.abs(np.bincount(bin_of, said - came))
     return float(gaps.sum() / counts.sum())

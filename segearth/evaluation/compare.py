@@ -1,8 +1,8 @@
-"""Whether one run is really better than another: both scored on the same questions, compared question by question.
+"""Compares two runs question by question, to tell whether one is really better than the other.
 
-Two intervals that overlap say little: most of their width is how hard the images are, which both runs share. Here the
-difference is taken for each question first, and images are drawn for the interval of its mean (a paired bootstrap), so
-what the images have in common falls out.
+That the intervals of two runs overlap says little: they are wide mostly because some images are harder than others, and
+both runs were scored on the same images. Here the difference is taken for each question first, and the interval is that
+of the mean difference (a paired bootstrap over images), in which how hard an image is does not count.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Difference:
         samples: How many questions.
         first: Mean score of the first run, in [0, 1]: its gIoU, where the answers are masks.
         second: The same of the second run.
-        interval: 95 % interval of ``first - second``, images drawn.
+        interval: 95 % interval of ``first - second``, from a bootstrap over images.
     """
 
     group: str
@@ -90,9 +90,9 @@ def compare_records(
         other_words: Whether the questions may be worded differently in the two; ids and targets must be the same.
 
     Returns:
-        All questions, those with a target and those without, then one row a kind and a source, where there are several.
-        Where the runs answer with masks and boxes, say, each kind of answer has such rows of its own: scores of two
-        scorers have no mean.
+        A row for all questions, then for those with something to find and those without, for each kind and for each
+        source, where there are several. Where the answers are of several sorts, such as masks and boxes, each sort has
+        rows of its own, since a mean over scores of different scorers would mean nothing.
 
     Raises:
         DatasetError: The runs were not scored on the same questions with the same targets.
@@ -148,7 +148,7 @@ def as_markdown(rows: Sequence[Difference], first: str, second: str) -> str:
 
 
 def _record_of(line: Mapping[str, Any]) -> Record:
-    """Makes a record of a line of ``samples.jsonl``; reports of before there were other scorers name none."""
+    """Makes a record of a line of ``samples.jsonl``. Early reports name no scorer: there was only one, for masks."""
     record = get_scorer(line.get("scorer", "segmentation")).record
     names = {field.name for field in fields(record)}
     return record(**{key: value for key, value in line.items() if key in names})

@@ -1,4 +1,4 @@
-"""Sets a model's confidence: from which presence on it answers, and what its score promises."""
+"""Calibrates a model: from which presence on it answers with a mask, and what IoU its score stands for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from segearth.data.base import SegmentationDataset
     from segearth.models.segearth import SegEarth
 
-LAST_THRESHOLD = 0.99  # of presence, in steps that a few hundred questions can tell apart
-LEAST_ANSWERS = 20  # from which a curve is fitted
-START, RIDGE = np.array([1.0, 0.0]), 1e-3  # the curve that leaves a score as it is, and how little it is preferred
+LAST_THRESHOLD = 0.99  # the highest threshold of presence
+LEAST_ANSWERS = 20  # with fewer no curve is fitted
+# A fit starts from the curve that leaves a score as it is, and is pulled towards it by a small penalty.
+START, RIDGE = np.array([1.0, 0.0]), 1e-3
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Calibration:
         presence_threshold: From which presence on a question is answered with a mask.
         score_curve: Slope and offset, see :func:`segearth.inference.deciding.score_of`.
         giou: gIoU before and after.
-        score_error: Calibration error of the score before and after, of the answers that the threshold lets through.
+        score_error: Calibration error of the score before and after, over the answers above the new threshold.
     """
 
     presence_threshold: float
@@ -89,23 +90,30 @@ def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1
 
 
 def giou_at(records: Sequence[SampleRecord], threshold: float) -> float:
-    """Returns the gIoU of answers that were given whatever presence said, if those below a threshold had been empty."""
+    """Returns the gIoU that a presence threshold would give.
+
+    Args:
+        records: Of answers that were made without a threshold, so that none is empty on account of presence.
+        threshold: Answers with a lower presence count as empty.
+    """
     return float(np.mean([r.iou if (r.presence or 0.0) >= threshold else float(r.target_empty) for r in records]))
 
 
 def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
     """Returns the presence from which on an answer makes the expected gIoU higher than silence does.
 
-    A mask of what is there is worth the IoU it reaches, ``m`` on average; silence about what is not there is worth 1.
-    So an answer pays from the probability ``1 / (1 + m)`` on. That probability is read off presence by a curve through
-    all records: of a few hundred questions only a handful are near any one threshold, and the one that does best among
-    them by counting does so by chance.
+    Let ``p`` be the probability that the thing is there, and ``m`` the mean IoU of masks of present things. A mask is
+    then worth ``p · m``, and an empty answer ``1 - p``. So a mask is worth more from ``p = 1 / (1 + m)`` on.
+
+    How probable the thing is at a given presence is read off a curve that is fitted to all records. Trying thresholds
+    and counting which does best would be decided by chance: of a few hundred questions only a handful are near any one
+    threshold.
 
     Args:
         records: Answers that were given whatever presence said.
 
     Returns:
-        In 0, 0.01 … 0.99; 0 for a model whose presence tells nothing, where most is there.
+        0, 0.01 … or 0.99. For a model whose presence says nothing it is 0 where most things are there, else 0.99.
     """
     there = np.array([not r.target_empty for r in records])
     if not there.any():
@@ -115,7 +123,7 @@ def best_presence_threshold(records: Sequence[SampleRecord]) -> float:
     wanted = 1 / (1 + worth)
     if slope == 0:
         return 0.0 if offset >= logit(wanted) else LAST_THRESHOLD
-    return min(round(score_of(wanted, 1 / slope, -offset / slope), 2), LAST_THRESHOLD)  # the curve, read backwards
+    return min(round(score_of(wanted, 1 / slope, -offset / slope), 2), LAST_THRESHOLD)  # the inverse of the curve
 
 
 def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, float]:
@@ -131,12 +139,13 @@ def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, fl
     x = np.array([logit(value) for value in raw])
     features, target = np.stack([x, np.ones_like(x)], 1), np.asarray(reached, float)
 
-    def loss(weights: np.ndarray) -> float:  # the second part keeps the curve from a cliff where all scores are alike
+    def loss(weights: np.ndarray) -> float:
+        # Cross-entropy, and the penalty, without which the slope would grow without end where all scores are alike.
         z = features @ weights
         return float((np.logaddexp(0, z) - target * z).sum() + RIDGE / 2 * ((weights - START) ** 2).sum())
 
     weights = START
-    for _ in range(100):  # Newton's method, by shorter steps where a whole one would overshoot
+    for _ in range(100):  # Newton's method; a step that would raise the loss is halved until it does not
         expected = 1 / (1 + np.exp(-np.clip(features @ weights, -60, 60)))
         slope = features.T @ (expected - target) + RIDGE * (weights - START)
         curvature = (features * (expected * (1 - expected))[:, None]).T @ features + RIDGE * np.eye(2)
@@ -146,7 +155,7 @@ def fit_curve(raw: Sequence[float], reached: Sequence[float]) -> tuple[float, fl
         weights = weights - step
         if np.abs(step).max() < 1e-9:
             break
-    if weights[0] < 0:  # a score that falls as masks get better tells nothing: all get the mean
+    if weights[0] < 0:  # scores that fall as masks get better are of no use: every answer gets the mean IoU
         mean = float(np.clip(target.mean(), 1e-4, 1 - 1e-4))
         return 0.0, logit(mean)
     return float(weights[0]), float(weights[1])

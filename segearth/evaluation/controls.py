@@ -1,4 +1,6 @@
-"""Controls: answers that need no understanding. What a model gains over the best of them is what it has understood.
+"""Controls: answers that need no understanding, such as the same mask for every question.
+
+What a model scores beyond the best of them comes from image and question together.
 
 ``everything``          every pixel; high where targets fill the image.
 ``nothing``             no pixel; high where many targets are absent.
@@ -40,25 +42,25 @@ MEAN_MASK_THRESHOLDS = np.arange(1, 20) / 20  # 0.05 … 0.95
 
 
 class Control(Protocol):
-    """One way to answer without understanding.
+    """Answers questions by a rule that needs no understanding.
 
     Attributes:
-        name: Row name in reports.
-        rule: What it does, in words.
+        name: Its row in reports.
+        rule: The rule, in words.
     """
 
     name: str
     rule: str
 
     def answers(
-        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
-        """Answers each question of each image; ``predictor`` holds the images."""
+        """Answers each question of each image; the images are set in ``segmenter``."""
 
 
 @dataclass(frozen=True)
 class SplitReading:
-    """A split that is read once from end to end, by one process or by several together.
+    """What to read of a split, and which process reads which images of it.
 
     Attributes:
         dataset: The split.
@@ -86,7 +88,7 @@ class ConstantMask:
         self.rule = "every pixel is predicted" if value else "no pixel is predicted"
 
     def answers(
-        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
         """Returns the same constant mask for each question."""
         return [
@@ -116,8 +118,9 @@ class MeanMask:
     def fit(cls, reading: SplitReading) -> MeanMask:
         """Finds the best single mask of a training split in one pass.
 
-        gIoU of the candidates is computed in the normalised frame, where a target is the covered share of each cell (to
-        1/255), so small targets keep their area. Memory: 16 KiB a question.
+        The candidates are the mean of the targets, cut at several values; their gIoU is computed in a frame of 128x128
+        cells. There a target is the share of each cell that it covers (in steps of 1/255), so that small targets keep
+        their area. Memory: 16 KiB a question.
 
         Args:
             reading: The training split. Processes that read it together find the same mask.
@@ -138,7 +141,7 @@ class MeanMask:
         return cls(*_best_cut(np.stack(targets)))
 
     def answers(
-        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
         """Returns the one mask at each image's size (nearest neighbour) for each question."""
         return [
@@ -182,14 +185,14 @@ class ShuffledQuestions:
         return cls({own.id: asked[other].question for own, other in zip(asked, order, strict=True)}, in_words)
 
     def answers(
-        self, predictor: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
+        self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
     ) -> list[list[Segmentation]]:
         """Returns the model's answers to the questions dealt to each image.
 
-        They are compared as finished masks: the frame that a letterboxing model thresholds in is left out.
+        ``frame_mask`` is taken out of them, so that the finished masks are compared, at the images' own sizes.
         """
         asked = [[self.asked[question_id] for question_id in own] for own in questions]
-        answers = ask(predictor, asked, self.in_words)
+        answers = ask(segmenter, asked, self.in_words)
         return [[replace(answer, frame_mask=None) for answer in own] for own in answers]
 
 
@@ -271,8 +274,8 @@ def _controls_of(
     if scorer.fitted_control and train_dataset is None:
         logger.warning("control %s left out: it needs the training split", scorer.fitted_control)
     elif train_dataset is not None:
-        # Any other error must stop the evaluation: a broken file is met by one process alone, and if that one went on,
-        # it would exchange its next results with processes that still wait for those of this control.
+        # Any other error must stop the evaluation. Only one process meets a broken file; if it went on without this
+        # control, it would send its next results to processes that wait for the results of this one.
         try:
             fitted = scorer.fit_control(replace(evaluated, dataset=train_dataset, limit=None))
             controls += [fitted] if fitted else []
@@ -286,13 +289,14 @@ def _controls_of(
 
 
 def of_each_image(reading: SplitReading, take: Callable[[Sample], T], label: str) -> list[T]:
-    """Takes something of each image of a split, in order.
+    """Applies a function to each image of a split and returns the results, in order.
 
-    Processes that have joined read a share each and get all of it; a process that has not reads all.
+    Processes that have joined read a share of the images each, and all get the results of all; a process that has not
+    joined others reads all images.
 
     Args:
         reading: The split.
-        take: What to take; the image itself is let go of.
+        take: The function; of the images themselves only one is in memory at a time.
         label: Of the progress bar.
     """
     dataset, rank, world_size = reading.dataset, reading.rank, reading.world_size
@@ -310,7 +314,7 @@ def _same_answer(mask: np.ndarray, questions: Questions) -> list[Segmentation]:
 
 
 def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[int]:
-    """Deals items out so that each gets, in its stead, one of another group, and of another text where possible.
+    """Assigns to each item another one, of another group (image) and, where possible, with another text.
 
     Args:
         groups: The group (image) of each item.
@@ -337,9 +341,9 @@ def derange(groups: Sequence[str], texts: Sequence[str], seed: int = 0) -> list[
     largest = max(map(len, members.values()))
     if 2 * largest > len(groups):
         return [_draw_other(index, groups, texts, rng) for index in range(len(groups))]
-    # All items are laid in a row, group by group, and each is dealt the one that lies as many steps further on (round
-    # the end) as the largest group has items. That many steps lead out of any group, and, as no group holds more than
-    # half of the row, not all the way round into it again.
+    # All items stand in a circle, group by group. Each is dealt the one that stands further on by the size of the
+    # largest group. That leads out of its own group, and not all the way round into it again, since no group is more
+    # than half of the circle.
     row = [index for group in members.values() for index in group]
     dealt = dict(zip(row, row[largest:] + row[:largest], strict=True))
     _avoid_equal_texts(dealt, groups, texts, rng)

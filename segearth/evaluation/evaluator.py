@@ -1,4 +1,4 @@
-"""Asks a predictor every question of a split and scores the answers; one process or many give the same records."""
+"""Asks a segmenter every question of a split and scores the answers; one process or many give the same records."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from segearth.evaluation.scorer import Scorer
 from segearth.evaluation.scorers import SCORERS, scorer_of
 from segearth.segmenter import Segmenter, frame_size_of
 from segearth.structures import Question, Sample, Segmentation
-from segearth.utils.processes import gather_objects
 from segearth.utils.ahead import one_ahead
+from segearth.utils.processes import gather_objects
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    predictor: Segmenter,
+    segmenter: Segmenter,
     dataset: SegmentationDataset,
     *,
     protocol: str = "native",
@@ -55,19 +55,19 @@ def evaluate(
     many, the parts are gathered and every rank returns the whole; elsewhere each rank returns its own part.
 
     Args:
-        predictor: Any :class:`~segearth.segmenter.Segmenter`. Is given each image once, and asked all its questions of
-            one scorer at once (and once more for the control with shuffled questions, of the same features).
+        segmenter: Any :class:`~segearth.segmenter.Segmenter`. It is given each image once, and asked all questions of
+            one scorer together; the shuffled questions follow without setting the image again.
         dataset: The split to score; questions without a target are passed over. Each question is scored by the scorer
             of its task, see :data:`segearth.evaluation.scorers.SCORERS`.
         protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`.
         controls: Whether to score the controls beside the model.
-        train_dataset: The training split, for the control that is fitted on it, such as ``mean_mask``; ``None`` leaves
-            that control out.
+        train_dataset: The training split, for controls that are fitted on it, such as ``mean_mask``; ``None`` leaves
+            them out.
         seed: Decides the shuffled questions and the bootstrap.
         rank: This process.
         world_size: Number of processes.
         limit: Only the first so many images; ``None``: all.
-        batch_size: Most images that the predictor is given at a time; these are of one frame size. It changes speed and
+        batch_size: Most images that the segmenter is given at a time, all of one frame size. It changes time and
             memory; answers are the same but for rounding.
         examples: How many best and how many worst samples to keep as pictures.
         progress: Whether rank 0 shows progress bars.
@@ -88,7 +88,7 @@ def evaluate(
         by_scorer = build_controls(SCORERS, scorer_of, evaluated, train_dataset, seed=seed)
     part = _Part(Extremes(examples), {name: _Scored() for name in by_scorer})
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    _score_all(predictor, dataset, range(rank, count, world_size), batch_size, chosen, by_scorer, part, progress)
+    _score_all(segmenter, dataset, range(rank, count, world_size), batch_size, chosen, by_scorer, part, progress)
     whole = _Part.join(gather_objects(part, world_size))
     if whole.without_target:
         logger.warning("%d questions without a target were passed over", whole.without_target)
@@ -117,7 +117,10 @@ def evaluate(
 
 @dataclass(slots=True)
 class _Scored:
-    """What one scorer has found in one process: its records, those of the controls, and what it looked at further."""
+    """What one scorer has found in one process: records of the answers, of the controls', and further ones.
+
+    The further ones are the second part of what ``Scorer.look_further`` returns.
+    """
 
     records: list[Any] = field(default_factory=list)
     controls: dict[str, list[Any]] = field(default_factory=dict)
@@ -144,7 +147,7 @@ class _Part:
                 {c: merge_records(share.controls.get(c, []) for share in shares) for c in controls},
                 [item for share in shares for item in share.further],
             )
-        merge_records(share.records for share in whole.scored.values())  # an id may not occur under two scorers either
+        merge_records(share.records for share in whole.scored.values())  # checks that no id occurs under two scorers
         for part in parts:
             whole.extremes.merge(part.extremes)
         whole.seconds = max(part.seconds for part in parts)
@@ -153,12 +156,12 @@ class _Part:
 
 
 def _score_all(
-    predictor: Segmenter, dataset: SegmentationDataset, indices: Sequence[int],
+    segmenter: Segmenter, dataset: SegmentationDataset, indices: Sequence[int],
     batch_size: int, protocol: EvaluationProtocol, controls: Mapping[str, list[Control]], part: _Part, progress: bool,
 ) -> None:  # fmt: skip
     """Scores the images at ``indices`` into ``part``; each batch is read while the one before it is scored."""
     samples = (dataset[index] for index in indices)
-    batches = one_ahead(in_batches(samples, frame_size_of(predictor), batch_size))
+    batches = one_ahead(in_batches(samples, frame_size_of(segmenter), batch_size))
     start, waited = time.perf_counter(), 0.0
     with tqdm(total=len(indices), desc=f"{dataset.name} {dataset.split}", disable=not progress) as bar:
         while True:
@@ -167,14 +170,14 @@ def _score_all(
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            _score_batch(predictor, batch, protocol, controls, part)
+            _score_batch(segmenter, batch, protocol, controls, part)
             bar.update(len(batch))
     if indices:
         logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
 
 
 def _score_batch(
-    predictor: Segmenter,
+    segmenter: Segmenter,
     batch: list[Sample],
     protocol: EvaluationProtocol,
     controls: Mapping[str, list[Control]],
@@ -184,35 +187,35 @@ def _score_batch(
     asked = [(sample, own) for sample in batch if (own := scored_questions(sample, protocol))]
     if not asked:
         return
-    samples, sorted_out = [sample for sample, _ in asked], _by_scorer([own for _, own in asked])
+    samples, by_scorer = [sample for sample, _ in asked], _by_scorer([own for _, own in asked])
     start = time.perf_counter()
-    predictor.set_images([sample.image for sample in samples])
+    segmenter.set_images([sample.image for sample in samples])
     answers = {
-        name: ask(predictor, [own.values() for own in questions], SCORERS[name].needs_words)
-        for name, questions in sorted_out.items()
+        name: ask(segmenter, [own.values() for own in questions], SCORERS[name].needs_words)
+        for name, questions in by_scorer.items()
     }
     part.seconds += time.perf_counter() - start
-    for name, questions in sorted_out.items():
+    for name, questions in by_scorer.items():
         scored = part.scored.setdefault(name, _Scored())
         for sample, own, found in zip(samples, questions, answers[name], strict=True):
             _score_image(SCORERS[name], sample, own, found, protocol, scored, part.extremes)
         for control in controls.get(name, []):
             records = scored.controls.setdefault(control.name, [])
             for sample, own, found in zip(
-                samples, questions, control.answers(predictor, samples, questions), strict=True
+                samples, questions, control.answers(segmenter, samples, questions), strict=True
             ):
                 scores = _records(SCORERS[name], sample, own, found, protocol)
                 records.extend(SCORERS[name].of_control(record) for record in scores)
 
 
 def _by_scorer(questions: Sequence[Mapping[str, Question]]) -> dict[str, list[dict[str, Question]]]:
-    """Sorts the questions of each image by scorer; every scorer has a place for every image."""
-    sorted_out: dict[str, list[dict[str, Question]]] = {}
+    """Returns by scorer a list of all images with the questions of each; it may be empty for an image."""
+    by_scorer: dict[str, list[dict[str, Question]]] = {}
     for number, own in enumerate(questions):
         for question_id, question in own.items():
-            rows = sorted_out.setdefault(scorer_of(question).name, [{} for _ in questions])
-            rows[number][question_id] = question
-    return sorted_out
+            of_images = by_scorer.setdefault(scorer_of(question).name, [{} for _ in questions])
+            of_images[number][question_id] = question
+    return by_scorer
 
 
 def _records(

@@ -32,7 +32,7 @@ class ScoredExample:
 
 @dataclass(slots=True)
 class Extremes:
-    """The best and the worst samples seen so far, at most one of each an image; memory is bounded.
+    """The best and the worst samples seen so far: of each image at most one as good and one as bad example.
 
     A sample whose target and prediction are both empty is never kept: its pictures would show nothing. Among samples
     of equal IoU the one with the larger union comes first, then the one whose id sorts first, so that the choice does

@@ -1,11 +1,12 @@
-"""Whether a model hears the words, or finds the one thing that stands out in every image.
+"""Measures whether a model reads the question, or answers with what stands out in the image.
 
-Most questions of an image ask for the same target, so a model that never reads can score well. Three looks apart:
+Many questions of an image ask for the same target, so a model that never reads them can score well. Three measures:
 
-``needs_words``    a question whose target is not the image's commonest one: guessing that one is no help.
-swapped question   the answer given to another question of the same image, held against this question's target. What the
-                   model gains over it on the questions that need words is what reading them was worth.
-minimal pairs      two questions of an image that differ in one word: to which of two places does it move the map?
+``needs_words``    questions whose target is not the image's commonest one, so that guessing that one does not help.
+swapped question   the answer to another question of the same image, scored with this question's target. On questions
+                   that need words, what the right answer scores beyond it is what reading them is worth.
+minimal pairs      two questions of an image that differ in one word: do the logits move to the right one of the two
+                   targets?
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from segearth.evaluation.records import SampleRecord
 from segearth.metrics.bootstrap import bootstrap_interval
 from segearth.metrics.masks import mask_iou
 
-ALIKE = 0.9  # IoU from which two targets count as one when the commonest is looked for
+ALIKE = 0.9  # two targets with at least this IoU count as one when looking for the commonest
 DIFFERENT = 0.5  # IoU below which a target differs from another
 
 
@@ -34,8 +35,9 @@ class PairRecord:
         what: The kind of word: ``"side"``, ``"size"`` or ``"class"``.
         first: The id of one question.
         second: The id of the other.
-        won: Whether the right map wins: from the second question to the first, the logits rise more where only the
-            first one's target is than where only the second one's is. Maps that are alike win half of the time.
+        won: Whether the logits move to the right target: from the second question to the first they must rise more
+            where only the first target is than where only the second one is. Logits that ignore the question win half
+            of the time.
     """
 
     image_id: str
@@ -49,8 +51,8 @@ def needs_words(targets: Sequence[np.ndarray]) -> list[bool]:
     """Tells which questions of an image have a target that is not the commonest one.
 
     Args:
-        targets: Boolean ``(H, W)`` target of each question of the image; an empty one never needs words, as "nothing is
-            there" is told by presence.
+        targets: Boolean ``(H, W)`` target of each question of the image; an empty one never needs words here, since
+            whether something is there is measured apart.
 
     Example:
         >>> house, tree = np.array([[1, 1, 0, 0]], bool), np.array([[0, 0, 0, 1]], bool)
@@ -94,9 +96,9 @@ def swapped_partner(targets: Sequence[np.ndarray], texts: Sequence[str]) -> list
 
 
 def pair_won(first: np.ndarray, second: np.ndarray, only_first: np.ndarray, only_second: np.ndarray) -> bool:
-    """Whether the right map wins.
+    """Returns whether the logits move to the right target, see :class:`PairRecord`.
 
-    Only the difference of the two maps counts, so neither a threshold nor what both maps like plays a part.
+    Only the difference of the two maps counts, so it does not matter where masks are cut, nor what both have in common.
 
     Args:
         first: Float ``(H, W)`` logits for the first question.
@@ -106,7 +108,7 @@ def pair_won(first: np.ndarray, second: np.ndarray, only_first: np.ndarray, only
 
     Example:
         >>> left, right = np.array([[1, 0]], bool), np.array([[0, 1]], bool)
-        >>> pair_won(np.array([[3.0, 2.9]]), np.array([[3.0, 3.0]]), left, right)  # the first map drops on the right
+        >>> pair_won(np.array([[3.0, 2.9]]), np.array([[3.0, 3.0]]), left, right)  # the first map is lower on the right
         True
     """
     moved = first - second

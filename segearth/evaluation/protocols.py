@@ -107,15 +107,15 @@ def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, 
 
 
 def ask(
-    predictor: Segmenter, questions: Iterable[Iterable[Question]], in_words: bool = False
+    segmenter: Segmenter, questions: Iterable[Iterable[Question]], in_words: bool = False
 ) -> list[list[Segmentation]]:
-    """Asks a segmenter the questions of each image it holds: their wordings and tasks go in, their targets do not.
+    """Asks a segmenter the questions of each image that is set. It is given wordings and tasks, never targets.
 
-    Logits are asked for only where questions come in pairs that are told apart by them, and an answer in words only
-    where it is scored: both cost time and memory.
+    Logits are asked for only where questions come in minimal pairs, which are scored by them, and answers in words only
+    where they are scored: both cost time and memory.
 
     Args:
-        predictor: Holds the images.
+        segmenter: With the images set.
         questions: Those of each image, in the order in which the images were set.
         in_words: Whether answers in words are scored.
 
@@ -128,7 +128,7 @@ def ask(
     if in_words:
         options["answer"] = True
     answers = iter(
-        predictor.predict(
+        segmenter.predict(
             [q.text for q in asked],
             task=[q.task for q in asked],
             about=[number for number, own in enumerate(rows) for _ in own],

@@ -1,8 +1,8 @@
-"""Metrics of question-driven segmentation: pure NumPy, every formula with a worked example.
+"""Records of scored questions, and the metrics of masks that are computed from them: NumPy alone, with worked examples.
 
-The unit is one *sample*: one question about one image. Each sample becomes a :class:`SampleRecord` of integer pixel
-counts; everything else is computed from a list of records, so joining the lists of several processes and computing once
-gives exactly the numbers of one process.
+The unit is one *sample*: one question about one image. Each sample becomes a :class:`SampleRecord` of whole pixel
+counts. Metrics are computed only from lists of records, so several processes, whose lists are joined first, give
+exactly the numbers of one.
 
 ==========  ============================================================================================================
 gIoU        mean over samples of I/U. The referring papers call it mIoU. Not the *generalised* IoU of boxes.
@@ -65,7 +65,7 @@ class Record:
 
     @property
     def truth(self) -> Hashable:
-        """What the record keeps of the target; two runs can be compared only where it is equal."""
+        """What the record keeps of the target. Two runs can be compared only if it is the same in both."""
         raise NotImplementedError
 
 

@@ -46,7 +46,7 @@ PACKAGES = ("numpy", "pillow", "opencv-python-headless", "torch", "transformers"
 
 
 def run_evaluation(
-    predictor: Segmenter,
+    segmenter: Segmenter,
     dataset: SegmentationDataset,
     output_dir: str | Path,
     *,
@@ -58,7 +58,7 @@ def run_evaluation(
     """Evaluates and, on rank 0, writes the report.
 
     Args:
-        predictor: As for :func:`segearth.evaluation.evaluator.evaluate`.
+        segmenter: As for :func:`segearth.evaluation.evaluator.evaluate`.
         dataset: The split to score.
         output_dir: Folder for the report; made if missing.
         model_name: Named in the report.
@@ -69,7 +69,7 @@ def run_evaluation(
     Raises:
         DatasetError: No question of the split has a target, or its ids or sizes are wrong.
     """
-    result = evaluate(predictor, dataset, rank=rank, **options)
+    result = evaluate(segmenter, dataset, rank=rank, **options)
     if rank == 0:
         write_report(result, output_dir, model_name=model_name, notes=notes)
     return result
@@ -97,7 +97,7 @@ def write_report(
     lines = [_sample_line(found.scorer, record) for found in result.by_scorer.values() for record in found.records]
     write_text(folder / "samples.jsonl", "".join(lines))
     sheet_path = folder / "best_worst.jpg"
-    sheet_path.unlink(missing_ok=True)  # an older one would show other samples
+    sheet_path.unlink(missing_ok=True)  # an old one would show samples of another report
     if result.extremes.best:
         sheets = [
             _example_sheet("Best", result.extremes.best),
@@ -184,7 +184,7 @@ def render_markdown(facts: Mapping[str, Any]) -> str:
 
 
 def _scorer_of(facts: Mapping[str, Any]) -> Scorer[Any]:
-    return get_scorer(facts.get("scorer", "segmentation"))  # reports of before there were others name none
+    return get_scorer(facts.get("scorer", "segmentation"))  # early reports name none: there was only this one
 
 
 def _scorer_headline(facts: Mapping[str, Any]) -> list[str]:

@@ -70,7 +70,7 @@ class ScorerResult:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the headline, images drawn."""
+        """95 % interval of the headline, from a bootstrap over images."""
         return bootstrap_interval([r.value for r in self.records], [r.image_id for r in self.records], seed=self.seed)
 
     @cached_property
@@ -87,8 +87,8 @@ class ScorerResult:
 class EvaluationResult:
     """Everything a report is made from.
 
-    A split mostly has questions of one scorer; ``records``, ``metrics``, ``margin`` and the like are then about those.
-    Of a split with several they are about the first; ``by_scorer`` has all.
+    Most splits have questions of one scorer only, which ``records``, ``metrics``, ``margin`` and the like are about. In
+    a split with questions of several scorers they are about the first; ``by_scorer`` has all.
 
     Attributes:
         dataset: Name of the data set.
@@ -97,7 +97,7 @@ class EvaluationResult:
         seed: Decided the shuffled questions; decides the bootstrap.
         by_scorer: What each scorer found, by its name, in the order of ``SCORERS``.
         extremes: Best and worst samples for the picture sheet.
-        seconds: Time inside the predictor, of the slowest process; loading, scoring and controls are left out.
+        seconds: Time inside the segmenter, of the slowest process; loading, scoring and controls are left out.
         without_target: Questions that the protocol asks, passed over because they have no ground truth.
     """
 
@@ -153,7 +153,7 @@ class EvaluationResult:
 
     @property
     def margin(self) -> float | None:
-        """What it gains over that one."""
+        """The model's headline less that control's."""
         return self.main.margin
 
     @property
@@ -173,10 +173,10 @@ class EvaluationResult:
 
     @property
     def images_per_second(self) -> float:
-        """Images through the predictor a second, all processes together."""
+        """Images through the segmenter a second, all processes together."""
         return len({record.image_id for record in self.all_records}) / self.seconds if self.seconds else float("inf")
 
     @property
     def questions_per_second(self) -> float:
-        """Questions through the predictor a second, all processes together."""
+        """Questions through the segmenter a second, all processes together."""
         return len(self.all_records) / self.seconds if self.seconds else float("inf")

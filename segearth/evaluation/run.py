@@ -1,4 +1,4 @@
-"""From an experiment to its report."""
+"""Evaluates or calibrates the model of an experiment: opens its data, chooses defaults, and says what came of it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from segearth.models.segearth import SegEarth
 from segearth.segmenter import Segmenter, facts_of, usual_batch_size
 
 logger = logging.getLogger(__name__)
-UNKNOWN_SIDE = 1024  # pixels: what a segmenter is taken to see that does not say
+UNKNOWN_SIDE = 1024  # pixels: the assumed longer side of the frame where a segmenter's facts do not say it
 
 
 def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) -> Path:
     """Returns where the report of a model goes when the user names no folder.
 
-    A model's report lies with the model, ``MODEL/eval_SPLIT``, so that scoring another one replaces nothing; that of a
-    run's last model, where another was the best, in ``RUN/eval_SPLIT_last``. A model that is no folder, of the zoo or
-    the hub, gets one with its name in the experiment's run.
+    The report of a saved model goes into its own folder, as ``MODEL/eval_SPLIT``, so that it replaces no other model's.
+    Of a training run it goes to ``RUN/eval_SPLIT``; if its last model is scored and another was the best, to
+    ``RUN/eval_SPLIT_last``. The report of a model without a folder, of the zoo or the hub, goes into the experiment's
+    run, under the model's name.
 
     Args:
         experiment: What is evaluated; its ``train.output_dir`` and ``data`` are read.
@@ -54,7 +55,7 @@ def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) 
         beside_the_best = of_a_run and model.name == LAST and local_folder(model.parent).name == BEST
         # A run's models are replaced as a whole whenever they are written again: nothing else may lie in them.
         folder = (model.parent if of_a_run else model) / f"eval_{split}{'_last' if beside_the_best else ''}"
-    elif model == own:  # nothing is trained yet, which opening it says
+    elif model == own:  # the run does not exist yet; opening its model will say so
         folder = own / f"eval_{split}"
     else:
         folder = own / f"eval_{split}_{re.sub(r'[^A-Za-z0-9._-]+', '--', str(source).removeprefix('hf:'))}"
@@ -63,13 +64,13 @@ def report_folder(experiment: ExperimentConfig, source: str | Path, split: str) 
 
 
 def _check_same_data(folder: Path, chosen: Sequence[DatasetConfig]) -> None:
-    """Refuses to replace the report of a model on other data than the chosen."""
+    """Refuses to replace a report on another data set."""
     path = folder / "report.json"
     if not path.is_file():
         return
     try:
         scored = json.loads(path.read_text(encoding="utf-8"))["dataset"]
-    except (ValueError, KeyError, TypeError):  # cut short: nothing is lost
+    except (ValueError, KeyError, TypeError):  # not a whole report, so nothing is lost if it is replaced
         return
     if scored not in [data.name for data in chosen]:
         raise ConfigError(f"{folder} holds the report on {scored}; name a folder for this one with --out")
@@ -195,7 +196,7 @@ def _seen_before(scored: DatasetConfig, seen: Sequence[str] | None, experiment: 
 
 
 def _which_weights(model_name: str, facts: Mapping[str, Any]) -> dict[str, str]:
-    """Of the models in a training run's folder, names the one that was opened and what training noted of it."""
+    """Returns a note for the report: the folder that was opened, and what training wrote down about its model."""
     if not Path(model_name).is_dir():
         return {}
     note = str(local_folder(model_name))

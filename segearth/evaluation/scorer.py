@@ -1,7 +1,7 @@
-"""What a task needs to be evaluated: a :class:`Scorer`.
+"""The base class of scorers: what a task needs to be evaluated.
 
-Evaluator, controls, intervals, comparison and report know no task. Each question's scorer turns the answer into a
-record, a set of records into numbers, and numbers into the cells of a table; all else is the same for all tasks.
+A scorer turns an answer into a record, a list of records into numbers, and numbers into the cells of a table. All else
+(evaluator, controls, intervals, comparison, report) is the same for all tasks and knows none of them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Scorer(ABC, Generic[R]):
         return None
 
     def of_control(self, record: R) -> R:
-        """Takes out of the record of a control's answer what only a model can know, such as its confidence."""
+        """Removes from the record of a control's answer what only a model's answer has, such as its confidence."""
         return record
 
     def look_further(

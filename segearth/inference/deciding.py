@@ -1,8 +1,9 @@
-"""From raw scores to an answer: is the thing there, which pixels belong to it, how sure is that.
+"""Decides from raw scores whether a thing is there, which pixels belong to it, and how sure that is.
 
 Raw scores are mask logits at the image's size and a presence in [0, 1]. Deciding is a step of its own, so that whoever
-joins the scores of many tiles can decide once for all of them and not once a tile: with :func:`decide` where all logits
-fit into memory, else with :func:`threshold_of` the highest of them, and :func:`score_of` the mean inside the mask.
+joins the scores of many tiles decides once for all of them: with :func:`decide` where all logits fit into memory, else
+with :func:`threshold_of`, which needs only the highest of them, and :func:`score_of`, which needs only the mean
+probability inside the mask.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from segearth.segmenter import DecidingSettings
 
-BELOW_HIGHEST = 1.0  # how far below its highest logit a mask is cut that must not be empty
+BELOW_HIGHEST = 1.0  # a mask that must not be empty is cut this far below its highest logit
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Decision:
         present: Whether presence says that the thing is there and the mask has a pixel.
         score: IoU to expect, in [0, 1]; 0 where nothing is there.
         threshold: A scalar: above it a logit belongs to the mask.
-        judged: What presence alone says.
+        judged: Whether presence alone says that the thing is there.
     """
 
     mask: Tensor
@@ -37,7 +38,11 @@ class Decision:
     judged: bool
 
     def of_frame(self, logits: Tensor) -> Tensor:
-        """Decides the same of other logits of the question, such as those in the model's frame: boolean, same shape."""
+        """Applies the decision to other logits of the question, such as those in the model's frame.
+
+        Returns:
+            Boolean, of the shape of ``logits``.
+        """
         return (logits > self.threshold) & self.judged
 
 
@@ -62,11 +67,12 @@ def decide(logits: Tensor, presence: float, settings: DecidingSettings) -> Decis
 def threshold_of(logits: Tensor, settings: DecidingSettings) -> Tensor:
     """Returns where a mask is cut: at 0, or where presence decides a little below the highest logit if that is less.
 
-    Presence and mask are two judgements. Where presence says that the thing is there and no logit is above 0, the mask
-    would contradict it and half of the present things would be answered by nothing; the best guess is what stands out.
+    Presence and mask are two judgements, and can contradict each other: presence says that the thing is there, and no
+    logit is above 0. An empty mask is then the worst answer, so the mask is cut at a lower logit (where the segmenter's
+    ``presence_decides`` is on): the pixels that stand out are the best guess.
 
     Args:
-        logits: All logits of the question, of any shape; the highest of them alone serves as well.
+        logits: All logits of the question, of any shape, or only the highest of them.
         settings: ``presence_decides`` is read.
 
     Returns:
@@ -78,7 +84,7 @@ def threshold_of(logits: Tensor, settings: DecidingSettings) -> Tensor:
 
 
 def score_of(raw: float, slope: float, offset: float) -> float:
-    """Returns the IoU to expect of a mask whose pixels have a mean probability of ``raw``: a logistic curve.
+    """Returns the IoU to expect of a mask whose pixels have a mean probability of ``raw``, by a logistic curve.
 
     Slope and offset are fitted by :func:`segearth.evaluation.confidence.calibrate` (Platt scaling, 1999, with an IoU in
     place of right and wrong); 1 and 0 leave the mean probability as it is.
@@ -89,6 +95,6 @@ def score_of(raw: float, slope: float, offset: float) -> float:
 
 
 def logit(share: float) -> float:
-    """Inverse of the logistic function; ends are moved in by a millionth, where it would be infinite."""
+    """Returns the inverse of the logistic function. It is infinite at 0 and 1, so shares keep 1e-6 away from both."""
     share = min(max(share, 1e-6), 1 - 1e-6)
     return math.log(share / (1 - share))

@@ -1,4 +1,4 @@
-"""A loaded model in less memory: bfloat16 throughout, or the language model's weights as 8- or 4-bit integers."""
+"""Makes a loaded model smaller: in bfloat16, or with the language model's weights as 8- or 4-bit integers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ GROUPS = (128, 64, 32)  # input features of a row that share a 4-bit scale; the 
 
 
 def set_precision(model: SegEarth, precision: str) -> SegEarth:
-    """Changes how a model's weights are held, in place, for use without training; call it where the model will run.
+    """Changes the precision of a model's weights, in place, for use without training.
+
+    Call it when the model is on the device that it will run on: 4-bit weights are packed differently for each.
 
     ``int8`` and ``int4`` hold the weights of the language model's linear layers as integers, with a scale for each row
     or each group of a row. The rest is fp32 on a CPU and bf16 on a GPU: embeddings, the output head and everything that
@@ -91,7 +93,7 @@ def _group(layer: nn.Linear) -> int:
 
 
 def _int4_config(group: int, device: str) -> Any:
-    """Packs as the kernels of PyTorch want it, which differs from device to device."""
+    """Returns torchao's settings for 4 bits. PyTorch's kernels want the weights packed differently on each device."""
     if device == "cpu":
         from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 

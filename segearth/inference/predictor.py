@@ -1,4 +1,4 @@
-"""Set an image or several once, ask as often as you like."""
+"""The predictor: set an image, or several, once, and ask as often as you like."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from segearth.structures import Question, Segmentation, Task
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
 
-PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
-# Questions that are read and decoded together. More of them take more memory, and are no faster each.
+PIXELS_AT_ONCE = 1 << 26  # enlarged logits are computed so many at a time: 256 MiB
+# Questions that are read and decoded together. More of them take more memory, and no less time each.
 QUESTIONS_AT_ONCE = 32
 
-# What is read and decoded at a time: pairs of an image and some questions about it. An image is its number among those
-# that were set, a question its place in the list that the caller gave to `predict`.
+# What is read and decoded together: some images, each with some questions about it. An image is given by its number
+# among those that were set, a question by its index in the list that the caller gave to `predict`.
 Portion: TypeAlias = list[tuple[int, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class RawScores:
-    """What the model says to one question, before anything is decided.
+    """What the model says about one question, before anything is decided.
 
     Attributes:
         logits: ``(H, W)`` at the image's size.
-        frame: The same in a letterbox's square frame, padding included; ``None`` without a letterbox.
+        frame: The logits in a letterbox's square frame, padding included; ``None`` without a letterbox.
         presence: In [0, 1].
         words: The answer in words, where asked for.
     """
@@ -48,7 +48,7 @@ class RawScores:
 class Predictor:
     """Asks a model about one image, or about several at a time: the :class:`~segearth.segmenter.Segmenter` of SegEarth.
 
-    No ground truth can enter here.
+    No method takes a target or a written answer, so no ground truth can reach the model.
 
     Attributes:
         model: The model, in eval mode.
@@ -159,40 +159,45 @@ class Predictor:
         if self._features is None:
             raise SegEarthError("no image is set (a set_image that fails leaves none); call set_image first")
         asked = [Question(text, task=own) for text, own in zip(texts, one_each(task, len(texts), "tasks"), strict=True)]
-        of_images: list[list[int]] = [[] for _ in self._sizes]  # questions by place, of each image
-        for place, image in enumerate(numbers_of_images(about, len(texts), len(self._sizes))):
-            of_images[image].append(place)
+        of_images: list[list[int]] = [[] for _ in self._sizes]  # for each image the indices of its questions
+        for index, image in enumerate(numbers_of_images(about, len(texts), len(self._sizes))):
+            of_images[image].append(index)
         answers: dict[int, Segmentation] = {}
-        for place, scores in self._scores(self._features, asked, of_images, answer):
-            answers[place] = self._decide(asked[place].text, scores, return_logits)
-        return answers[0] if isinstance(questions, str) else [answers[place] for place in range(len(asked))]
+        for index, scores in self._scores(self._features, asked, of_images, answer):
+            answers[index] = self._decide(asked[index].text, scores, return_logits)
+        return answers[0] if isinstance(questions, str) else [answers[index] for index in range(len(asked))]
 
     @torch.inference_mode()
     def _scores(
         self, features: ImageFeatures, asked: list[Question], of_images: list[list[int]], in_words: bool
     ) -> Iterator[tuple[int, RawScores]]:
-        """Yields the raw scores of each question with its place; few at a time are in memory."""
+        """Yields each question's index and its raw scores; those of a few questions are in memory at a time."""
         for portion in _portions(of_images, QUESTIONS_AT_ONCE):
             first, last = portion[0][0], portion[-1][0]
             some = features.of_images(first, last + 1)
-            questions = [asked[place] for _, places in portion for place in places]
-            index = torch.tensor([image - first for image, places in portion for _ in places])
+            questions = [asked[index] for _, indices in portion for index in indices]
+            image_index = torch.tensor([image - first for image, indices in portion for _ in indices])
             text = self.model.prompt_encoder.encode(questions).to(self.model.device)
-            output = self.model.decode_masks(some, self.model.encode_text(some, text, index))
+            output = self.model.decode_masks(some, self.model.encode_text(some, text, image_index))
             words: list[str | None] = [None] * len(questions)
             if in_words:
-                words = [*self.model.generate_answers(some, questions, index)]
+                words = [*self.model.generate_answers(some, questions, image_index)]
             presence = output.presence_logits.float().sigmoid().tolist()
             start = 0
-            for image, places in portion:
-                own = slice(start, start + len(places))
+            for image, indices in portion:
+                own = slice(start, start + len(indices))
                 enlarged = self._enlarged(self._sizes[image], output.mask_logits[own])
-                for place, (logits, frame), sure, said in zip(places, enlarged, presence[own], words[own], strict=True):
-                    yield place, RawScores(logits, frame, sure, said)
+                for index, (logits, frame), sure, said in zip(
+                    indices, enlarged, presence[own], words[own], strict=True
+                ):
+                    yield index, RawScores(logits, frame, sure, said)
                 start = own.stop
 
     def _enlarged(self, size: tuple[int, int], coarse: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Brings the decoder's ``(N, h, w)`` logits to an image's ``(H, W)`` = ``size``; a letterbox's frame beside."""
+        """Enlarges the decoder's ``(N, h, w)`` logits to an image's ``size`` ``(H, W)``.
+
+        Yields for each the logits, and those in the letterbox's frame, or ``None`` without a letterbox.
+        """
         height, width = size
         chunk = max(1, PIXELS_AT_ONCE // max(height * width, self.transform.size**2))
         for start in range(0, len(coarse), chunk):
@@ -221,8 +226,8 @@ class Predictor:
 def _portions(asked: list[list[int]], most: int) -> Iterator[Portion]:
     """Cuts the questions of several images into portions that are read and decoded together.
 
-    The images of a portion lie side by side, each with as many places as the one with most questions fills: memory
-    must hold the places, so these are what is kept to ``most``, not the questions.
+    In a portion every image takes as much memory as the one with the most questions. So the number of images times the
+    most questions of one is kept to ``most``, not the number of questions.
     """
     portion: Portion = []
     longest = 0

@@ -5,30 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MARGIN = 0.05  # that training leaves between a target and its box, lest the edge cut off its outermost cells
+MARGIN = 0.05  # between a target and its box, in half sides of the image; else the edge would cut off outermost cells
 
 
 def box_loss(boxes: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
-    """Mean distance of the edges of boxes from those of targets, over what is present, summed over predictions.
+    """Mean distance of the edges of boxes from those of targets, over the questions that count.
 
-    Words that name a place differ in nothing but where the target lies. A mask hardly tells: what is wrong in half of
-    the image costs the same whichever half was named, as long as "left" and "right" are read alike.
+    The distances of a question's predictions are added up.
+
+    It teaches words such as "left" and "right". While a model reads both alike, the mask losses tell it little: its
+    mask is then as wrong for the one as for the other, whichever way it moves. A box's edge says which way is right.
 
     Args:
         boxes: ``(N, P, 6)``.
         masks: ``(N, H, W)``.
-        counted: ``(N,)`` bool; boxes of what is absent, for one, do not count.
+        counted: ``(N,)`` bool: questions that count; where the thing is absent, for one, there is no right box.
     """
-    off = (boxes[..., :4] - boxes_around(masks)[:, None]).abs().mean(-1)
+    distance = (boxes[..., :4] - boxes_around(masks)[:, None]).abs().mean(-1)
     share = counted.float() / counted.float().sum().clamp_min(1)
-    return (share @ off).sum()
+    return (share @ distance).sum()
 
 
 def boxes_around(masks: Tensor) -> Tensor:
-    """Returns the least boxes that hold the targets, a little larger.
+    """Returns the smallest box around each target, made a little larger.
 
     Args:
-        masks: ``(N, H, W)`` in [0, 1], each with a cell above 0; where no cell is mostly target, all it touches count.
+        masks: ``(N, H, W)`` in [0, 1], each with a cell above 0. Cells that are mostly target count; where there is
+            none, all that are target in part.
 
     Returns:
         ``(N, 4)`` left, top, right, bottom, as :class:`segearth.models.word_heads.BoxGate` draws them.

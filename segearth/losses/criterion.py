@@ -5,7 +5,7 @@ Shapes: ``N`` questions, ``P`` predictions of the decoder (one before, one after
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,16 @@ from segearth.utils.devices import to_device
 class Losses:
     """Unweighted scalar losses, and their weighted sum.
 
+    Each loss has the name of its weight in :class:`~segearth.config.LossConfig`. Log, curves and detectron2 take the
+    names from here, so that a new loss needs nothing there.
+
     Attributes:
         total: What is minimised.
         bce: Binary cross-entropy of the masks, summed over the decoder's predictions.
         dice: Dice loss, likewise.
         presence: Binary cross-entropy of "is it there".
         text: Cross-entropy of the answer's tokens; zero where no question has an answer.
-        classes: Binary cross-entropy of every known class at every cell; zero where no map is given.
+        classes: Binary cross-entropy of every known class at every cell; zero where the batch has no class maps.
         boxes: Distance of the drawn boxes' edges from the targets', in half sides of the image, summed over the
             decoder's predictions; zero where no boxes are drawn.
     """
@@ -42,6 +45,9 @@ class Losses:
     text: Tensor
     classes: Tensor
     boxes: Tensor
+
+
+LOSS_NAMES = tuple(field.name for field in fields(Losses) if field.name != "total")
 
 
 class Criterion:
@@ -62,25 +68,26 @@ class Criterion:
 
         Args:
             output: From the model's forward pass.
-            batch: Targets. Where it is a placeholder, all losses are zero.
+            batch: Targets. Where it is a placeholder, all losses are zero but that of classes, which needs no question.
         """
         config = self.config
         bce, dice = self.mask_losses([*output.auxiliary, output.mask_logits], batch)
         presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), batch.present.float())
-        text = bce.new_zeros(())
+        text, classes, boxes = (bce.new_zeros(()) for _ in range(3))
         if config.text and output.token_logits is not None:
             text = text_loss(output.token_logits, batch.text)
-        classes = bce.new_zeros(())
         if output.class_logits is not None and batch.classes is not None:
             classes = class_loss(output.class_logits, batch.classes, config.small_targets)
-        boxes = bce.new_zeros(())
         if config.boxes and output.boxes is not None:
             boxes = box_loss(output.boxes.float(), batch.masks, wholly_known(batch) & batch.present)
-        if batch.placeholder:  # zeros with the graph of any other batch, so that processes stay in step
-            bce, dice, presence, text, boxes = (loss * 0.0 for loss in (bce, dice, presence, text, boxes))
-        total = config.bce * bce + config.dice * dice + config.presence * presence + config.text * text
-        total = total + config.classes * classes + config.boxes * boxes
-        return Losses(total, bce, dice, presence, text, classes, boxes)
+        losses = {"bce": bce, "dice": dice, "presence": presence, "text": text, "boxes": boxes}
+        if batch.placeholder:
+            # Zeros, but still computed from the outputs: every process must run the same backward pass, in which they
+            # exchange gradients. One that left it out would keep the others waiting for ever.
+            losses = {name: loss * 0.0 for name, loss in losses.items()}
+        losses["classes"] = classes  # class maps come from annotations, so an image without questions has them too
+        weighted = [getattr(config, name) * losses[name] for name in LOSS_NAMES]
+        return Losses(sum(weighted[1:], weighted[0]), **losses)
 
     def mask_losses(self, predictions: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """BCE and Dice, averaged over the questions that count and summed over predictions.
@@ -94,8 +101,8 @@ class Criterion:
         known = known_cells(batch)
         if self.config.sampling == "dense":
             size = (logits.shape[2], logits.shape[3])
-            seen = None if known is None else (shrink_masks(known, size) > 0.999).float()  # no cell half unknown
-            return dense_losses(logits, shrink_masks(batch.masks, size), seen, counted, self.config.small_targets)
+            wholly = None if known is None else (shrink_masks(known, size) > 0.999).float()  # a cell known in part: no
+            return dense_losses(logits, shrink_masks(batch.masks, size), wholly, counted, self.config.small_targets)
         return self._point_losses(logits, batch.masks, known, counted)
 
     def _point_losses(
@@ -106,11 +113,12 @@ class Criterion:
         flat = logits.flatten(0, 1)
         points = uncertain_points(flat, config.num_points, config.oversample_ratio, config.importance_ratio)
         sampled = sample_points(flat, points).view(count, depth, -1)
-        where = points.view(count, -1, 2)  # a question's targets are read once for all depths
-        target = sample_points(masks, where).view(count, depth, -1)
+        # The points of all predictions about a question together, so that its target is read in one call.
+        points_of_question = points.view(count, -1, 2)
+        target = sample_points(masks, points_of_question).view(count, depth, -1)
         weight = None
         if known is not None:
-            weight = (sample_points(known, where) > 0.5).float().view(count, depth, -1)
+            weight = (sample_points(known, points_of_question) > 0.5).float().view(count, depth, -1)
         share = counted.float() / counted.float().sum().clamp_min(1)
         return (share @ point_bce(sampled, target, weight)).sum(), (share @ point_dice(sampled, target, weight)).sum()
 
@@ -130,9 +138,10 @@ def class_loss(logits: Tensor, classes: ClassMaps, small_targets: float) -> Tens
 
 
 def wholly_known(batch: Batch) -> Tensor:
-    """Returns whose target is known everywhere, ``(N,)`` bool: of the others nobody knows how far it reaches.
+    """Returns for which questions the target is known everywhere, ``(N,)`` bool.
 
-    Padding counts as known: nothing is there.
+    A target that is known in part may reach further than its mask, so that no box around it can be learned. Padding
+    counts as known: nothing is there.
     """
     return torch.ones_like(batch.present) if batch.known is None else batch.known.flatten(1).all(1)
 
@@ -142,7 +151,7 @@ def known_cells(batch: Batch) -> Tensor | None:
     known = None if batch.known is None else batch.known.float()
     if batch.valid is None:
         return known
-    about = to_device(batch.image_index, batch.valid.device)  # an index of the host would wait
+    about = to_device(batch.image_index, batch.valid.device)  # PyTorch would copy an index too, but wait for the copy
     inside = batch.valid[about].float()
     return inside if known is None else inside * known
 
@@ -176,13 +185,14 @@ def text_loss(token_logits: Tensor, text: EncodedText) -> Tensor:
     """Next-token cross-entropy.
 
     Args:
-        token_logits: ``(T, V)``, one row for each of ``text.labelled``; a row that stands in where there is none.
+        token_logits: ``(T, V)``, one row for each of ``text.labelled``; where there is none, any row, see
+            :meth:`segearth.models.segearth.SegEarth.predict_labels`.
         text: The ``T`` labels.
 
     Returns:
         Mean over labelled tokens. Where there is none: zero, but as a product with the logits, so that the output head
-        has a gradient (of zeros) here too. Processes sum the gradients of one parameter together; one that has none to
-        give would keep the others waiting for ever.
+        has a gradient (of zeros) here too. Processes sum the gradients of each parameter together; one that has none
+        would keep the others waiting for ever.
     """
     rows, columns = text.labelled.unbind(1)
     if not len(rows):

@@ -1,7 +1,7 @@
 """Mask losses over every cell of the logits, for models whose maps are small.
 
-Points are drawn to save time on large maps. A map of 48 x 48 cells has fewer cells than the published number of points:
-they cost nothing to read all, and none of a small target's few cells is missed.
+On large maps losses are computed at random points, to save time. A map of 48 x 48 cells has fewer cells than the
+published number of points, so reading all of them costs no more, and none of a small target's few cells is missed.
 
 Shapes: ``N`` questions, ``P`` predictions of the decoder (one before and one after each layer), ``h w`` cells of a map.
 """
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_WEIGHT = 20.0  # of a cell of a small target: beyond this, noise at its edge would count more than the rest
+MOST_WEIGHT = 20.0  # of a small target's cell: with more, errors at its edge would outweigh the whole rest of the image
 
 
 def shrink_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:

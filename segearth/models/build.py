@@ -1,4 +1,4 @@
-"""From a configuration to a model, with weights or without memory for them."""
+"""Builds a model from a configuration, with weights, or as shapes alone."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> SegEarth:
 
 
 def build_on_meta(config: ModelConfig) -> SegEarth:
-    """Builds a model without memory for its weights: its tensors have shapes and no values."""
+    """Builds a model on PyTorch's meta device: its tensors have shapes, but no values and no memory for them."""
     mend_torchvision()
-    import transformers.modeling_utils  # noqa: F401  (brings torch's compiler, which torch 2.6 cannot import below)
+    # Imports torch's compiler, which torch 2.6 cannot import while the meta device is the default.
+    import transformers.modeling_utils  # noqa: F401
 
     with torch.device("meta"):
         return build_model(config, load_weights=False)

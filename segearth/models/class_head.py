@@ -1,8 +1,8 @@
-"""Ties the features of each cell to the names of what it shows, in training only.
+"""Predicts from a class's name which cells show it; used in training only.
 
-A question supervises the cells of its own target. Here every class that is annotated in a view, and every one known to
-be absent, supervises all cells at once, for the price of one product each (the text-pixel loss of LSeg, arXiv
-2201.03546): features are told apart by class long before questions about places and sizes have taught them that.
+A question teaches the cells of its own target. Here every class that is annotated in a view, and every one known to be
+absent, teaches all cells at once, for the price of one product each (the text-pixel loss of LSeg, arXiv 2201.03546).
+Features then differ by class early in training, long before questions about positions and sizes would teach them that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from segearth.models.description_projector import pool_description
 
 
 class ClassHead(nn.Module):
-    """From a class's name, without any context, to the direction that tells its cells from others."""
+    """Turns a class's name, without any context, into the vector whose product with a cell's features is its logit."""
 
     def __init__(self, language_dim: int, mask_dim: int) -> None:
         """Takes the widths of word embeddings and of mask features."""
@@ -24,11 +24,11 @@ class ClassHead(nn.Module):
         self.bias = nn.Linear(language_dim, 1)
 
     def forward(self, words: Tensor, classes: ClassMaps, mask_features: Tensor) -> Tensor:
-        """Compares each class with every cell of its image.
+        """Predicts each class at every cell of its image.
 
         Args:
             words: ``(K, T, D)`` embeddings of the names' tokens.
-            classes: Which of them are real, and the image of each class.
+            classes: Says which of these tokens are real, and which image each class is looked for in.
             mask_features: ``(B, C, h, w)``.
 
         Returns:

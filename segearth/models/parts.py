@@ -119,12 +119,12 @@ def build_part(name: str, model: SegEarth) -> nn.Module:
 
 
 def _has(config: ModelConfig) -> dict[str, bool]:
-    """Tells of every part that a model may have or not, by its place in the model, whether it has it."""
+    """Says of every optional part whether a model has it, by the part's name from the model down."""
     mask = config.mask_decoder
     return {
         "coordinates": config.coordinates,
         "class_head": config.class_head,
-        "bag_of_words": mask.box_gate or mask.presence_match,  # both read it
+        "bag_of_words": mask.box_gate or mask.presence_match,  # both read its sums
         "mask_decoder.box_gate": mask.box_gate,
         "mask_decoder.presence_match": mask.presence_match,
     }

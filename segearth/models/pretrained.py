@@ -24,16 +24,15 @@ if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-BESIDE = "."  # in a saved config: the tokenizer in the config's own folder
+BESIDE = "."  # what a saved config calls its tokenizer: the one in the config's own folder
 BEST, LAST = "model_best", "model"  # in a training run's folder: by its validation, and after its last step
 TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
 UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
-RANDOM = "random_parts"  # in the metadata of the weights
+RANDOM = "random_parts"  # key in the metadata of the weights' file: the parts that are still random
 
-# Which names a folder's files use, as a number in its config.json; folders from before there was one count as 1. Raise
-# it when a part of the model gets another name, and add a row below, or the folders of everybody who trained before
-# would no longer open. A new setting needs neither: where a file does not name it, its default must mean what there was
-# before.
+# A number in a folder's config.json that says which names its files use; folders without one are of format 1. Raise it
+# when a part of the model is renamed, and add a row below. Without that row nobody could open the models that they
+# saved before. A new setting needs neither a number nor a row: its default must do what was done before it existed.
 FORMAT = 2
 FORMAT_KEY = "format"
 RENAMED_PARTS: dict[int, dict[str, str]] = {  # by the format that still has the old name: old name to new
@@ -53,21 +52,22 @@ def save_folder(model: SegEarth, folder: Path, state: dict[str, Tensor] | None =
 
     state = state or model.state_dict()
     names = [{name for name, _ in model.named_parameters(remove_duplicate=d)} for d in (False, True)]
-    tied = names[0] - names[1]  # stored under their first name alone
+    tied = names[0] - names[1]  # further names of a parameter, which is stored under its first name alone
     tensors: dict[str, Tensor] = {}
-    places: set[int] = set()
+    addresses: set[int] = set()
     for name in [name for name in state if name not in tied]:
         tensor = state[name].contiguous().cpu()
-        tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor  # the format shares no memory
-        places.add(tensors[name].data_ptr())
+        # safetensors refuses tensors that share memory, so one that lies where another does is copied.
+        tensors[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
+        addresses.add(tensors[name].data_ptr())
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(tensors, str(temporary), metadata={"format": "pt", RANDOM: ",".join(sorted(model.random_parts))})
     model.prompt_encoder.tokenizer.save_pretrained(folder)
     described = to_dict(model.config)
     # The language model is described in full, so that a saved folder opens without the hub it once came from.
     described["language_model"] |= model.language_model.describe()
-    # The tokenizer lies beside the weights now. Where it came from may be a path of this machine, which would lead
-    # nowhere on another and tell strangers how the folders here are called.
+    # The tokenizer lies beside the weights now. Where it came from may be a path on this machine, which does not exist
+    # on another and is nobody else's business.
     described["text"]["tokenizer"] = BESIDE
     facts = {"library": "segearth", "version": __version__, FORMAT_KEY: FORMAT, "model": described}
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
@@ -104,7 +104,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _saved_facts(folder: Path) -> dict[str, Any]:
-    """Returns what ``config.json`` holds, after a look at who wrote it and in which format."""
+    """Returns what ``config.json`` holds, once it is known that this library wrote it in a format that can be read."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give a folder that save_pretrained or training wrote")
@@ -130,7 +130,7 @@ def _saved_facts(folder: Path) -> dict[str, Any]:
 
 
 def _new_names(folder: Path) -> dict[str, str]:
-    """Returns the parts that a folder's format calls otherwise: its names to those of today."""
+    """Returns today's name for each part that has another one in a folder's format."""
     first = _saved_facts(folder).get(FORMAT_KEY, 1)
     names: dict[str, str] = {}
     for step in range(first, FORMAT):
@@ -207,7 +207,7 @@ def load_weights(
         model: Its tensors are overwritten.
         path: The file.
         absent: Parts of the model, by name, that the file does not hold; they are left as they are.
-        new_names: Parts that the file calls otherwise: its names to the model's.
+        new_names: The model's name for each part that has another one in the file.
 
     Returns:
         Parts of the model that were never trained: those the file says it saved as they started, and ``absent`` ones.
@@ -237,7 +237,7 @@ def load_weights(
         _check_fit(shapes, {name: tuple(own[name].shape) for name in found}, path)
         with torch.no_grad():
             for name in found:
-                # Opened anew for each: what was read of a mapped file stays in memory until it is closed.
+                # Opened again for each tensor: what was read of a mapped file stays in memory until it is closed.
                 with safe_open(path, "pt") as file:
                     own[name].copy_(file.get_tensor(stored[name]))
     except SafetensorError as error:
@@ -267,19 +267,20 @@ def _check_fit(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int,
 class WithoutRandomStart(TorchFunctionMode):
     """Inside this context tensors are filled with zeros instead of random numbers: weights that follow replace them.
 
-    Drawing random numbers takes most of the time of building a large model. Everything else that building computes is
-    computed as ever. That is why the model is not built on PyTorch's meta device, which would draw nothing either: some
-    buffers are computed once, when a module is built, and are in no file, such as the frequencies of rotary positions
-    and the table of relative positions. On the meta device they would have no values, and nothing would replace them.
+    Drawing random numbers takes most of the time of building a large model. Everything else is computed as usual.
+    PyTorch's meta device would draw nothing either, but some buffers are computed when a module is built and are in no
+    file, such as the frequencies of rotary positions and the table of relative positions. On the meta device they would
+    get no values.
     """
 
-    # Known by their names, not by the functions themselves: transformers replaces those of torch.nn.init by its own.
+    # Compared by name, since transformers puts functions of its own, with the same names, in place of torch.nn.init's.
     DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_"})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Passes on every call but draws in place."""
+        """Calls every function but those that fill a tensor with random numbers."""
         if getattr(func, "__name__", "") not in self.DRAWS:
             return func(*args, **(kwargs or {}))
         tensor = args[0] if args else kwargs["tensor"]  # functions of torch.nn.init are called by keyword
         with torch.no_grad():
-            return tensor.zero_()  # not left as it is: a truncated normal is drawn again until it is in range
+            # Zeros, and not whatever is in memory: a truncated normal is drawn again until its numbers are in range.
+            return tensor.zero_()

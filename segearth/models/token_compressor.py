@@ -15,9 +15,10 @@ from segearth.layers.position import sine_position
 
 
 class ConvCompressor(nn.Module):
-    """Strided convolutions with per-cell norms: any size, any aspect.
+    """Strided convolutions and norms that treat every cell alike, for maps of any size and aspect.
 
-    A sine embedding tells the language model where each token sits, since the number of tokens varies.
+    A sine embedding tells the language model where in the image each token is: from its place in the row alone that
+    could not be told, since rows of tokens differ in length from image to image.
     """
 
     def __init__(self, in_channels: int, dim: int, stride: int = 4) -> None:
@@ -52,8 +53,8 @@ class ConvCompressor(nn.Module):
 class SparseConvCompressor(nn.Module):
     """The published compressor: 16 times fewer tokens, LayerNorms over whole maps.
 
-    Its norms hold a scale and shift for every cell of the one size they were trained at. At any other size they are
-    interpolated bilinearly, so that each place keeps its own; at that size they are used as they are.
+    Its norms have a scale and a shift for every cell of a map, and so fit only the size that they were trained at. For
+    any other size both are interpolated bilinearly.
     """
 
     stride = 4

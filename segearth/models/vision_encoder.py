@@ -1,8 +1,8 @@
 """Hierarchical vision encoders: four maps at strides 4, 8, 16 and 32.
 
-:class:`SwinEncoder` is written here because it must equal the Swin of Mask2Former at every size: blocks pad to whole
-windows *before* they roll, and a window never shrinks on small maps. timm's Swin rolls first and drops the shift
-where a map is no larger than a window, so equal weights give other features at most sizes. :class:`TimmEncoder`
+:class:`SwinEncoder` is written here because it must equal the Swin of Mask2Former at every size: a block pads a map to
+whole windows and then shifts it (by ``roll``), and windows never shrink. timm's Swin shifts first, and not at all where
+a map is no larger than a window, so at most sizes it gives other features with the same weights. :class:`TimmEncoder`
 takes any hierarchical backbone of timm by name.
 
 Shapes: ``B`` images, ``H W`` cells of the stage, ``C`` channels, ``M`` heads, ``T`` window side.
@@ -87,7 +87,8 @@ class WindowAttention(nn.Module):
         if shift_mask is None:
             out = self._attend(qkv, bias)
         else:
-            # Windows with the same mask go together: no mask of all windows, which would outgrow the features.
+            # Windows with the same mask are computed together, in at most four groups. One mask for all windows would
+            # take more memory than the features.
             rows, columns = qkv.shape[1:3]
             grid = [row.split((columns - 1, 1), 2) for row in qkv.split((rows - 1, 1), 1)]
             done = [
@@ -133,7 +134,7 @@ class SwinBlock(nn.Module):
     def _attend(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         height, width = x.shape[1:3]
         side = self.window_size
-        if height % side or width % side:  # a padding of nothing would copy
+        if height % side or width % side:  # padding by nothing would still copy the map
             x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
@@ -228,16 +229,16 @@ def patch_embedding(stem: str, dim: int) -> nn.Module:
     """
     if stem == "patch":
         return nn.Conv2d(3, dim, 4, stride=4)
-    if stem == "conv":  # overlapping steps see edges that a cut into patches hides (arXiv 2106.14881)
+    if stem == "conv":  # overlapping convolutions see edges between patches, too (arXiv 2106.14881)
         first = nn.Conv2d(3, dim // 2, 3, stride=2, padding=1)
         return nn.Sequential(first, ChannelNorm(dim // 2), nn.GELU(), nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1))
     raise UnknownNameError("vision encoder stem", stem, ["patch", "conv"])
 
 
 def shift_mask(window_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Returns the additive masks that keep cells apart which only the roll brought together.
+    """Returns the masks, to be added to attention scores, that keep apart cells which only the shift brought together.
 
-    The roll brings the map's first rows into the windows of the last row, and its first columns into those of the last
+    The shift moves the map's first rows into the windows of the last row, and its first columns into those of the last
     column; no other window needs a mask.
 
     Args:

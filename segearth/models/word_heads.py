@@ -1,8 +1,9 @@
-"""What a few words decide by themselves: where an answer may lie, and whether there is one.
+"""Short ways from words to an answer: where it may lie (:class:`BoxGate`), and whether there is one.
 
-A query has been averaged over all words of a description and read by layers that start out alike for every word, so
-that a small model that learns from nothing takes thousands of steps to tell "left" from "right", or ships from trees.
-The modules here take the short way: the words of a description, each with a vector of its own and added up.
+A query is made of an average over all words of a description, which at the start of training is nearly the same for
+every description. A small model without pretrained weights then takes thousands of steps to tell "left" from "right",
+or ships from trees. The modules here read the words directly: each has a vector of its own, and a description is the
+sum of its words' vectors.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from segearth.layers.blocks import MLP
 
 WORD_DIM = 64
 MATCH_DIM = 128
-START = 1.5  # of the image's half side: a new box lies outside the image and hides next to nothing
-SHARPNESS = 8.0  # at the start an edge is about a quarter of the image wide, so that its gradient reaches far
+START = 1.5  # half sides from the middle: at the start edges lie outside the image, and hide next to nothing
+SHARPNESS = 8.0  # logits a half side: at the start an edge is a quarter of the image wide, and many cells move it
 
 
 class BagOfWords(nn.Embedding):
-    """A vector for each token of the vocabulary, added up over a description, in whatever order its words come."""
+    """A vector for each token of the vocabulary; a description is the sum of them, whatever the order of its words."""
 
     def __init__(self, vocab_size: int) -> None:
         """Takes the number of tokens."""
@@ -28,15 +29,15 @@ class BagOfWords(nn.Embedding):
         nn.init.normal_(self.weight, std=0.5)
 
     def add_up(self, input_ids: Tensor, description_mask: Tensor) -> Tensor:
-        """Maps ``(N, L)`` tokens to ``(N, WORD_DIM)``; those where the mask ``(N, L)`` is ``False`` do not count."""
+        """Maps ``(N, L)`` tokens to ``(N, WORD_DIM)``; where the mask ``(N, L)`` is ``False``, a token is left out."""
         return (self(input_ids) * description_mask[..., None]).sum(1)
 
 
 class PresenceMatch(nn.Module):
     """How well a description's words and the image as a whole go together.
 
-    Whether ships are there depends on the words and the image *together*: neither says anything alone. A product of the
-    two shows that at the first steps; a sum, which is what a query starts out as, does not.
+    Whether ships are there depends on the words and the image *together*; neither says anything alone. A product of the
+    two can say it from the first steps on. A query, which begins as a sum of both, takes hundreds of steps for it.
     """
 
     def __init__(self, dim: int) -> None:
@@ -59,16 +60,16 @@ class PresenceMatch(nn.Module):
 
 
 class BoxGate(nn.Module):
-    """Reads four edges and two sharpnesses off each query and its words.
+    """Predicts a box with soft edges from each query and its words.
 
-    A mask logit is the product of a cell's features and one vector, in which what a thing is and where it lies *add
-    up*: the vector for "the roads in the left half" has to outweigh its own evidence for roads everywhere else, and
-    training does not find it. With :func:`gate` both must hold instead: a cell belongs to the answer as far as it is
-    named *and* inside the box.
+    A mask logit is the product of a cell's features and one vector, so that what a thing is and where it lies *add up*.
+    For "the roads in the left half" a vector must say "no" to the roads on the right more strongly than it says "yes"
+    to roads, and training hardly finds such vectors. With :func:`gate` a cell belongs to the answer only if it is what
+    was named *and* lies inside the box.
     """
 
     def __init__(self, dim: int) -> None:
-        """Takes the channels of a query; until it has learned, every box holds the whole image."""
+        """Takes the channels of a query. At the start every box holds the whole image."""
         super().__init__()
         self.mlp = MLP([dim + WORD_DIM, dim, 6])
         last = self.mlp[-1]
@@ -79,21 +80,20 @@ class BoxGate(nn.Module):
     def forward(self, query: Tensor, words: Tensor) -> Tensor:
         """Maps queries ``(…, dim)`` and the sums of their words' vectors ``(…, WORD_DIM)`` to boxes ``(…, 6)``.
 
-        A box is left, top, right, bottom, sharpness across and down.
-
-        Edges are in half sides from the image's middle, so that the image spans -1 to 1; sharpness is in logits a half
-        side.
+        A box is left, top, right, bottom, and the sharpness of its edges across and down. Edges are in half sides from
+        the image's middle, so that the image spans -1 to 1; sharpness is in logits a half side.
         """
         moved, sharpness = self.mlp(torch.cat([query, words], -1)).split([4, 2], -1)
-        edges = [moved[..., :2] - START, moved[..., 2:] + START]  # a tensor of constants would wait for the device
+        # Numbers, since a tensor of constants would have to be copied to the GPU first.
+        edges = [moved[..., :2] - START, moved[..., 2:] + START]
         return torch.cat([*edges, SHARPNESS * sharpness.clamp(-3, 3).exp()], -1)
 
 
 def gate(logits: Tensor, boxes: Tensor) -> Tensor:
     """Lowers logits outside of boxes.
 
-    With ``e = exp(-evidence)`` for the mask and each of the four edges, the result is ``-log(sum of e)``: the least of
-    the five evidences, softly.
+    A cell's result is a soft minimum of five numbers: its mask logit, and how far it is inside each of the four edges,
+    in logits. The soft minimum of ``x_i`` is ``-log(sum of exp(-x_i))``.
 
     Args:
         logits: ``(…, h, w)``.
@@ -106,16 +106,16 @@ def gate(logits: Tensor, boxes: Tensor) -> Tensor:
     left, top, right, bottom, across, down = boxes.unsqueeze(-1).unbind(-2)
     columns = _outside(left, right, across, width).unsqueeze(-2)
     rows = _outside(top, bottom, down, height).unsqueeze(-1)
-    return -_either(-logits, _either(columns, rows))
+    return -_soft_maximum(-logits, _soft_maximum(columns, rows))
 
 
 def _outside(low: Tensor, high: Tensor, sharpness: Tensor, cells: int) -> Tensor:
     """How far each of a row of cells is beyond either edge, in logits: ``(…, 1)`` each to ``(…, cells)``."""
-    place = (torch.arange(cells, device=low.device) + 0.5) / cells * 2 - 1
-    place = place.to(low.dtype)
-    return _either(sharpness * (low - place), sharpness * (place - high))
+    centres = (torch.arange(cells, device=low.device) + 0.5) / cells * 2 - 1
+    centres = centres.to(low.dtype)
+    return _soft_maximum(sharpness * (low - centres), sharpness * (centres - high))
 
 
-def _either(one: Tensor, other: Tensor) -> Tensor:
-    """``log(exp(one) + exp(other))``; exported graphs have no ``logaddexp``, and its definition overflows."""
+def _soft_maximum(one: Tensor, other: Tensor) -> Tensor:
+    """``log(exp(one) + exp(other))``, written so that no ``exp`` overflows; ONNX has no ``logaddexp``."""
     return torch.maximum(one, other) + F.softplus(-(one - other).abs())

@@ -1,4 +1,4 @@
-"""Training state on disk: a checkpoint is whole or it is not there.
+"""A run's checkpoints and models on disk. A folder has its final name only when everything in it is written.
 
 A run's folder holds ``config.yaml``, ``metrics.jsonl``, ``checkpoints/step-NNNNNN/`` (to resume from), ``model/`` and
 ``model_best/`` (to use).
@@ -27,8 +27,8 @@ from segearth.utils.processes import Process, wait_for_all
 from segearth.utils.text import first_line
 
 logger = logging.getLogger(__name__)
-COMPLETE = "complete.json"  # written last: a folder without it was cut off
-PARTIAL = ".partial"
+COMPLETE = "complete.json"  # written last, so a folder without it is incomplete
+PARTIAL = ".partial"  # how the name of a folder ends while it is being written
 AVERAGE = "average.pt"
 
 
@@ -39,18 +39,18 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def _whole_checkpoints(root: Path) -> list[Path]:
-    """Oldest first. A folder under its temporary name is never whole, even where only the renaming was cut off."""
+    """Returns the complete checkpoints, oldest first. A folder that still has its temporary name does not count."""
     whole = [p for p in root.glob("step-*") if p.suffix != PARTIAL and (p / COMPLETE).is_file()]
     return sorted(whole, key=checkpoint_step)  # by name, step 1000000 would come before step 999999
 
 
 def checkpoint_step(path: Path) -> int:
-    """Optimiser steps done when a checkpoint was written."""
+    """Returns how many optimiser steps were done when a checkpoint was written."""
     return int(checkpoint_facts(path)["step"])
 
 
 def checkpoint_facts(path: Path) -> dict[str, Any]:
-    """What a checkpoint keeps beside its tensors: ``step``, ``world_size``, ``format`` and the ``facts`` given."""
+    """Returns what a checkpoint keeps beside its tensors: ``step``, ``world_size``, ``format`` and the given facts."""
     return json.loads((path / COMPLETE).read_text(encoding="utf-8"))
 
 
@@ -77,12 +77,12 @@ def save_checkpoint(
     partial = root / (final.name + PARTIAL)
     try:
         if process.is_main:
-            for leftover in root.glob(f"step-*{PARTIAL}"):  # of a run that was killed; their space may be needed now
+            for leftover in root.glob(f"step-*{PARTIAL}"):  # of a run that was killed; removed, for the space they take
                 shutil.rmtree(leftover, ignore_errors=True)
             root.mkdir(parents=True, exist_ok=True)
         wait_for_all()
         engine.save_checkpoint(str(root), tag=partial.name, save_latest=False)
-        wait_for_all()  # every process has a file of its own in it
+        wait_for_all()  # each process has written a file of its own into the folder
         averaged = None if average is None else average.state_dict(keep=process.is_main)
         if process.is_main:
             if averaged is not None:
@@ -105,9 +105,9 @@ def save_checkpoint(
 
 
 def _remove_old(root: Path, keep: int) -> None:
-    """Leaves the ``keep`` newest whole checkpoints; what is not whole was cut off, and counts as none."""
-    newest_first = reversed(_whole_checkpoints(root))
-    kept = {path for place, path in enumerate(newest_first) if place < keep}
+    """Removes all but the ``keep`` newest complete checkpoints."""
+    newest_first = _whole_checkpoints(root)[::-1]
+    kept = newest_first[:keep]
     for path in root.glob("step-*"):
         if path not in kept:
             shutil.rmtree(path)
@@ -135,8 +135,8 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
             f"or start anew from its weights: {from_its_weights}"
         )
     if found != FORMAT:
-        # Moments are stored without names, in the order of the weights: unlike a saved model, they cannot be renamed.
-        # DeepSpeed would fail somewhere in between, and the checkpoint would be called damaged though it is whole.
+        # A saved model's weights have names, which can be changed to today's. AdamW's moments have none, only the order
+        # of the weights. DeepSpeed would fail on them, and the checkpoint would be reported as damaged.
         when = "an earlier" if found < FORMAT else "a later"
         raise CheckpointError(f"{path} was written by {when} version; start from its weights: {from_its_weights}")
     try:
@@ -151,7 +151,7 @@ def load_checkpoint(engine: Any, average: WeightAverage | None, path: Path, proc
 
 
 def exported_step(model: Path) -> int | None:
-    """Optimiser steps that a model written by :func:`export_model` has behind it; ``None`` if it is not there."""
+    """Returns for how many steps a model that :func:`export_model` wrote was trained; ``None`` if there is none."""
     step = training_facts(model).get("step")
     return step if isinstance(step, int) else None
 
@@ -160,7 +160,9 @@ def export_model(
     masters: MasterWeights, average: WeightAverage | None, model: SegEarth, final: Path, step: int, process: Process,
     facts: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Writes a folder that ``SegEarth.from_pretrained`` opens, in fp32; adapters are merged, averages preferred.
+    """Writes a folder that ``SegEarth.from_pretrained`` opens, in fp32, with adapters merged into their layers.
+
+    Where averaged weights are kept, these are written.
 
     Args:
         masters: The trained weights.

@@ -12,26 +12,27 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from segearth.inference.visualize import Colour, save_picture
+from segearth.losses.criterion import LOSS_NAMES
 
 WIDTH, PANEL, MARGIN = 960, 380, (72, 64, 176, 56)  # pixels; left, top, right, bottom of a panel's frame
-FINER = 3  # drawn so many times larger, then made smaller: lines are smooth
+FINER = 3  # panels are drawn this many times larger and then shrunk, which makes lines smooth
 PAPER, INK, FAINT, GRID = (255, 255, 255), (32, 36, 42), (112, 118, 128), (228, 231, 236)
 
-# Colours that colour-blind readers tell apart too (Okabe and Ito 2008); the main line of each panel comes first.
+# Colours that colour-blind readers tell apart, too (Okabe and Ito 2008).
+BLUE, RED, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167)
+COLOURS: tuple[Colour, ...] = (BLUE, RED, GREEN, PURPLE, (86, 180, 233), (230, 159, 0), (240, 228, 66))
+LABELS = {"bce": "cross-entropy", "dice": "Dice"}  # of other losses the name is the label
+
+# Label and colour of each line; the main line of each panel comes first.
 LOSSES: dict[str, tuple[str, Colour]] = {
     "total": ("total", INK),
-    "bce": ("cross-entropy", (0, 114, 178)),
-    "dice": ("Dice", (213, 94, 0)),
-    "presence": ("presence", (0, 158, 115)),
-    "text": ("text", (204, 121, 167)),
-    "classes": ("classes", (86, 180, 233)),
-    "boxes": ("boxes", (230, 159, 0)),
+    **{name: (LABELS.get(name, name), COLOURS[i % len(COLOURS)]) for i, name in enumerate(LOSS_NAMES)},
 }
 SCORES: dict[str, tuple[str, Colour]] = {
     "val_giou": ("gIoU", INK),
-    "val_ciou": ("cIoU", (0, 114, 178)),
-    "val_t_acc": ("T-acc", (0, 158, 115)),
-    "val_n_acc": ("N-acc", (213, 94, 0)),
+    "val_ciou": ("cIoU", BLUE),
+    "val_t_acc": ("T-acc", GREEN),
+    "val_n_acc": ("N-acc", RED),
 }
 
 
@@ -45,7 +46,7 @@ class Line:
         points: (steps done, value), by step.
         width: In pixels.
         dots: Whether each point is marked.
-        marked: The step of a point to be ringed, with the words to write beside it.
+        marked: The step of a point to draw a ring around, with the words to write beside it.
     """
 
     label: str
@@ -92,7 +93,7 @@ def _lines(
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
-    """The last row that was the best so far is the best of all."""
+    """Returns step and label of the best validation: the last of those that were the best when they were made."""
     best = [row for row in rows if row.get("val_is_best")]
     return (int(best[-1]["step"]) + 1, f"best {100 * best[-1]['val_giou']:.1f}") if best else None
 
@@ -158,18 +159,18 @@ def _panel(
 def _draw_line(
     draw: ImageDraw.ImageDraw, line: Line, across: _Scale, up: _Scale, font: Any, logarithmic: bool
 ) -> None:
-    places = [(across(step), up(value)) for step, value in line.points if value > 0 or not logarithmic]
-    draw.line(places, line.colour, FINER * line.width, joint="curve")
+    points = [(across(step), up(value)) for step, value in line.points if value > 0 or not logarithmic]
+    draw.line(points, line.colour, FINER * line.width, joint="curve")
     radius = FINER * (line.width + 1)
-    for x, y in places if line.dots or len(places) == 1 else []:
+    for x, y in points if line.dots or len(points) == 1 else []:
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], line.colour)
     found = [value for step, value in line.points if line.marked and step == line.marked[0]]
     if line.marked and found:
         x, y, radius = across(line.marked[0]), up(found[-1]), FINER * 8
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=line.colour, width=FINER * 2)
-        below = y + FINER * 32 < up.start  # the other curves are mostly above
-        place, anchor = (y + FINER * 12, "ma") if below else (y - FINER * 12, "ms")
-        draw.text((x, place), line.marked[1], line.colour, font, anchor, stroke_width=FINER * 3, stroke_fill=PAPER)
+        below = y + FINER * 32 < up.start  # the words, if there is room: the other curves are mostly above
+        text_y, anchor = (y + FINER * 12, "ma") if below else (y - FINER * 12, "ms")
+        draw.text((x, text_y), line.marked[1], line.colour, font, anchor, stroke_width=FINER * 3, stroke_fill=PAPER)
 
 
 def _around(low: float, high: float) -> tuple[float, float]:

@@ -25,6 +25,7 @@ def start_process() -> Process:
         import deepspeed.ops
     except ImportError as error:
         raise MissingExtraError("deepspeed", "train") from error
-    # Its shared-memory reduction would be compiled on first use, which takes minutes and needs a compiler; gloo serves.
+    # On CPUs DeepSpeed would compile a faster way to exchange tensors on first use, which takes minutes and needs a
+    # compiler. gloo does the same without.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return join_processes(training=True)  # DeepSpeed takes the group that is there
+    return join_processes(training=True)  # DeepSpeed uses the process group that exists already

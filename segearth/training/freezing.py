@@ -1,4 +1,4 @@
-"""What does not learn, and whether it may stay as it is."""
+"""Freezes parts of a model, and refuses what must have been frozen by mistake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def freeze_parts(model: nn.Module, names: list[str]) -> None:
     its dropout draws nothing and its running statistics stand still.
 
     Args:
-        model: With a mode that spares what is frozen, see :class:`segearth.layers.blocks.Freezable`.
+        model: Keeps its frozen modules in eval mode when ``train()`` is called, see
+            :class:`segearth.layers.blocks.Freezable`.
         names: Dotted names from the model down, such as ``language_model`` or ``vision_encoder.stages.0``.
 
     Raises:
@@ -55,7 +56,7 @@ def freeze_parts(model: nn.Module, names: list[str]) -> None:
 
 
 def check_frozen(model: SegEarth, lora: bool) -> None:
-    """Looks for what was frozen by mistake, at the start of training.
+    """Checks at the start of training that nothing was frozen by mistake.
 
     Args:
         model: About to be trained; parts that learn are no longer noted as random.

@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from segearth.config import TrainConfig
+from segearth.config import LossConfig, TrainConfig
 from segearth.errors import MissingExtraError
+from segearth.losses.criterion import LOSS_NAMES
 from segearth.training.curves import draw_curves
 from segearth.training.validation import Score
-from segearth.training.window import LOSS_NAMES
 from segearth.utils.logging import Eta, MetricsLog
 from segearth.utils.processes import Process
 
@@ -27,7 +27,7 @@ class Journal:
         Args:
             folder: The run's folder.
             train: ``max_steps`` and ``tensorboard`` are read.
-            first: The step that comes next. What an earlier run wrote of this step and later ones is dropped.
+            first: The step that comes next. What a run that was cut off wrote of this step and later ones is dropped.
             process: This process.
 
         Raises:
@@ -39,13 +39,14 @@ class Journal:
         self.metrics = MetricsLog(folder / METRICS, keep_below_step=first) if self.writes else None
 
     def note_losses(self, step: int, facts: dict[str, Any]) -> None:
-        """Writes what the window up to step ``step``, counted from 0, found."""
+        """Writes what :meth:`Window.flush` returned after step ``step``, counted from 0."""
         if self.metrics is None:
             return
         self.metrics.write(step=step, **facts)
         self._show("train", step, facts)
-        unused = [name for name in ("classes", "boxes") if not facts[name]]  # not every model has these
-        parts = [f"{name} {facts[name]:.3f}" for name in LOSS_NAMES if name not in ("total", *unused)]
+        # Losses that are off unless an experiment asks for them are named only where they are on.
+        shown = [name for name in LOSS_NAMES if facts[name] or getattr(LossConfig, name)]
+        parts = [f"{name} {facts[name]:.3f}" for name in shown]
         logger.info(
             "step %d/%d  loss %.3f (%s)  %.1f images/s  data wait %.1f %%  left %s",
             step + 1, self.train.max_steps, facts["total"], " ".join(parts), facts["images_per_second"],
@@ -87,4 +88,4 @@ def _open_board(folder: Path, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtraError("tensorboard", "train") from error
-    return SummaryWriter(str(folder), purge_step=first)  # events of steps that are done again would be shown twice
+    return SummaryWriter(str(folder), purge_step=first)  # otherwise steps that are done again would be shown twice

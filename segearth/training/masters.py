@@ -1,8 +1,8 @@
 """The weights that the optimiser changes, in fp32, however DeepSpeed keeps them.
 
-In bf16 a weight has three digits, and a step often changes it by less than the last of them. So DeepSpeed changes fp32
-copies, the master weights, and rounds them into the model after each step. What is averaged and what is saved for use
-comes from the masters: an average of rounded weights would not move at all where steps are small.
+In bf16 a number has two to three decimal digits, and a step often changes a weight by less than the last of them. So
+DeepSpeed keeps fp32 copies, the master weights, changes those, and rounds them into the model after each step. The
+average, and models that are saved, are made of the masters: rounded weights often do not change for many steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Where DeepSpeed's optimisers hold what this process updates: ZeRO-3, ZeRO-1 and 2, bf16 under ZeRO-1, bf16 alone.
+# The attribute in which DeepSpeed's optimizer keeps what this process updates: under ZeRO-3; under ZeRO-1 and 2; in
+# bf16 under ZeRO-1; in bf16 alone.
 HOLDERS = (
     "fp32_partitioned_groups_flat",
     "single_partition_of_fp32_groups",
@@ -67,7 +68,7 @@ class MasterWeights:
         return bool(count)
 
     def _without_padding(self) -> list[Tensor]:
-        """What this process updates, without what ZeRO-3 fills its last parts up with: memory that nobody has set."""
+        """Returns what this process updates, without the padding at the end of ZeRO-3's shares, which is not set."""
         import torch.distributed as dist
 
         learning: list[Any] = [p for p in self.model.parameters() if p.requires_grad]
@@ -83,7 +84,7 @@ class MasterWeights:
             keep: Whether this process wants it. Others take part one tensor at a time and return nothing.
         """
         state: dict[str, Tensor] = {}
-        done: dict[int, Tensor] = {}  # of names that share a parameter, the first asks for it
+        done: dict[int, Tensor] = {}  # by parameter, so that one with several names is brought together once
         names = {id(p): name for name, p in self.model.named_parameters()}
         for name, value in self.model.state_dict(keep_vars=True).items():
             if isinstance(value, nn.Parameter):
@@ -157,14 +158,14 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after step ``step``, which counts from 0."""
-        # Early on the average follows closely, so it never holds the random start.
+        # Early on the average follows the weights closely, or it would keep the random start for a long time.
         decay = min(self.decay, (1 + step) / (10 + step))
         for value, part in zip(self.values, self.masters.parts(), strict=True):
             value.lerp_(part.detach(), 1 - decay)
 
     @contextmanager
     def as_masters(self) -> Iterator[None]:
-        """Inside, the masters hold the average, so that whatever reads them reads it; then they are as before."""
+        """Puts the average in place of the masters inside the block, for whatever reads them, and then back."""
         self._exchange()
         try:
             yield
@@ -177,7 +178,7 @@ class WeightAverage:
             return self.masters.learned(keep)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes up what :meth:`state_dict` returned, with any number of processes."""
+        """Takes back what :meth:`state_dict` returned, with any number of processes."""
         with self.as_masters():
             self.masters.set_learned(state)
 
@@ -194,7 +195,7 @@ def _flat(groups: Any) -> list[Tensor]:
 
 
 def _is_sharded(parameter: nn.Parameter) -> bool:
-    """Whether DeepSpeed can bring a parameter's master together: under ZeRO-1, 2 and 3."""
+    """Whether processes share a parameter's master weights out, so that DeepSpeed must bring them together."""
     return hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
 
 

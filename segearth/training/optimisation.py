@@ -42,11 +42,11 @@ def add_lora(causal_lm: nn.Module, config: LoraConfig) -> None:
 
 
 def merged_state_dict(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Adds adapters into the weights they adapt, and gives these their plain names again.
+    """Adds each adapter to the weight that it adapts, and gives that weight the name that it has without adapters.
 
     Args:
         model: Tells which layers have adapters.
-        state: Its state dict, on the host; it may be more precise than the model itself.
+        state: Its state dict, on the host. It may hold fp32 weights of a model in bf16.
     """
     merged = {}
     for name, value in state.items():
@@ -58,10 +58,10 @@ def merged_state_dict(model: nn.Module, state: Mapping[str, torch.Tensor]) -> di
     return merged
 
 
-def _adapter_delta(model: nn.Module, place: str, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """What the adapter at ``place`` adds to its layer's weight, computed by peft from the tensors of ``state``."""
-    layer: Any = model.get_submodule(place)
-    own = {f"{place}.{name}": p for name, p in layer.named_parameters() if "lora_" in name}
+def _adapter_delta(model: nn.Module, layer_name: str, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Returns what an adapter adds to the weight of its layer, computed by peft from the tensors of ``state``."""
+    layer: Any = model.get_submodule(layer_name)
+    own = {f"{layer_name}.{name}": p for name, p in layer.named_parameters() if "lora_" in name}
     kept = {name: p.data for name, p in own.items()}
     try:
         for name, parameter in own.items():
@@ -73,7 +73,7 @@ def _adapter_delta(model: nn.Module, place: str, state: Mapping[str, torch.Tenso
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that learn; norms, biases and single vectors are not decayed."""
+    """Returns AdamW over the parameters that learn; weight decay leaves out norms, biases and other single vectors."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -98,7 +98,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def accumulation_steps(config: TrainConfig, world_size: int) -> int:
-    """Micro-batches a rank accumulates for one optimiser step.
+    """Returns how many micro-batches each process runs for one optimiser step, their gradients added up.
 
     Raises:
         ConfigError: ``global_batch_size`` is no multiple of ``micro_batch_size`` times the number of processes.
@@ -147,5 +147,5 @@ def deepspeed_settings(config: TrainConfig, world_size: int, bf16: bool) -> dict
 
 
 def zero_stage(settings: Mapping[str, Any]) -> int:
-    """Returns the ZeRO stage of DeepSpeed settings: from which stage on what is shared out among processes."""
+    """Returns the stage of ZeRO in DeepSpeed settings, 0 to 3: the higher, the more is shared out among processes."""
     return int(settings.get("zero_optimization", {}).get("stage", 0))

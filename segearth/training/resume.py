@@ -1,7 +1,7 @@
-"""Which changes of configuration a run in the same folder can be resumed with.
+"""Decides which settings may change when a run is resumed.
 
-Everything that decides what is learned must be as it was, or the resumed run would be neither the old one nor a new
-one. What only decides how fast it goes, what is written down and what is scored may change.
+A setting that decides what is learned must stay as it was, or the weights would come from no single configuration.
+Settings that only decide how fast a run is, what it writes down and what it scores may change.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from segearth.config import ExperimentConfig, from_dict, to_dict
 from segearth.errors import ConfigError
 
-# Keys, and whole branches, that decide nothing of what is learned. A key that is not named here matters.
+# Keys, and whole sections, that do not decide what is learned. All others must stay as they were.
 FREE_TO_CHANGE = (
     "data.val",
     "data.test",
     "data.num_workers",  # batches are the same for any number
     "eval",
     "train.output_dir",  # a folder may be moved
-    "train.activation_checkpointing",  # the same numbers, computed twice
+    "train.activation_checkpointing",  # gives the same numbers, computed twice
     "train.val_every",  # and what else decides which model is called the best, see Validation.load_state_dict
     "train.val_images",
     "train.early_stop_patience",
@@ -54,8 +54,8 @@ def check_same_run(path: Path, config: ExperimentConfig) -> list[str]:
     from omegaconf import OmegaConf
 
     stored: Any = OmegaConf.to_container(OmegaConf.load(path))
-    # An earlier version did not write settings that have come since: they had the defaults' effect. Where it wrote some
-    # that are gone, they are named below.
+    # A run of an earlier version names no settings that have come since; filled in, they have their defaults, which do
+    # what was done then. If it names settings that are gone, reading fails, and they appear below as differences.
     with contextlib.suppress(ConfigError):
         stored = to_dict(from_dict(ExperimentConfig, stored))
     then, now = _flat(stored), _flat(to_dict(config))
@@ -77,7 +77,7 @@ def _is_free(key: str) -> bool:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:  # an empty branch is a value too: it may have been filled since
+    if not isinstance(tree, dict) or not tree:  # an empty section counts as a value, to differ from a filled one
         return {prefix: tree}
     parts = [_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items()]
     return {key: value for part in parts for key, value in part.items()}

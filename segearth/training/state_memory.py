@@ -4,7 +4,7 @@ ZeRO (arXiv 1910.02054, section 3) shares the state out among GPUs: from stage 1
 2 on gradients too, at stage 3 weights too. In bf16 a weight that learns takes 2 bytes, its gradient 2, and the
 optimiser 12: a copy in fp32, which it changes, and AdamW's two moments. A frozen weight takes 2 bytes and no more.
 
-Activations, what a step holds for a moment, and DeepSpeed's buffers come on top.
+Activations, what a step needs only for a moment, and DeepSpeed's buffers come on top.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StateMemory:
         weights: Of the model, those that do not learn included.
         gradients: Of the weights that learn.
         optimizer: Their fp32 copies, where there are some, and AdamW's two moments.
-        average: The averaged weights of ``train.ema_decay``.
+        average: The averaged weights that ``train.ema_decay`` asks for.
     """
 
     weights: float
@@ -54,9 +54,9 @@ def state_memory(
         frozen: Number of weights that do not learn.
         learning: Number of those that do.
         stage: Of ZeRO, 0 to 3.
-        gpus: Among how many the state is shared out, at least 1.
+        gpus: How many share the state, at least 1.
         bf16: Whether the model computes in bf16, else in fp32.
-        averaged: Whether averaged weights are kept, which ZeRO's stage 3 does not go with.
+        averaged: Whether averaged weights are kept, which is not possible at ZeRO's stage 3.
 
     Raises:
         ConfigError: No such stage, no GPU, or averaged weights at stage 3.
@@ -67,7 +67,7 @@ def state_memory(
         raise ConfigError("ZeRO stage 3 does not go with train.ema_decay; set it to 0, or take a stage below")
     size = BF16 if bf16 else FP32
     of_states, of_gradients, of_weights = (gpus if stage >= first else 1 for first in (1, 2, 3))
-    has_copies = bf16 or stage > 0  # DeepSpeed's ZeRO copies fp32 weights, too
+    has_copies = bf16 or stage > 0  # with ZeRO, DeepSpeed keeps fp32 copies of fp32 weights, too
     return StateMemory(
         weights=size * (frozen + learning) / of_weights,
         gradients=size * learning / of_gradients,

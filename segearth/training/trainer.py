@@ -1,7 +1,8 @@
 """The training loop on DeepSpeed.
 
-The random numbers of a micro-batch depend on (seed, step, place in the global batch) alone, its data on (seed, step).
-So a run that was interrupted and resumed equals one that was not, and a run of two processes equals one of one.
+The random numbers of a micro-batch depend only on the seed, the step and the micro-batch's number in that step; its
+data depend only on the seed and the step. So a run that was interrupted and resumed gives the same model as one that
+was not, and two processes give the same as one.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Trainer:
                 f"train.ema_decay needs whole parameters on each rank, and train.deepspeed {train.deepspeed} is ZeRO "
                 "stage 3; set train.ema_decay to 0, or take a stage below"
             )
-        self.splits_seen = self._splits_seen()  # now: the folder of the start may be moved before the end
+        self.splits_seen = self._splits_seen()  # read now: at the end the folder of the first weights may be gone
         self.model = self._build_model()
         self.criterion = Criterion(config.loss)
         self.accumulation = accumulation_steps(train, self.process.world_size)
@@ -143,7 +144,7 @@ class Trainer:
         return self.folder
 
     def _facts(self, window: Window, step: int) -> dict[str, Any]:
-        """What there is to tell of the steps up to ``step``; all processes call it together."""
+        """Returns what the log says of the steps up to ``step``; all processes call it together."""
         facts = window.flush(self.process.world_size)
         self._check_finite(facts["total"], step, window.ids)
         facts |= {"learning_rate": self.engine.get_lr()[0], **self._grad_norm()}
@@ -172,8 +173,8 @@ class Trainer:
         """One optimiser step: ``accumulation`` micro-batches forward and backward, then the update."""
         self.model.train()
         for turn in range(self.accumulation):
-            place = turn * self.process.world_size + self.process.rank
-            torch.manual_seed(hash((self.config.train.seed, step, place)) % 2**63)
+            number = turn * self.process.world_size + self.process.rank  # of this micro-batch among the step's
+            torch.manual_seed(hash((self.config.train.seed, step, number)) % 2**63)
             waited = time.perf_counter()
             batch: Batch = next(batches)
             window.waited += time.perf_counter() - waited
@@ -195,7 +196,7 @@ class Trainer:
         self._export(LAST, done)
 
     def _check_weights(self, done: int) -> None:
-        if not self.masters.are_finite():  # a loss tells of the weights before its step
+        if not self.masters.are_finite():  # the loss would not show it: it was computed before the last update
             raise TrainingError(f"weights are infinite or undefined after step {done}; {self._advice()}")
 
     def _export(self, name: str, done: int, facts: dict[str, Any] | None = None) -> None:
@@ -203,13 +204,13 @@ class Trainer:
         ckpt.export_model(self.masters, self.average, self.model, self.folder / name, done, self.process, facts)
 
     def _splits_seen(self) -> list[str]:
-        """The splits of this run, and those that the weights it started from had seen, as far as they tell."""
+        """Returns the splits that the weights were trained on: this run's, and those noted with its first weights."""
         before = self.config.model.get("pretrained")
         seen = training_of(str(before)).get("trained_on", [UNKNOWN_SPLITS]) if before else []
         return list(dict.fromkeys([*seen, *map(split_label, self.config.data.train)]))
 
     def _newly_skipped(self, done: int) -> int:
-        """How many steps DeepSpeed left out since the last log line, because their gradients were not finite."""
+        """Returns how many steps DeepSpeed skipped since the last log line, since their gradients were not finite."""
         count, self.skipped = self.engine.skipped_steps - self.skipped, self.engine.skipped_steps
         if count:
             logger.warning(
@@ -242,8 +243,8 @@ class Trainer:
                 config=self.settings,
             )
         if hasattr(engine.optimizer, "check_grad_overflow"):
-            # Older DeepSpeeds skip a step with an infinite gradient under ZeRO-1 and 2 only in fp16: one bad batch
-            # would end the training.
+            # Under ZeRO-1 and 2 older DeepSpeeds skip a step with an infinite gradient only in fp16. In other
+            # precisions one bad batch would make all weights infinite.
             engine.optimizer.check_grad_overflow = True
         return engine
 
@@ -251,7 +252,7 @@ class Trainer:
         precision = self.config.train.precision
         if precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(f"train.precision {precision!r}: use auto, fp32 or bf16")
-        if precision == "auto":  # what has no bf16 units is slower at it than at fp32
+        if precision == "auto":  # without units for bf16 a device only emulates it, which is slower than fp32
             return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
         return precision == "bf16"
 
@@ -269,11 +270,11 @@ class Trainer:
         wait_for_all()
         if self.process.is_main:
             write_text(path, as_yaml(self.config))
-            self._look_at_best(resumed=newest is not None)
+            self._remove_stale_best(resumed=newest is not None)
         return step
 
-    def _look_at_best(self, resumed: bool) -> None:
-        """A best model of an earlier run in this folder would be taken for this run's."""
+    def _remove_stale_best(self, resumed: bool) -> None:
+        """Removes the best model of an earlier run in this folder, which would be taken for this run's."""
         best = self.folder / BEST
         if best.is_dir() and not resumed:
             logger.warning("removing %s: it belongs to a run whose checkpoints are gone", best)
@@ -287,10 +288,10 @@ class Trainer:
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.model.parameters()]
         total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
         logger.info(
-            "%s: %.1f M parameters, %.1f M learn; %d images; steps %d to %d; "
+            "%s: %.1f M parameters, %.1f M learn; %s; steps %d to %d; "
             "global batch %d = %d a pass x %d processes x %d accumulated; %s on %s, %s",
             self.config.model.get("pretrained") or self.config.model.get("name"),
-            total / 1e6, learning / 1e6, len(self.view), first, train.max_steps,
+            total / 1e6, learning / 1e6, count_images(self.view), first, train.max_steps,
             train.global_batch_size, train.micro_batch_size, world, self.accumulation,
             "bf16" if self.bf16 else "fp32", self.process.device, train.deepspeed,
         )  # fmt: skip
@@ -307,6 +308,12 @@ class Trainer:
         return f"{good or 'no checkpoint yet'} is kept: lower train.learning_rate or check the data, then run again"
 
     def _grad_norm(self) -> dict[str, float]:
-        """The gradient's norm before it was clipped; DeepSpeed does not tell it without ZeRO in fp32."""
+        """Returns the gradient's norm before it was clipped, or nothing: DeepSpeed has none in fp32 without ZeRO."""
         norm = self.engine.get_global_grad_norm()
         return {} if norm is None else {"grad_norm": round(float(norm), 4)}
+
+
+def count_images(view: TrainingView) -> str:
+    """Says how many images there are, and how many views an epoch has where some images are repeated in it."""
+    images, views = sum(len(dataset) for dataset in view.datasets), len(view)
+    return f"{images} images" if views == images else f"{images} images, with repeats {views} views an epoch"

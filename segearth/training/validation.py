@@ -1,4 +1,4 @@
-"""Scores while training: a fixed subset of ``data.val``, every so many steps, and which scores were the best so far.
+"""Scores a model while it is trained, on the same images of ``data.val`` every time, and keeps the best score.
 
 Each score comes from the public evaluator and predictor, under the native protocol and without controls, so it is what
 ``segearth eval --split val`` would say of the same images. All processes share the work.
@@ -66,10 +66,10 @@ class Score:
 
 
 class Validation:
-    """Which images, when, and the best score so far.
+    """Knows which images are scored, after which steps, and the best score so far.
 
     Attributes:
-        best: The best score so far; the earlier one of equals.
+        best: The best score so far; of equal ones the earliest.
         stale: Validations since then.
     """
 
@@ -80,8 +80,8 @@ class Validation:
             config: ``data.val`` (or ``data.train``, whose val splits stand in for it), and of ``train`` ``val_every``,
                 ``val_images``, ``early_stop_patience`` and ``max_steps`` are read.
             process: This process.
-            in_step: Whether every process must run the same images, as ZeRO-3 needs it: a process that asks for a layer
-                gets its weights from all others, which must ask for the same one.
+            in_step: Whether every process must run the same images. ZeRO-3 needs it: all processes bring a layer's
+                weights together, so all must run the same layer at the same time.
 
         Raises:
             DatasetError: A data set is missing or incomplete, or no question of the subset is answered with a mask.
@@ -142,8 +142,9 @@ class Validation:
         own = Score(
             done, metrics.giou, metrics.ciou, metrics.n_acc, metrics.t_acc, metrics.images, metrics.samples
         )
-        # GPUs may differ by a pixel. Where each process has scored all images itself, one could then find this score
-        # the best, or stop, and the other not: they would wait for each other for ever. So the first one's counts.
+        # Where each process has scored all images itself, two GPUs may differ by a pixel. One process might then find
+        # the score the best, or stop, and another not, and they would wait for each other for ever. So all take the
+        # first one's.
         score = gather_objects(own, self.process.world_size)[0]
         better = self.best is None or score.giou > self.best.giou
         if better:
@@ -169,9 +170,9 @@ class Validation:
         return {"of": self._identity(), "best": best, "stale": self.stale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what :meth:`state_dict` returned, if it tells of the same images at the same steps.
+        """Takes back what :meth:`state_dict` returned, if the same images are scored after the same steps.
 
-        Scores of other images say nothing about these; then the next validation is the best so far.
+        Otherwise it is dropped, and the next score is the best so far: scores on different images do not compare.
         """
         if state.get("of") != self._identity():
             if state.get("best"):
@@ -205,18 +206,18 @@ class Subset(SegmentationDataset):
         if not everything:
             raise DatasetError("data.val names no image; set data.val=[] to train without validation")
         sources = [f"{datasets.index(dataset)} {dataset.source_of(i)}" for dataset, i in everything]
-        self.places = [everything[i] for i in draw_in_proportion(sources, count)]
-        self.names = [f"{datasets.index(dataset)} {dataset.name} {dataset.root} {i}" for dataset, i in self.places]
+        self.drawn = [everything[i] for i in draw_in_proportion(sources, count)]
+        self.names = [f"{datasets.index(dataset)} {dataset.name} {dataset.root} {i}" for dataset, i in self.drawn]
         self.total = len(everything)
 
     def __str__(self) -> str:
-        return f"{len(self.places)} of {self.total} images of {', '.join(sorted({d.name for d, _ in self.places}))}"
+        return f"{len(self.drawn)} of {self.total} images of {', '.join(sorted({d.name for d, _ in self.drawn}))}"
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.drawn)
 
     def __getitem__(self, index: int) -> Sample:
-        dataset, i = self.places[index]
+        dataset, i = self.drawn[index]
         sample = dataset[i]
         if not self.several:
             return sample
@@ -226,14 +227,16 @@ class Subset(SegmentationDataset):
 
 
 def draw_in_proportion(sources: Sequence[str], count: int | None) -> list[int]:
-    """Draws places so that every source keeps its share, to within one: the largest remainders are rounded up.
+    """Draws images so that every source has its share of them, to within one image.
+
+    Shares are rounded down, and the images that are still missing come from the sources that lost most by it.
 
     Args:
-        sources: The source of each place.
+        sources: The source of each image.
         count: How many; all if there are fewer, or if it is ``None``.
 
     Returns:
-        Places in ascending order, the same ones each time.
+        Indices of images in ascending order, the same ones each time.
     """
     if count is None or count >= len(sources):
         return list(range(len(sources)))
@@ -245,14 +248,14 @@ def draw_in_proportion(sources: Sequence[str], count: int | None) -> list[int]:
         taken[source] += 1
     chosen: list[int] = []
     for number, source in enumerate(sorted(sizes)):
-        places = np.flatnonzero([other == source for other in sources])
-        chosen += rng_for(SEED, number).choice(places, taken[source], replace=False).tolist()
+        members = np.flatnonzero([other == source for other in sources])
+        chosen += rng_for(SEED, number).choice(members, taken[source], replace=False).tolist()
     return sorted(chosen)
 
 
 @contextmanager
 def weights_of(model: torch.nn.Module, weights: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
-    """Inside, a model has other weights; then, whatever happened, its own to the bit.
+    """Gives a model other weights inside the block, and afterwards its own again, also after an error.
 
     Args:
         model: With whole parameters, so not under ZeRO-3.
@@ -282,7 +285,7 @@ def _open(data: DataConfig, chosen: Sequence[DatasetConfig]) -> list[Segmentatio
 
 
 def _check_masks_are_asked_for(subset: Subset) -> None:
-    """The best model is the one with the best masks; reads images until one has a question with a mask."""
+    """Raises an error if no question is answered with a mask: the best model is the one with the best masks."""
     protocol = get_protocol(PROTOCOL)
     for sample in subset:
         scorers = {scorer_of(question).name for question in scored_questions(sample, protocol).values()}
@@ -296,7 +299,7 @@ def _check_masks_are_asked_for(subset: Subset) -> None:
 
 
 def _warn_of_strangers(chosen: Sequence[DatasetConfig], data: DataConfig) -> None:
-    """Looks for a ``data.val`` that was forgotten in a base file."""
+    """Warns where data sets are scored that are not trained on, such as ``data.val`` of a base file, not overridden."""
     strangers = {d.name for d in chosen} - {d.name for d in data.train}
     if strangers:
         logger.warning(

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from segearth.losses.criterion import LOSS_NAMES
+
 logger = logging.getLogger(__name__)
-LOSS_NAMES = ("total", "bce", "dice", "presence", "text", "classes", "boxes")
-MOST_WAIT = 5.0  # percent of the time that a device may wait for data
+SUMMED = ("total", *LOSS_NAMES)
+MOST_WAIT = 5.0  # percent: where the device waits longer for data, the log advises more workers
 
 
 class Window:
@@ -32,17 +34,17 @@ class Window:
         self._clear()
 
     def _clear(self) -> None:
-        self.sums = torch.zeros(len(LOSS_NAMES), device=self.device)
+        self.sums = torch.zeros(len(SUMMED), device=self.device)
         self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
 
     def add(self, losses: Any, accumulation: int, ids: list[str]) -> None:
-        """Takes in the losses of one of the ``accumulation`` micro-batches of a step."""
-        self.sums += torch.stack([getattr(losses, name).detach().float() for name in LOSS_NAMES]) / accumulation
+        """Adds the losses of one of the ``accumulation`` micro-batches of a step."""
+        self.sums += torch.stack([getattr(losses, name).detach().float() for name in SUMMED]) / accumulation
         self.ids = ids
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time inside out of speed and shares: saving and validating are no steps."""
+        """Leaves out the time spent inside, such as for saving and validating, of speed and share of waiting."""
         began = time.perf_counter()
         try:
             yield
@@ -56,13 +58,13 @@ class Window:
         means = (self.sums / world_size / self.steps).tolist()
         elapsed = time.perf_counter() - self.start
         self.total, self.total_waited = self.total + elapsed, self.total_waited + self.waited
-        facts = {name: round(value, 5) for name, value in zip(LOSS_NAMES, means, strict=True)}
+        facts = {name: round(value, 5) for name, value in zip(SUMMED, means, strict=True)}
         facts |= {"steps_per_second": self.steps / elapsed, "data_wait": round(self.waited / elapsed, 4)}
         self._clear()
         return facts
 
     def log_wait(self) -> None:
-        """Logs the share of the whole run."""
+        """Logs which share of the whole run was waited for data."""
         share = 100 * self.total_waited / max(self.total, 1e-9)
         hint = "; raise data.num_workers" if share > MOST_WAIT else ""
         logger.info("waited for data %.1f %% of %.0f s%s", share, self.total, hint)

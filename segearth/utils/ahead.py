@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Makes each item, in a thread of its own, while the one before it is in use."""
+    """Yields the items; while one is in use, a thread makes the next one."""
     source = iter(items)
     with ThreadPoolExecutor(1) as maker:
         following = maker.submit(next, source, None)

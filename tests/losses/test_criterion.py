@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segearth.config import LossConfig
 from segearth.errors import ConfigError
 from segearth.losses.boxes import box_loss
-from segearth.losses.criterion import Criterion, Losses, point_bce, point_dice, text_loss
+from segearth.losses.criterion import LOSS_NAMES, Criterion, Losses, point_bce, point_dice, text_loss
 from segearth.model_types import Batch, EncodedText, MaskOutput
 
 
@@ -285,3 +285,9 @@ def test_text_loss_without_labels_is_zero_and_keeps_its_graph() -> None:
     loss.backward()
     assert loss.item() == 0.0
     assert logits.grad is not None and not logits.grad.any()
+
+
+def test_each_loss_has_a_weight_of_its_name() -> None:
+    weights = vars(LossConfig())
+    assert LOSS_NAMES == ("bce", "dice", "presence", "text", "classes", "boxes")
+    assert all(isinstance(weights[name], float) for name in LOSS_NAMES)

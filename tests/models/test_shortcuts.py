@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -222,12 +224,13 @@ def test_auxiliary_logits_only_where_they_are_learned_from(debug_model: SegEarth
 
 def test_recorded_gradients_change_nothing(debug_model: SegEarth) -> None:
     """What a training step does otherwise is asked for by arguments; that gradients are recorded decides nothing."""
-    lengths = rows_read(debug_model)
-    text = debug_model.prompt_encoder.encode(QUESTIONS)
+    model = deepcopy(debug_model)  # others use it too, and would meet the hook
+    lengths = rows_read(model)
+    text = model.prompt_encoder.encode(QUESTIONS)
     for recorded in (True, False):
         with torch.set_grad_enabled(recorded):
-            features = debug_model.encode_image(images())
-            output = debug_model.decode_masks(features, debug_model.encode_text(features, text, INDEX))
+            features = model.encode_image(images())
+            output = model.decode_masks(features, model.encode_text(features, text, INDEX))
         assert features.prefix.kv_cache is not None
         assert output.auxiliary == []
     assert lengths[:2] == lengths[2:]

@@ -16,7 +16,7 @@ from experiments import cut_everything, experiment, metrics
 
 from segearth.errors import ConfigError, TrainingError
 from segearth.training.trainer import Trainer
-from segearth.training.window import LOSS_NAMES
+from segearth.training.window import SUMMED
 
 
 def losses_of(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, change: Any = None) -> list[dict[str, float]]:
@@ -27,7 +27,7 @@ def losses_of(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, change: Any = N
         losses = original(self, *args)
         if change is not None:
             change(len(seen), losses)
-        seen.append({name: float(getattr(losses, name).detach()) for name in LOSS_NAMES})
+        seen.append({name: float(getattr(losses, name).detach()) for name in SUMMED})
         return losses
 
     monkeypatch.setattr(trainer.criterion.__class__, "__call__", record)
@@ -101,7 +101,7 @@ def test_what_is_logged_is_the_mean_over_micro_batches_and_steps(
     trainer.run()
     assert len(seen) == 12
     for line, part in zip(metrics(tmp_path), (seen[:6], seen[6:]), strict=True):
-        for name in LOSS_NAMES:
+        for name in SUMMED:
             assert line[name] == pytest.approx(sum(losses[name] for losses in part) / 6, abs=1e-5)
 
 

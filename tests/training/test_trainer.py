@@ -22,7 +22,7 @@ from experiments import weights
 from ranks import run_on_ranks
 
 from segearth.training.checkpoint import latest_checkpoint
-from segearth.training.trainer import Trainer
+from segearth.training.trainer import Trainer, count_images
 from segearth.utils.torchvision_mend import mend_torchvision
 from segearth.zoo.lookup import build_from_spec
 
@@ -264,3 +264,15 @@ def train_by_two(folder: Path, deepspeed: str) -> str:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     return run.stderr
+
+
+def test_images_and_their_repeats_are_told_apart() -> None:
+    class View:
+        def __init__(self, repeats: list[int]) -> None:
+            self.datasets, self.repeats = [range(3), range(5)], repeats
+
+        def __len__(self) -> int:
+            return sum(times * len(dataset) for times, dataset in zip(self.repeats, self.datasets, strict=True))
+
+    assert count_images(View([1, 1])) == "8 images"
+    assert count_images(View([4, 1])) == "8 images, with repeats 17 views an epoch"

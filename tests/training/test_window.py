@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from segearth.config import TrainConfig
 from segearth.training import window as room
-from segearth.training.window import LOSS_NAMES, Window
+from segearth.training.journal import Journal
+from segearth.training.window import SUMMED, Window
+from segearth.utils.processes import Process
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def losses(value: float) -> SimpleNamespace:
-    return SimpleNamespace(**{name: torch.tensor(value) for name in LOSS_NAMES})
+    return SimpleNamespace(**{name: torch.tensor(value) for name in SUMMED})
 
 
 def test_saving_counts_into_neither_speed_nor_share(clock: SimpleNamespace) -> None:
@@ -55,3 +59,17 @@ def test_losses_are_means_over_steps_whatever_is_accumulated(clock: SimpleNamesp
         window.steps += 1
     clock.now += 1.0
     assert window.flush(world_size=1)["total"] == pytest.approx(4.0)
+
+
+def test_a_loss_that_is_off_by_default_is_named_where_it_is_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the others a zero is news, such as a text loss of zero where no question has an answer."""
+    journal = Journal(tmp_path, TrainConfig(), 0, Process(0, 1, torch.device("cpu")))
+    rest = {"images_per_second": 1.0, "data_wait": 0.0}
+    with caplog.at_level("INFO"):
+        journal.note_losses(0, {**dict.fromkeys(SUMMED, 0.0), **rest})
+        journal.note_losses(1, {**dict.fromkeys(SUMMED, 0.5), **rest})
+    off, on = caplog.messages
+    assert "(bce 0.000 dice 0.000 presence 0.000 text 0.000)" in off
+    assert "(bce 0.500 dice 0.500 presence 0.500 text 0.500 classes 0.500 boxes 0.500)" in on

@@ -18,6 +18,7 @@ from segearth.metrics.matching import average_precision, match_boxes
 from segearth.structures import Boxes, Segmentation
 
 if TYPE_CHECKING:
+    from segearth.segmenter import Segmenter
     from segearth.structures import Question, Sample
 
 HIT = 0.5  # IoU from which a box stands for a target
@@ -152,7 +153,7 @@ class BoxesScorer(Scorer[BoxRecord]):
 
 
 class MeanBox:
-    """Answers every question with one box, stretched to the image: what can be had without looking.
+    """Answers every question with one box, stretched to the image, without looking at it.
 
     Attributes:
         box: ``(left, top, right, bottom)`` in shares of the image's width and height.
@@ -186,7 +187,7 @@ class MeanBox:
         return cls(together.mean(axis=0))
 
     def answers(
-        self, predictor: Any, samples: Sequence[Sample], questions: Sequence[Mapping[str, Question]]
+        self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Mapping[str, Question]]
     ) -> list[list[Segmentation]]:
         """Returns the one box, filled, at each image's size."""
         return [

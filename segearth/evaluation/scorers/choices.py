@@ -16,6 +16,7 @@ from segearth.metrics.choices import choice_scores, macro_f1, read_choices
 from segearth.structures import Choices
 
 if TYPE_CHECKING:
+    from segearth.segmenter import Segmenter
     from segearth.structures import Question, Sample, Segmentation
 
 
@@ -150,7 +151,7 @@ class EveryOption:
     rule = "every option is named"
 
     def answers(
-        self, predictor: Any, samples: Sequence[Sample], questions: Sequence[Mapping[str, Question]]
+        self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Mapping[str, Question]]
     ) -> list[list[Segmentation]]:
         """Returns the options of each question, one after the other."""
         return [

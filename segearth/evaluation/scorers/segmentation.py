@@ -84,7 +84,7 @@ class SegmentationScorer(Scorer[SampleRecord]):
         return MeanMask.fit(reading)
 
     def of_control(self, record: SampleRecord) -> SampleRecord:
-        """Takes out presence and score: a control has made up both."""
+        """Removes presence and score, which in a control's answer mean nothing."""
         return replace(record, presence=None, score=None)
 
     def look_further(
@@ -126,7 +126,7 @@ class SegmentationScorer(Scorer[SampleRecord]):
         return listening_facts(records, pairs, seed)
 
     def further_lines(self, facts: Mapping[str, Any]) -> list[str]:
-        """Says whether the model listens, and whether its confidences are some."""
+        """Says whether the model reads the question, and how far its confidences can be trusted."""
         return _listening_lines(facts)
 
     def line_of(self, record: SampleRecord) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _target(question: Question) -> np.ndarray:
 def _image_pairs(
     sample: Sample, questions: Mapping[str, Question], answers: Sequence[Segmentation]
 ) -> list[PairRecord]:
-    """Scores the pairs of an image, of the answers that came with logits."""
+    """Scores the minimal pairs of an image, if its answers came with logits."""
     paired = [(i, q, a) for (i, q), a in zip(questions.items(), answers, strict=True) if q.pairs]
     logits = [answer.logits for _, _, answer in paired if answer.logits is not None]
     if len(logits) < len(paired):

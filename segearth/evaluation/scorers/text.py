@@ -27,6 +27,7 @@ from segearth.metrics.text import (
 from segearth.structures import Segmentation, Text
 
 if TYPE_CHECKING:
+    from segearth.segmenter import Segmenter
     from segearth.structures import Question, Sample
 
 
@@ -202,7 +203,7 @@ class CommonestAnswer:
         return cls(next(text for text in texts if " ".join(words(text)) == commonest))
 
     def answers(
-        self, predictor: Any, samples: Sequence[Sample], questions: Sequence[Mapping[str, Question]]
+        self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Mapping[str, Question]]
     ) -> list[list[Segmentation]]:
         """Returns the one text for each question."""
         return [

@@ -19,14 +19,14 @@ from segearth.config import LossConfig
 from segearth.data.feed.loading import Collator, frame_example, group_by_frame
 from segearth.errors import DatasetError
 from segearth.inference.predictor import Predictor
-from segearth.losses.criterion import Criterion
+from segearth.losses.criterion import LOSS_NAMES, Criterion
 from segearth.models.segearth import SegEarth
 from segearth.segmenter import Segmenter
 from segearth.structures import Question, Segmentation
 from segearth.zoo.lookup import build_from_spec
 from segearth.zoo.opening import open_model
 
-LOSS_NAMES = ("bce", "dice", "presence", "text", "boxes")
+TRAINED = tuple(name for name in LOSS_NAMES if name != "classes")  # entries are single questions, without class maps
 
 
 @META_ARCH_REGISTRY.register()
@@ -96,7 +96,7 @@ class SegEarthMetaArch(nn.Module):
         for alike in group_by_frame(examples):
             batch = self.collator(alike).to(self.device)
             losses = self.criterion(self.model(batch), batch)
-            for name in LOSS_NAMES:
+            for name in TRAINED:
                 weight = getattr(self.criterion.config, name) * len(batch.question_ids) / len(entries)
                 total[f"loss_{name}"] = total.get(f"loss_{name}", 0) + weight * getattr(losses, name)
         return total
