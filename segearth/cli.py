@@ -78,15 +78,16 @@ def predict(
     doubt: Annotated[bool, typer.Option(help="Let the overlay show how sure the model is of each pixel.")] = False,
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
+    tiles: Annotated[str, typer.Option(help="auto: look at a large picture tile by tile; off: shrink it.")] = "off",
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
     precision: PrecisionOption = "fp32",
 ) -> None:
     """Answers one question about one picture."""
-    from segearth.errors import ConfigError
+    from segearth.errors import ConfigError, UnknownNameError
     from segearth.inference.summary import summary_of
+    from segearth.inference.tiled import for_picture
     from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
-    from segearth.segmenter import Segmenter
     from segearth.utils.files import check_apart, read_image
     from segearth.zoo.opening import load
 
@@ -97,7 +98,11 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    segmenter: Segmenter = load(model, device, precision)
+    if tiles not in ("auto", "off"):
+        raise UnknownNameError("choice of tiles", tiles, ["auto", "off"])
+    segmenter, note = for_picture(load(model, device, precision), picture, question, tiles == "auto")
+    if note:
+        typer.secho(note, err=True)
     segmenter.set_image(picture)
     (result,) = segmenter.predict(
         [question], task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from segearth.errors import SegEarthError
+from segearth.geo.scene_questions import understand
 from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
 from segearth.geo.windows import Window
 from segearth.inference.deciding import decide
@@ -28,7 +29,38 @@ from segearth.segmenter import (
 from segearth.structures import Segmentation, Task
 
 TILE_SIZE = 512  # where a segmenter does not say at which size it sees images
+LARGE = 1.5  # a picture so many times longer than the side at which a segmenter sees it loses what is small
 OVERLAP = 0.25  # share of a tile that it has in common with the next
+
+
+def for_picture(
+    segmenter: Segmenter, picture: np.ndarray, question: str, tiled: bool
+) -> tuple[Segmenter, str | None]:
+    """Chooses how a picture is looked at, and says what is lost.
+
+    Args:
+        segmenter: Any.
+        picture: ``(H, W, 3)``.
+        question: What is asked.
+        tiled: Whether tiles are welcome.
+
+    Returns:
+        The segmenter, or one that looks at tiles; and a note for the user, if there is something to say.
+    """
+    side, longer = facts_of(segmenter).side, max(picture.shape[:2])
+    if side is None or longer < LARGE * side:
+        return segmenter, None
+    if not tiled:
+        return segmenter, (
+            f"note: the picture, {longer} px long, is shrunk to {side} px and small things may be lost; "
+            "--tiles auto looks at it tile by tile"
+        )
+    if understand(question).mode != "tile":
+        return segmenter, (
+            f"note: no tile can answer this, so the picture is shrunk to {side} px and small things may be lost; "
+            "segearth scene finds them by tiles and settles the question among them"
+        )
+    return TiledSegmenter(segmenter), None
 
 
 class TiledSegmenter:
