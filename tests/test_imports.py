@@ -16,7 +16,7 @@ FLOORS = {
     2: ["models", "losses", "data"],
     3: ["inference", "convert", "prompting"],
     4: ["evaluation", "zoo"],
-    5: ["training", "rl", "integrations", "benchmark", "web"],
+    5: ["training", "rl", "integrations", "benchmark", "web", "archives"],
     6: ["cli"],
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segearth.archives as archives
+from segearth.archives import MANIFEST, ArchiveJob, read_manifest, run_archive
+from segearth.errors import ConfigError
+from segearth.inference.scene_types import SceneOptions
+
+rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = []
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", width=70, height=50, count=3, dtype="uint8", crs="EPSG:32645",
+            transform=rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 3_000_000),
+        ) as file:  # fmt: skip
+            file.write(rng.integers(0, 256, (3, 50, 70), dtype=np.uint8))
+        paths.append(path)
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"no raster at all")
+    return [paths[0], broken, paths[1]]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ArchiveJob:
+    options = SceneOptions(tile_size=64, overlap=16)
+    return ArchiveJob(("the roofs",), tmp_path / "out", "segearth_debug", vector=".geojson", options=options)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """In place of Ray, a loop in this process that notes what it is given."""
+    given: list[str] = []
+
+    def loop(sources: Any, job: ArchiveJob, workers: Any, address: Any) -> Any:
+        worker = archives.SceneWorker(job)
+        for source in sources:
+            given.append(Path(source).name)
+            yield worker({"source": source})["line"]
+
+    monkeypatch.setattr(archives, "_in_ray", loop)
+    return given
+
+
+def test_a_failure_stops_nothing_and_is_in_the_manifest(scenes: list[Path], job: ArchiveJob, here: list[str]) -> None:
+    said: list[str] = []
+    result = run_archive(scenes, job, on_line=lambda line: said.append(line["state"]))
+    assert result.counts == {"done": 2, "failed": 1} and said == ["done", "failed", "done"]
+    assert "damaged" in result.lines[1]["error"]
+    assert sorted(path.name for path in job.folder.iterdir()) == [MANIFEST, "one.geojson", "one.tif", "two.geojson", "two.tif"]
+    first, *_ = read_manifest(job.folder)
+    assert first["answers"][0]["question"] == "the roofs" and first["settings"]["model"] == "segearth_debug"
+
+
+def test_a_second_start_skips_what_is_done(scenes: list[Path], job: ArchiveJob, here: list[str]) -> None:
+    run_archive(scenes, job)
+    here.clear()
+    assert run_archive(scenes, job).counts == {"skipped": 2, "failed": 1} and here == ["broken.tif"]
+
+
+def test_what_has_changed_is_done_again(scenes: list[Path], job: ArchiveJob, here: list[str]) -> None:
+    from dataclasses import replace
+
+    one, two = scenes[0], scenes[2]
+    run_archive([one, two], job)
+    here.clear()
+    two.write_bytes(one.read_bytes() + b" ")
+    (job.folder / "one.geojson").unlink()
+    assert run_archive([one, two], job).counts == {"done": 2} and here == ["one.tif", "two.tif"]
+    here.clear()
+    run_archive([one], replace(job, questions=("the road",)))
+    assert here == ["one.tif"]
+
+
+def test_a_manifest_that_was_cut_off(scenes: list[Path], job: ArchiveJob, here: list[str]) -> None:
+    run_archive(scenes[:1], job)
+    path = job.folder / MANIFEST
+    path.write_text(path.read_text() + '{"source": "tw')
+    assert len(read_manifest(job.folder)) == 1
+
+
+def test_two_scenes_of_one_name(tmp_path: Path, job: ArchiveJob) -> None:
+    with pytest.raises(ConfigError, match=r"scene\.tif"):
+        run_archive([tmp_path / "a" / "scene.tif", tmp_path / "b" / "scene.jp2"], job)
+
+
+@pytest.mark.slow
+def test_in_ray(scenes: list[Path], job: ArchiveJob) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'segearth[archive]'")
+    result = run_archive(scenes, job, workers=2)
+    assert result.counts == {"done": 2, "failed": 1}
+    assert json.loads((job.folder / MANIFEST).read_text().splitlines()[0])["source"]
