@@ -12,7 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,16 @@ class ArchiveJob:
     model: str | None = None
     task: Task = "referring"
     vector: str | None = None
-    options: SceneOptions = SceneOptions()
+    options: SceneOptions = field(default_factory=SceneOptions)
     device: str | None = None
     precision: str = "fp32"
 
     def settings(self) -> dict[str, Any]:
         """Returns what a result depends on beside its source; a second start does again what was made with others."""
         kept = asdict(replace(self.options, restart=False, progress=False))
-        facts = {"questions": list(self.questions), "model": name_of(self.model), "task": self.task, "vector": self.vector}
-        return json.loads(json.dumps({**facts, **kept}, default=str))
+        asked = {"questions": self.questions, "model": name_of(self.model), "task": self.task, "vector": self.vector}
+        stated: dict[str, Any] = json.loads(json.dumps({**asked, **kept}, default=str))  # as a manifest is read
+        return stated
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,6 @@ def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, addres
         import ray
     except ImportError as error:
         raise MissingExtraError("ray", "archive") from error
-    import torch
 
     started = not ray.is_initialized()
     if started:
@@ -171,10 +171,11 @@ def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, addres
         gpus = int(ray.cluster_resources().get("GPU", 0)) if job.device in (None, "cuda") else 0
         count = max(1, min(workers or gpus or 1, len(sources)))
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // count) if address == "local" else 1
-        logger.info("%d scenes, %d at a time, torch %s", len(sources), count, torch.__version__)
+        logger.info("%d scenes, %d at a time", len(sources), count)
         rows = ray.data.from_items([{"source": source} for source in sources], override_num_blocks=len(sources))
+        worker: Any = SceneWorker  # a class: Ray makes one for each process
         done = rows.map(
-            SceneWorker, fn_constructor_args=(job,), concurrency=count, num_cpus=cores, num_gpus=1 if gpus else 0
+            worker, fn_constructor_args=(job,), concurrency=count, num_cpus=cores, num_gpus=1 if gpus else 0
         )
         for row in done.iter_rows():
             yield str(row["line"])

@@ -170,6 +170,46 @@ def scene(
     typer.echo(summary_of_scene(result))
 
 
+@app.command()
+@shows_errors
+def scenes(
+    sources: Annotated[list[str], typer.Argument(help="Rasters, such as *.tif.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks, polygons and manifest.jsonl.")],
+    ask: Annotated[list[str] | None, typer.Option(help="What to look for; may be given again.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="File with a question a line, in place of --ask.")] = None,
+    vector: Annotated[str | None, typer.Option(help="Also write polygons: .geojson, .gpkg or .fgb.")] = None,
+    model: ModelOption = None,
+    mode: Annotated[str, typer.Option(help="auto, tile or whole: who can answer, see docs/geo.md.")] = "auto",
+    bands: Annotated[str | None, typer.Option(help="Bands shown as red, green, blue, such as 4,3,2, or one.")] = None,
+    resolution: Annotated[str, typer.Option(help="Metres a pixel to look at them, auto, or native.")] = "auto",
+    restart: Annotated[bool, typer.Option(help="Forget what interrupted runs left.")] = False,
+    reasoning: Annotated[bool, typer.Option(help="The questions name needs, not things.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Scenes at a time; one a GPU if left out.")] = None,
+    address: Annotated[str, typer.Option(help="Of a Ray cluster; local: this machine alone.")] = "local",
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
+    precision: PrecisionOption = "fp32",
+) -> None:
+    """Answers the same questions about many rasters; a second start skips what is done."""
+    from segearth.archives import FAILED, ArchiveJob, run_archive
+    from segearth.inference.scene import read_questions
+    from segearth.inference.scene_types import SceneOptions
+
+    texts = [*(ask or []), *(read_questions(questions) if questions is not None else [])]
+    if not texts:
+        raise typer.BadParameter("give at least one question with --ask, or a file of them with --questions")
+    options = SceneOptions(mode=mode, bands=_bands(bands), resolution=_resolution(resolution), restart=restart)
+    job = ArchiveJob(
+        tuple(texts), out, model, "reasoning" if reasoning else "referring", vector, options, device, precision
+    )  # fmt: skip
+    result = run_archive(
+        sources, job, workers=workers, address=address,
+        on_line=lambda line: typer.echo(f"{line['source']}: {line.get('error') or line['state']}"),
+    )  # fmt: skip
+    typer.echo(", ".join(f"{number} {state}" for state, number in sorted(result.counts.items())))
+    if result.counts[FAILED]:
+        raise typer.Exit(1)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
 @shows_errors
 def train(
