@@ -1,0 +1,55 @@
+"""The Processing tool, run for real by QGIS's command ``qgis_process``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import segearth
+
+rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
+SCRIPT = Path(segearth.__file__).parent / "integrations" / "qgis" / "segearth_scene.py"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("qgis_process") is None, reason="QGIS is not installed (Debian: apt-get install qgis)"
+)
+
+
+def qgis_process(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    scripts = home / "QGIS" / "QGIS3" / "profiles" / "default" / "processing" / "scripts"
+    scripts.mkdir(parents=True, exist_ok=True)
+    shutil.copy(SCRIPT, scripts)
+    # QGIS runs the system's Python, which must not look into this environment.
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL"))}
+    system = {**kept, "XDG_DATA_HOME": str(home), "HOME": str(home), "QT_QPA_PLATFORM": "offscreen"}
+    return subprocess.run(["qgis_process", *arguments], env=system, capture_output=True, text=True, timeout=300)
+
+
+def test_the_tool_runs_in_qgis(tmp_path: Path) -> None:
+    source, command = tmp_path / "in.tif", tmp_path / "segearth"
+    with rasterio.open(
+        source, "w", driver="GTiff", width=70, height=50, count=3, dtype="uint8", crs="EPSG:32645",
+        transform=rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 3_000_000),
+    ) as file:  # fmt: skip
+        file.write(np.random.default_rng(0).integers(0, 256, (3, 50, 70), dtype=np.uint8))
+    root = Path(segearth.__file__).parents[1]
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={root} exec {sys.executable} -m segearth.cli "$@"\n')
+    command.chmod(0o755)
+    options = [
+        f"INPUT={source}", "QUESTION=the roofs", f"COMMAND={command}", "MODEL=segearth_debug",
+        f"MASK={tmp_path / 'mask.tif'}", f"POLYGONS={tmp_path / 'polygons.gpkg'}",
+    ]  # fmt: skip
+    ran = qgis_process(tmp_path / "home", "run", "script:segearth_scene", "--", *options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.shape == (50, 70) and mask.crs.to_epsg() == 32645
+    assert (tmp_path / "polygons.gpkg").exists() and "the roofs" in ran.stdout
+    options[2] = "COMMAND=/none/segearth"
+    broken = qgis_process(tmp_path / "home", "run", "script:segearth_scene", "--", *options)
+    assert broken.returncode != 0 and "does not start" in broken.stdout + broken.stderr
