@@ -157,11 +157,11 @@ class WorkingGrid:
 
     def scene_window(self, window: Window) -> Window:
         """Returns the pixels of the scene that working pixels are made of; none reaches over the border."""
-        return _window(self.rows.scene_span, self.columns.scene_span, window)
+        return window if self.is_native else _window(self.rows.scene_span, self.columns.scene_span, window)
 
     def working_window(self, window: Window) -> Window:
         """Returns the working pixels that pixels of the scene are made of, for :meth:`to_scene`."""
-        return _window(self.rows.working_span, self.columns.working_span, window)
+        return window if self.is_native else _window(self.rows.working_span, self.columns.working_span, window)
 
     def to_working(self, values: np.ndarray, valid: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Resamples pixels of the scene: means where working pixels are larger, else linear between centres.

@@ -65,6 +65,8 @@ class SceneRaster:
         self.bands = choose_bands(dataset, bands)
         self._apart = list(dict.fromkeys(self.bands))  # each once: they are read once
         self._palette = palette_of(dataset, self.bands[0]) if len(set(self.bands)) == 1 else None
+        flags = [dataset.mask_flag_enums[band - 1] for band in self._apart]
+        self._masked = any(geo_package("rasterio.enums").MaskFlags.all_valid not in each for each in flags)
         kinds = [np.dtype(dataset.dtypes[band - 1]) for band in self.bands]
         self.dtype = np.dtype(np.uint8) if self._palette is not None else np.result_type(*kinds)
         self.tags: dict[str, str] = dataset.tags()
@@ -109,7 +111,7 @@ class SceneRaster:
             return values, valid
         for part in self._parts(inside):
             place = part.slices_in(window)
-            source = part if self.grid.is_native else self.grid.scene_window(part)
+            source = self.grid.scene_window(part)
             seen, known = self._read(source, (source.height, source.width))
             if not self.grid.is_native:
                 seen, known = self.grid.to_working(seen, known, part)
@@ -148,7 +150,9 @@ class SceneRaster:
         place = geo_package("rasterio.windows").Window(window.left, window.top, window.width, window.height)
         with _reading(self.name):
             values = self._dataset.read(bands, window=place, out_shape=(len(bands), *size))
-            masks = self._dataset.read_masks(bands, window=place, out_shape=(len(bands), *size))
+            masks = np.ones((len(bands), 1, 1), np.uint8)  # reading what is all valid takes as long as the pixels do
+            if self._masked:
+                masks = self._dataset.read_masks(bands, window=place, out_shape=values.shape)
         valid = self._valid(values, masks > 0)
         if self._palette is not None:
             colours = self._palette[:, values[0].clip(0, self._palette.shape[1] - 1)]
@@ -169,7 +173,7 @@ class SceneRaster:
         measured has, such as -9999, and one band is enough.
         """
         if np.issubdtype(values.dtype, np.unsignedinteger):
-            return np.logical_or.reduce(masks)
+            return np.broadcast_to(np.logical_or.reduce(masks), values.shape[1:])
         return np.logical_and.reduce(masks & np.isfinite(values))
 
     def facts(self) -> dict[str, Any]:

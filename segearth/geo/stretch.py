@@ -82,7 +82,7 @@ class SceneStretch:
             ``uint8`` ``(h, w, 3)``.
         """
         if values.dtype == np.uint8 and self.is_identity:
-            return np.where(valid[..., None], values, np.uint8(0))
+            return values if valid.all() else np.where(valid[..., None], values, np.uint8(0))
         numbers = values.astype(np.result_type(values.dtype, np.float32))
         numbers[~valid] = 0  # what is no number may stand there
         numbers -= np.asarray(self.low, numbers.dtype)

@@ -86,6 +86,10 @@ def test_working_grid_by_hand():
     native, transform = grid_of(100, 80, None)
     assert native.is_native and native.transform(transform) == transform
     assert (native.rows.anchor, native.columns.anchor) == (-10_000_000, 1_000_000)
+    window = Window(3, 4, 5, 6)
+    assert native.scene_window(window) == native.working_window(window) == window
+    assert grid.scene_window(Window(0, 0, 1, 2)) == Window(0, 0, 5, 7)
+    assert grid.working_window(Window(8, 8, 4, 4)) == Window(1, 1, 3, 4)
     assert grid_of(100, 80, 0.51)[0].is_native  # 2 % are not worth a blur
 
 
