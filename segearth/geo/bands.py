@@ -65,8 +65,8 @@ def _listed(dataset: Any) -> str:
 
 
 def palette_of(dataset: Any, band: int) -> np.ndarray | None:
-    """Returns a band's colours where its values are numbers of colours: ``uint8`` ``(N, 4)``, RGB and alpha."""
+    """Returns a band's colours where its values are numbers of colours: ``uint8`` ``(4, N)``, RGB and alpha."""
     if dataset.colorinterp[band - 1] != geo_package("rasterio.enums").ColorInterp.palette:
         return None
     colours = dataset.colormap(band)
-    return np.array([colours.get(index, (0, 0, 0, 0)) for index in range(max(colours) + 1)], np.uint8)
+    return np.array([colours.get(index, (0, 0, 0, 0)) for index in range(max(colours) + 1)], np.uint8).T

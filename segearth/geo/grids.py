@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SAME_SCALE = 0.05  # below a difference of 5 % in resolution, pixels are taken as they are: resampling would blur them
 MAX_SIDE = 1 << 31  # of a working grid
+GROUP = 32  # new pixels that are resampled at a time
 _EQUATOR, _FLATTENING = 6378137.0, 1 / 298.257223563  # WGS 84, in metres
 
 
@@ -156,13 +157,11 @@ class WorkingGrid:
 
     def scene_window(self, window: Window) -> Window:
         """Returns the pixels of the scene that working pixels are made of; none reaches over the border."""
-        return _window(self.rows.scene_span, self.columns.scene_span, window)
+        return window if self.is_native else _window(self.rows.scene_span, self.columns.scene_span, window)
 
     def working_window(self, window: Window) -> Window:
         """Returns the working pixels that pixels of the scene are made of, for :meth:`to_scene`."""
-        if self.is_native:
-            return window
-        return _window(self.rows.working_span, self.columns.working_span, window)
+        return window if self.is_native else _window(self.rows.working_span, self.columns.working_span, window)
 
     def to_working(self, values: np.ndarray, valid: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Resamples pixels of the scene: means where working pixels are larger, else linear between centres.
@@ -170,29 +169,33 @@ class WorkingGrid:
         A pixel depends on the ground below it alone, not on the window it is read through.
 
         Args:
-            values: ``(H, W, C)``, the pixels of :meth:`scene_window`.
+            values: ``(C, H, W)``, the pixels of :meth:`scene_window`.
             valid: Boolean ``(H, W)``; other pixels take no part.
             window: In working pixels; it must not reach over the grid's border.
 
         Returns:
-            Values ``(h, w, C)`` of the same type, integers rounded, and which of them are valid: those of which valid
+            Values ``(C, h, w)`` of the same type, integers rounded, and which of them are valid: those of which valid
             pixels make up at least half. Values of the others are 0.
         """
-        source = self.scene_window(window)
-        weighted = np.where(valid[..., None], values, 0).astype(np.result_type(values.dtype, np.float32), copy=False)
-        stacked = np.concatenate([weighted, valid[..., None].astype(weighted.dtype)], axis=2)
-        rows, columns = self.rows, self.columns
-        begin = rows.offset + window.top * rows.scale - source.top
-        stacked = resampled(stacked, 0, begin, rows.scale, window.height)
-        begin = columns.offset + window.left * columns.scale - source.left
-        stacked = resampled(stacked, 1, begin, columns.scale, window.width)
-        share = stacked[..., -1]
-        enough = share >= 0.5 - 1e-6
-        result = np.where(enough[..., None], stacked[..., :-1] / np.maximum(share, 1e-6)[..., None], 0)
+        kind = np.result_type(values.dtype, np.float32)
+        if valid.all():
+            result, enough = self._to_working(values.astype(kind), window), np.ones((window.height, window.width), bool)
+        else:
+            share = self._to_working(valid.astype(kind), window)
+            enough = share >= 0.5 - 1e-6
+            result = self._to_working(np.where(valid, values, 0).astype(kind), window)
+            result = np.where(enough, result / np.maximum(share, 1e-6), 0)
         if np.issubdtype(values.dtype, np.integer):
             limits = np.iinfo(values.dtype)
             result = result.round().clip(limits.min, limits.max)
         return result.astype(values.dtype), enough
+
+    def _to_working(self, array: np.ndarray, window: Window) -> np.ndarray:
+        source, rows, columns = self.scene_window(window), self.rows, self.columns
+        begin = rows.offset + window.top * rows.scale - source.top
+        array = resampled(array, -2, begin, rows.scale, window.height)
+        begin = columns.offset + window.left * columns.scale - source.left
+        return resampled(array, -1, begin, columns.scale, window.width)
 
     def to_scene(self, logits: np.ndarray, window: Window) -> np.ndarray:
         """Brings logits from working pixels back to the scene's own.
@@ -208,9 +211,9 @@ class WorkingGrid:
             return logits
         source, rows, columns = self.working_window(window), self.rows, self.columns
         begin = (window.top - rows.offset) / rows.scale - source.top
-        logits = resampled(logits, 1, begin, 1 / rows.scale, window.height)
+        logits = resampled(logits, -2, begin, 1 / rows.scale, window.height)
         begin = (window.left - columns.offset) / columns.scale - source.left
-        return resampled(logits, 2, begin, 1 / columns.scale, window.width)
+        return resampled(logits, -1, begin, 1 / columns.scale, window.width)
 
 
 def _window(rows: Any, columns: Any, window: Window) -> Window:
@@ -268,8 +271,8 @@ def resampled(array: np.ndarray, axis: int, begin: float, step: float, count: in
     """Resamples along one axis: the mean over each new pixel where it is larger than the old, else linear.
 
     Args:
-        array: Floats, of any shape.
-        axis: Which axis.
+        array: Floats ``(…, H, W)``.
+        axis: -2 for rows or -1 for columns.
         begin: Where the first new pixel begins, in old pixels.
         step: Length of a new pixel in old pixels.
         count: How many new pixels.
@@ -278,23 +281,34 @@ def resampled(array: np.ndarray, axis: int, begin: float, step: float, count: in
         The array with ``count`` entries along ``axis``. What lies beyond the old pixels takes no part in means, and
         takes on the nearest one in interpolation.
     """
-    size = array.shape[axis]
+    first, weights = _weights(array.shape[axis], begin, step, count)
+    shape = (*array.shape[:-2], count, array.shape[-1]) if axis == -2 else (*array.shape[:-1], count)
+    result = np.empty(shape, array.dtype)
+    # A few new pixels at a time are a small matrix times the old ones below them, which is faster than picking pixels.
+    for start in range(0, count, GROUP):
+        new = slice(start, min(start + GROUP, count))
+        old = (first[new, None] + np.arange(weights.shape[1])).clip(0, array.shape[axis] - 1)
+        low, high = int(old.min()), int(old.max()) + 1
+        matrix = np.zeros((len(old), high - low))
+        np.add.at(matrix, (np.arange(len(old))[:, None], old - low), weights[new])
+        matrix = matrix.astype(array.dtype)
+        if axis == -2:
+            result[..., new, :] = matrix @ array[..., low:high, :]
+        else:
+            result[..., new] = array[..., low:high] @ matrix.T
+    return result
+
+
+def _weights(size: int, begin: float, step: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each new pixel the first old one that it is made of, and the weights of that and those after it."""
     edges = begin + step * np.arange(count)
     taps = math.ceil(step) + 1 if step > 1 else 2
     middles = edges + step / 2
     first = np.floor(edges if step > 1 else middles - 0.5).astype(np.int64)
-    # Column j of `weights` is for the old pixel `first + j`: the length that both share, or the nearness of centres.
     old = first[:, None] + np.arange(taps)
-    if step > 1:
+    if step > 1:  # the length that both share
         shared = np.minimum(old + 1, (edges + step)[:, None]) - np.maximum(old, edges[:, None])
         weights = np.where((old >= 0) & (old < size), np.maximum(shared, 0), 0)
-    else:
+    else:  # how near their centres are
         weights = 1 - np.abs(old + 0.5 - middles[:, None])
-    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(array.dtype)
-    old = old.clip(0, size - 1)
-    shape = [1] * array.ndim
-    shape[axis] = count
-    result = np.zeros((*array.shape[:axis], count, *array.shape[axis + 1 :]), array.dtype)
-    for tap in range(taps):
-        result += weights[:, tap].reshape(shape) * array.take(old[:, tap], axis=axis)
-    return result
+    return first, weights / weights.sum(axis=1, keepdims=True)

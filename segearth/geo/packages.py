@@ -21,5 +21,5 @@ def geo_package(name: str) -> Any:
 
 
 def rasterio_errors() -> tuple[type[Exception], ...]:
-    """Returns what rasterio raises: its own errors, and those of GDAL that it hands on as they are."""
-    return geo_package("rasterio.errors").RasterioError, geo_package("rasterio._err").CPLE_BaseError
+    """Returns what rasterio raises: its own errors, GDAL's that it hands on, and one for all that it does not know."""
+    return geo_package("rasterio.errors").RasterioError, geo_package("rasterio._err").CPLE_BaseError, SystemError

@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 28  # decoded size of the largest block that is read
 PIXELS_AT_ONCE = 1 << 23  # of the scene, that are held while they are averaged to working pixels
-CACHE_MEGABYTES = 128  # of GDAL's for decoded blocks; its default, a twentieth of the memory, grows with the machine
+# Of GDAL's for decoded blocks, one for the whole process; its default, a twentieth of the memory, may be gigabytes. In
+# bytes, since rasterio hands on as bytes even what GDAL would read as megabytes, and nothing would be kept.
+CACHE_BYTES = 1 << 27
 
 
 class SceneRaster:
@@ -61,7 +63,10 @@ class SceneRaster:
         self.height, self.width = int(dataset.height), int(dataset.width)
         self.crs, self.transform = dataset.crs, dataset.transform
         self.bands = choose_bands(dataset, bands)
+        self._apart = list(dict.fromkeys(self.bands))  # each once: they are read once
         self._palette = palette_of(dataset, self.bands[0]) if len(set(self.bands)) == 1 else None
+        flags = [dataset.mask_flag_enums[band - 1] for band in self._apart]
+        self._masked = any(geo_package("rasterio.enums").MaskFlags.all_valid not in each for each in flags)
         kinds = [np.dtype(dataset.dtypes[band - 1]) for band in self.bands]
         self.dtype = np.dtype(np.uint8) if self._palette is not None else np.result_type(*kinds)
         self.tags: dict[str, str] = dataset.tags()
@@ -106,12 +111,11 @@ class SceneRaster:
             return values, valid
         for part in self._parts(inside):
             place = part.slices_in(window)
-            if self.grid.is_native:
-                values[place], valid[place] = self._read(part, (part.height, part.width))
-            else:
-                source = self.grid.scene_window(part)
-                seen, known = self._read(source, (source.height, source.width))
-                values[place], valid[place] = self.grid.to_working(seen, known, part)
+            source = self.grid.scene_window(part)
+            seen, known = self._read(source, (source.height, source.width))
+            if not self.grid.is_native:
+                seen, known = self.grid.to_working(seen, known, part)
+            values[place], valid[place] = self._three(seen), known
         return values, valid
 
     def read_whole(self, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +129,8 @@ class SceneRaster:
         """
         smaller = max(self.height, self.width, side) / side
         size = max(1, round(self.height / smaller)), max(1, round(self.width / smaller))
-        return self._read(Window(0, 0, self.height, self.width), size)
+        values, valid = self._read(Window(0, 0, self.height, self.width), size)
+        return np.ascontiguousarray(self._three(values)), valid
 
     def valid_pixels(self, window: Window) -> np.ndarray:
         """Returns which of the scene's *own* pixels are valid, boolean ``(h, w)``; the window must lie inside."""
@@ -150,19 +155,28 @@ class SceneRaster:
             yield Window(top, window.left, min(rows, window.bottom - top), window.width)
 
     def _read(self, window: Window, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Reads pixels of the scene itself as an array of ``size``; the window must lie inside."""
-        bands = list(dict.fromkeys(self.bands))
+        """Reads pixels of the scene itself as an array of ``size``: each band once, ``(C, h, w)``, and which are valid.
+
+        The window must lie inside.
+        """
+        bands = self._apart
         place = geo_package("rasterio.windows").Window(window.left, window.top, window.width, window.height)
         with _reading(self.name):
             values = self._dataset.read(bands, window=place, out_shape=(len(bands), *size))
-            masks = self._dataset.read_masks(bands, window=place, out_shape=(len(bands), *size))
+            masks = np.ones((len(bands), 1, 1), np.uint8)  # reading what is all valid takes as long as the pixels do
+            if self._masked:
+                masks = self._dataset.read_masks(bands, window=place, out_shape=values.shape)
         valid = self._valid(values, masks > 0)
         if self._palette is not None:
-            colours = self._palette[values[0].clip(0, len(self._palette) - 1)]
-            return colours[..., :3], valid & (colours[..., 3] > 0)
-        if len(bands) < 3:
-            values = values[[bands.index(band) for band in self.bands]]
-        return np.ascontiguousarray(values.transpose(1, 2, 0)).astype(self.dtype, copy=False), valid
+            colours = self._palette[:, values[0].clip(0, self._palette.shape[1] - 1)]
+            return colours[:3], valid & (colours[3] > 0)
+        return values.astype(self.dtype, copy=False), valid
+
+    def _three(self, values: np.ndarray) -> np.ndarray:
+        """Brings bands ``(C, h, w)`` as :meth:`_read` gives them into the order red, green, blue: ``(h, w, 3)``."""
+        if self._palette is None and len(self._apart) < 3:
+            values = values[[self._apart.index(band) for band in self.bands]]
+        return values.transpose(1, 2, 0)
 
     def _valid(self, values: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """Joins the bands' masks ``(N, h, w)`` to one.
@@ -172,7 +186,7 @@ class SceneRaster:
         measured has, such as -9999, and one band is enough.
         """
         if np.issubdtype(values.dtype, np.unsignedinteger):
-            return np.logical_or.reduce(masks)
+            return np.broadcast_to(np.logical_or.reduce(masks), values.shape[1:])
         return np.logical_and.reduce(masks & np.isfinite(values))
 
     def facts(self) -> dict[str, Any]:
@@ -266,11 +280,12 @@ def _reading(name: str) -> Iterator[None]:
     rasterio = geo_package("rasterio")
     try:
         # Around each call and not as long as the file is open: rasterio loses settings that end out of order.
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             yield
     except rasterio_errors() as error:
         local = not name.startswith("/vsi") and "://" not in name
         if local and ":" not in name and not Path(name).exists():  # NETCDF:file.nc:variable is a part of a file
             raise ImageError(f"no raster file {name}; name one that exists") from error
         remedy = "look at it with gdalinfo, or fetch it again" if local else "check the address and your rights there"
-        raise ImageError(f"{name} is damaged, no raster, or cannot be reached ({error}); {remedy}") from error
+        reason = error.__cause__ or error  # rasterio's own words are often "see previous exception"
+        raise ImageError(f"{name} is damaged, no raster, or cannot be reached ({reason}); {remedy}") from error

@@ -82,12 +82,14 @@ class SceneStretch:
             ``uint8`` ``(h, w, 3)``.
         """
         if values.dtype == np.uint8 and self.is_identity:
-            return np.where(valid[..., None], values, np.uint8(0))
+            return values if valid.all() else np.where(valid[..., None], values, np.uint8(0))
         numbers = values.astype(np.result_type(values.dtype, np.float32))
-        low = np.asarray(self.low, numbers.dtype)
-        numbers = np.where(valid[..., None], numbers, low) - low  # what is no number may stand where nothing is valid
+        numbers[~valid] = 0  # what is no number may stand there
+        numbers -= np.asarray(self.low, numbers.dtype)
         numbers *= np.asarray([255 / (top - bottom) for bottom, top in zip(self.low, self.high, strict=True)])
-        return (numbers.clip(0, 255).round() * valid[..., None]).astype(np.uint8)
+        eight_bits = np.rint(np.clip(numbers, 0, 255, out=numbers), out=numbers).astype(np.uint8)
+        eight_bits[~valid] = 0
+        return eight_bits
 
     def facts(self) -> dict[str, Any]:
         """Returns the limits by name, to be kept beside results that depend on them."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from segearth.errors import OutputError
 from segearth.geo.packages import geo_package, rasterio_errors
-from segearth.geo.raster import CACHE_MEGABYTES, SceneRaster
+from segearth.geo.raster import CACHE_BYTES, SceneRaster
 from segearth.geo.windows import Window
 from segearth.utils.files import atomic_path, check_apart, check_output_file
 
@@ -72,20 +72,44 @@ class SceneWriter:
         with _gdal(self._path):
             self._file.update_tags(question + 1 if question is not None else 0, **tags)
 
-    def _finish(self) -> None:
-        """Closes the file, and reads it back: GDAL does not always say that a disk was full."""
-        file, missing = self._file, self._file.height * self._file.width - self._written
-        name, height, width = file.name, file.height, file.width
+    def close(self) -> None:
+        """Closes the file; :func:`scene_writer` does it.
+
+        Raises:
+            OutputError: Not every pixel was written, or the disk is full.
+        """
+        missing = self._file.height * self._file.width - self._written
         with _gdal(self._path):
-            file.close()
+            self._file.close()
         if missing:
             raise OutputError(f"{self._path}: {missing} pixels were not written, or some twice; write each once")
-        part_of = geo_package("rasterio.windows").Window
-        with _gdal(self._path), geo_package("rasterio").open(name) as back:
-            parts = (part_of(0, top, width, min(BLOCK, height - top)) for top in range(0, height, BLOCK))
-            found = sum(_sum_of_bits(back.read(window=part)) for part in parts)
-        if found != self._bits:
+
+    def check(self, file: Path, scene: SceneRaster) -> None:
+        """Reads back what was written, since GDAL does not always say that a disk was full; overviews too.
+
+        Args:
+            file: Where it lies now.
+            scene: On whose grid it must lie.
+
+        Raises:
+            OutputError: Something is missing, or a GeoTIFF cannot hold the scene's grid.
+        """
+        rasterio = geo_package("rasterio")
+        with _gdal(self._path):
+            with rasterio.open(file) as back:
+                crs, grid, smaller = back.crs, (back.transform, *back.shape), len(back.overviews(1))
+            sums = []
+            for level in (None, *range(smaller)):
+                with rasterio.open(file, overview_level=level) as back:
+                    sums.append(sum(_sum_of_bits(back.read(window=part)) for part in _strips_of(back)))
+        if sums[0] != self._bits:
             raise OutputError(f"{self._path} was not written whole; {_remedy(self._path)}")
+        if grid != (scene.transform, scene.height, scene.width) or (crs is None) != (scene.crs is None):
+            raise OutputError(
+                f"{self._path}: a GeoTIFF cannot hold the grid of {scene.name}; bring that to another CRS (gdalwarp)"
+            )
+        if crs != scene.crs:
+            logger.warning("%s states the CRS of %s in slightly other words", self._path, scene.name)
 
 
 @contextlib.contextmanager
@@ -131,13 +155,13 @@ def scene_writer(
                 with contextlib.suppress(OutputError), _gdal(path):
                     file.close()
                 raise
-            writer._finish()
-            _check_grid(plain, path, scene)
+            writer.close()
             with _gdal(path):
                 if cog:
                     _copy_as_cog(plain, temporary, logits)
                 elif overviews:
                     _build_overviews(plain, logits)
+            writer.check(temporary, scene)
         finally:
             if cog:
                 plain.unlink(missing_ok=True)
@@ -170,24 +194,15 @@ def _create(plain: Path, path: Path, scene: SceneRaster, questions: Sequence[str
     return file
 
 
-def _check_grid(plain: Path, path: Path, scene: SceneRaster) -> None:
-    """Checks that the file lies where the scene lies."""
-    with _gdal(path), geo_package("rasterio").open(plain) as back:
-        crs, same = back.crs, (back.transform, back.shape) == (scene.transform, (scene.height, scene.width))
-    if not same or (crs is None) != (scene.crs is None):
-        raise OutputError(f"{path}: a GeoTIFF cannot hold the grid of {scene.name}; bring it to another CRS (gdalwarp)")
-    if crs != scene.crs:
-        logger.warning("%s: a GeoTIFF states the CRS of %s in slightly other words", path, scene.name)
-
-
 def _build_overviews(plain: Path, logits: bool) -> None:
-    Resampling = geo_package("rasterio.enums").Resampling
-    with geo_package("rasterio").open(plain, "r+") as file:
-        factors, factor = [], 2
-        while max(file.shape) * 2 // factor > BLOCK:
-            factors.append(factor)
-            factor *= 2
-        if factors:
+    rasterio, Resampling = geo_package("rasterio"), geo_package("rasterio.enums").Resampling
+    with rasterio.open(plain) as file:  # a damaged file is told more clearly than by opening it for changes
+        side = max(file.shape)
+    factors: list[int] = []
+    while side > BLOCK << len(factors):
+        factors.append(2 << len(factors))
+    if factors:
+        with rasterio.open(plain, "r+") as file:
             file.build_overviews(factors, Resampling.average if logits else Resampling.mode)
 
 
@@ -196,6 +211,11 @@ def _copy_as_cog(plain: Path, temporary: Path, logits: bool) -> None:
     options["OVERVIEW_RESAMPLING"] = "AVERAGE" if logits else "MODE"
     options["PREDICTOR"] = "YES" if logits else "NO"
     geo_package("rasterio.shutil").copy(plain, temporary, driver="COG", **options)
+
+
+def _strips_of(file: Any) -> Iterator[Any]:
+    for top in range(0, file.height, BLOCK):
+        yield geo_package("rasterio.windows").Window(0, top, file.width, min(BLOCK, file.height - top))
 
 
 def _sum_of_bits(array: np.ndarray) -> int:
@@ -210,13 +230,13 @@ def _text(value: object) -> str:
 def _gdal(path: Path) -> Iterator[None]:
     """Sets GDAL for the block, and turns its errors into an ``OutputError`` with a remedy."""
     # Without this, what a GeoTIFF cannot hold would go to a second file beside the temporary name, and stay there.
-    settings = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": CACHE_MEGABYTES, "GDAL_TIFF_OVR_BLOCKSIZE": BLOCK}
+    settings = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": CACHE_BYTES, "GDAL_TIFF_OVR_BLOCKSIZE": BLOCK}
     try:
         with geo_package("rasterio").Env(**settings), warnings.catch_warnings():
             warnings.simplefilter("ignore", geo_package("rasterio.errors").NotGeoreferencedWarning)  # a plain picture
             yield
     except rasterio_errors() as error:
-        raise OutputError(f"{path} cannot be written ({error}); {_remedy(path)}") from error
+        raise OutputError(f"{path} cannot be written ({error.__cause__ or error}); {_remedy(path)}") from error
 
 
 def _remedy(path: Path) -> str:

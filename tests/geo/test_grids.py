@@ -57,12 +57,12 @@ def test_metres_where_the_crs_has_no_place_on_the_earth():
 
 def test_resampling_by_hand():
     row = np.array([[0.0, 4.0, 8.0, 0.0]])
-    np.testing.assert_allclose(resampled(row, 1, 0, 2, 2), [[2, 4]])
-    np.testing.assert_allclose(resampled(row, 1, 0, 1.5, 2), [[4 / 3, (2 + 8) / 1.5]])  # ½ of 4 and all of 8
-    np.testing.assert_allclose(resampled(row, 1, -1, 2, 2), [[0, 6]])  # what lies beyond takes no part
-    np.testing.assert_allclose(resampled(row, 1, 0, 0.5, 4), [[0, 1, 3, 5]])  # centres at ¼, ¾, 1¼, 1¾
-    np.testing.assert_allclose(resampled(row.T, 0, 1, 0.5, 2).T, [[3, 5]])
-    np.testing.assert_allclose(resampled(row, 1, 0, 1, 4), row)
+    np.testing.assert_allclose(resampled(row, -1, 0, 2, 2), [[2, 4]])
+    np.testing.assert_allclose(resampled(row, -1, 0, 1.5, 2), [[4 / 3, (2 + 8) / 1.5]])  # ½ of 4 and all of 8
+    np.testing.assert_allclose(resampled(row, -1, -1, 2, 2), [[0, 6]])  # what lies beyond takes no part
+    np.testing.assert_allclose(resampled(row, -1, 0, 0.5, 4), [[0, 1, 3, 5]])  # centres at ¼, ¾, 1¼, 1¾
+    np.testing.assert_allclose(resampled(row.T, -2, 1, 0.5, 2).T, [[3, 5]])
+    np.testing.assert_allclose(resampled(row, -1, 0, 1, 4), row)
 
 
 def test_axis_by_hand():
@@ -86,6 +86,10 @@ def test_working_grid_by_hand():
     native, transform = grid_of(100, 80, None)
     assert native.is_native and native.transform(transform) == transform
     assert (native.rows.anchor, native.columns.anchor) == (-10_000_000, 1_000_000)
+    window = Window(3, 4, 5, 6)
+    assert native.scene_window(window) == native.working_window(window) == window
+    assert grid.scene_window(Window(0, 0, 1, 2)) == Window(0, 0, 5, 7)
+    assert grid.working_window(Window(8, 8, 4, 4)) == Window(1, 1, 3, 4)
     assert grid_of(100, 80, 0.51)[0].is_native  # 2 % are not worth a blur
 
 
@@ -106,7 +110,7 @@ SCALES = st.sampled_from([0.2, 0.37, 0.8, 1.3, 2.0, 2.5, 3.71])
 @given(SCALES, st.integers(0, 30), st.integers(0, 30))
 def test_the_same_ground_gives_the_same_pixels_through_another_window_and_from_a_cut_out(scale, top, left):
     """Working pixels of equal number must agree, but for those that the cut leaves less ground or fewer neighbours."""
-    scene = np.random.default_rng(0).integers(0, 65535, (60, 64, 3)).astype(np.float32)
+    scene = np.random.default_rng(0).integers(0, 65535, (3, 60, 64)).astype(np.float32)
     whole, _ = grid_of(60, 64, 0.5 * scale)
     cut, _ = grid_of(30, 30, 0.5 * scale, x=500_000 + 0.5 * left, y=5_000_000 - 0.5 * top)
     everything, valid = whole.to_working(scene, np.ones((60, 64), bool), whole.window)
@@ -114,11 +118,12 @@ def test_the_same_ground_gives_the_same_pixels_through_another_window_and_from_a
     margin = math.ceil(1.5 / scale) + 1
     window = Window(margin, margin, cut.height - 2 * margin, cut.width - 2 * margin)
     source = cut.scene_window(window)
-    part = scene[top : top + 30, left : left + 30][source.slices_in(Window(0, 0, 0, 0))]
-    seen, _ = cut.to_working(part, np.ones(part.shape[:2], bool), window)
+    rows, columns = source.slices_in(Window(-top, -left, 1, 1))
+    part = scene[:, rows, columns]
+    seen, _ = cut.to_working(part, np.ones(part.shape[1:], bool), window)
     down = cut.rows.anchor - whole.rows.anchor + margin
     right = cut.columns.anchor - whole.columns.anchor + margin
-    np.testing.assert_allclose(seen, everything[down : down + window.height, right : right + window.width], atol=0.5)
+    np.testing.assert_allclose(seen, everything[:, down : down + window.height, right : right + window.width], atol=0.5)
 
 
 @given(SCALES, st.integers(0, 20), st.integers(0, 20))
@@ -139,11 +144,11 @@ def test_logits_come_back_to_the_scene_by_windows_as_at_once(scale, top, left):
 
 def test_invalid_pixels_take_no_part_in_means():
     grid, _ = grid_of(4, 4, 1.0)
-    values = np.full((4, 4, 3), 7, np.uint16)
+    values = np.full((3, 4, 4), 7, np.uint16)
     valid = np.ones((4, 4), bool)
-    values[0, :2], valid[0, :2] = 60_000, False  # half of the first working pixel
-    values[2:, 2:], valid[2:, 2:] = 60_000, False
-    values[2, 2], valid[2, 2] = 7, True  # a quarter of the last is valid: too little
+    values[:, 0, :2], valid[0, :2] = 60_000, False  # half of the first working pixel
+    values[:, 2:, 2:], valid[2:, 2:] = 60_000, False
+    values[:, 2, 2], valid[2, 2] = 7, True  # a quarter of the last is valid: too little
     seen, known = grid.to_working(values, valid, grid.window)
     assert known.tolist() == [[True, True], [True, False]]
-    assert seen.dtype == np.uint16 and (seen[known] == 7).all() and (seen[~known] == 0).all()
+    assert seen.dtype == np.uint16 and (seen[:, known] == 7).all() and (seen[:, ~known] == 0).all()
