@@ -1,0 +1,25 @@
+"""Tiny models, built once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from segearth.prompting.tiny import TinyShape, tiny_sam2, tiny_vision_language_model
+
+SHAPE = TinyShape(side=64, hidden=64, layers=1, vision_hidden=32, vision_layers=1, numbers=65)
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm() -> tuple[Any, Any]:
+    """A model of 0.2 M parameters and its processor."""
+    torch.manual_seed(0)
+    return tiny_vision_language_model(SHAPE)
+
+
+@pytest.fixture(scope="session")
+def sam2() -> Any:
+    torch.manual_seed(0)
+    return tiny_sam2()
