@@ -140,3 +140,42 @@ def tiny_sam2(side: int = 64) -> Any:
         mask_decoder_config=dict(hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32),
     )  # fmt: skip
     return Sam2Model(config).eval()
+
+
+def tiny_sam3(side: int = 64) -> tuple[Any, Any]:
+    """Builds a SAM 3 (arXiv 2511.16719) of 0.3 M parameters with random weights, in eval mode, and its tokenizer.
+
+    Args:
+        side: Side in pixels of the square frame it sees; a multiple of 32.
+    """
+    mend_torchvision()
+    from transformers import Sam3Config, Sam3Model
+
+    tokenizer = load_tokenizer("aerial")
+    part = dict(hidden_size=32, num_attention_heads=2)
+    layer = dict(part, num_layers=1, intermediate_size=64)
+    config = Sam3Config(
+        vision_config=tiny_sam3_vision(side),
+        text_config=dict(
+            model_type="clip_text_model", vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64,
+            projection_dim=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32,
+            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        ),
+        geometry_encoder_config=layer, detr_encoder_config=layer, detr_decoder_config=dict(layer, num_queries=8),
+        mask_decoder_config=part,
+    )  # fmt: skip
+    return Sam3Model(config).eval(), tokenizer
+
+
+def tiny_sam3_vision(side: int) -> dict[str, Any]:
+    """Returns the configuration of SAM 3's vision encoder, which its tracker shares."""
+    cells = side // 8
+    return dict(
+        backbone_config=dict(
+            model_type="sam3_vit_model", hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=2, image_size=side, patch_size=8, window_size=4, global_attn_indexes=[1],
+            pretrain_image_size=side,
+        ),
+        fpn_hidden_size=32,
+        backbone_feature_sizes=[[4 * cells, 4 * cells], [2 * cells, 2 * cells], [cells, cells]],
+    )  # fmt: skip

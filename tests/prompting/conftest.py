@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from segearth.prompting.tiny import TinyShape, tiny_sam2, tiny_vision_language_model
+from segearth.prompting.tiny import TinyShape, tiny_sam2, tiny_sam3, tiny_vision_language_model
 
 SHAPE = TinyShape(side=64, hidden=64, layers=1, vision_hidden=32, vision_layers=1, numbers=65)
 
@@ -23,3 +23,10 @@ def tiny_vlm() -> tuple[Any, Any]:
 def sam2() -> Any:
     torch.manual_seed(0)
     return tiny_sam2()
+
+
+@pytest.fixture(scope="session")
+def sam3() -> tuple[Any, Any]:
+    """A model and its tokenizer."""
+    torch.manual_seed(0)
+    return tiny_sam3()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from segearth.prompting.promptable import (
     level_box,
     without_doubles,
 )
-from segearth.prompting.sam import PromptableSam
+from segearth.prompting.sam import KINDS, PromptableSam
+from segearth.prompting.tiny import tiny_sam3_vision
 
 BOTH = Instance(box=(10, 12, 60, 70), points=((20, 30), (40, 50)))
 BOX = Instance(box=(5, 5, 100, 40))
@@ -162,19 +164,29 @@ def test_the_first_sam_pads_its_frame(shape: tuple[int, int]) -> None:
         assert found.mask.shape == shape and 0 <= found.score <= 1
 
 
-def test_edgetam_and_the_tracker_of_sam3_have_what_is_asked_of_them() -> None:
-    """Their tiny forms take seconds to build; the methods used are those of SAM 2."""
-    import inspect
+def test_the_tracker_of_sam3(picture: np.ndarray) -> None:
+    from transformers import Sam3TrackerConfig, Sam3TrackerModel
 
-    import transformers
+    torch.manual_seed(0)
+    config = Sam3TrackerConfig(
+        vision_config=tiny_sam3_vision(64),
+        prompt_encoder_config=dict(hidden_size=32, image_size=64, patch_size=8),
+        mask_decoder_config=dict(hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32),
+    )
+    segmenter = PromptableSam(Sam3TrackerModel(config))
+    pixels, _ = segmenter._frame(np.full((20, 40, 3), 255, np.uint8))
+    assert torch.equal(pixels, torch.ones(1, 3, 64, 64))  # from -1 to 1
+    segmenter.set_image(picture)
+    assert [found.mask.shape for found in segmenter.masks([BOTH, POINTS, BOX])] == [(96, 120)] * 3
 
-    from segearth.prompting.sam import KINDS
 
-    for kind in KINDS.values():
-        model = getattr(transformers, kind.model)
-        wanted = {"image_embeddings", "input_boxes", "input_points", "input_labels", "multimask_output"}
-        assert wanted <= set(inspect.signature(model.forward).parameters)
-        assert callable(model.get_image_embeddings)
+def test_edgetam_takes_what_sam2_takes() -> None:
+    """Its encoder is one of timm's, seconds to build; what is asked of it has the same names."""
+    from transformers import EdgeTamModel
+
+    wanted = {"image_embeddings", "input_boxes", "input_points", "input_labels", "multimask_output"}
+    assert wanted <= set(inspect.signature(EdgeTamModel.forward).parameters)
+    assert callable(EdgeTamModel.get_image_embeddings) and KINDS["edgetam"].model == "EdgeTamModel"
 
 
 def test_sam_is_saved_and_opened(sam2: Any, picture: np.ndarray, tmp_path: Path) -> None:
