@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from segearth.errors import CheckpointError, UnknownNameError
 from segearth.preprocessing.images import as_rgb
+from segearth.preprocessing.resampling import resized
 from segearth.prompting.answers import Instance
 from segearth.prompting.opening import open_pretrained
 from segearth.prompting.promptable import PromptedMask, image_that_is_set, level_box
@@ -192,8 +192,8 @@ class PromptableSam:
         height, width = array.shape[:2]
         scale = self.side / max(height, width)
         h, w = (self.side,) * 2 if self.kind.square else (int(side * scale + 0.5) for side in (height, width))
-        content = cv2.resize(array, (w, h), interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA)
-        values = (content.astype(np.float32) / 255 - np.float32(self.kind.mean)) / np.float32(self.kind.std)
+        mean, std = np.array(self.kind.mean, np.float32), np.array(self.kind.std, np.float32)
+        values = (resized(array, h, w).astype(np.float32) / 255 - mean) / std
         pixels = torch.from_numpy(values.transpose(2, 0, 1))[None]
         return F.pad(pixels, (0, self.side - w, 0, self.side - h)), (h, w)
 
