@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from segearth.prompting.tiny import TinyShape, tiny_sam2, tiny_sam3, tiny_vision_language_model
+from segearth.utils.torchvision_mend import mend_torchvision
 
+mend_torchvision()  # before the tests import classes of transformers by themselves
 SHAPE = TinyShape(side=64, hidden=64, layers=1, vision_hidden=32, vision_layers=1, numbers=65)
 
 

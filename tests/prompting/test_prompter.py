@@ -111,6 +111,35 @@ def test_a_saved_model_answers_the_same(prompter: Prompter, picture: np.ndarray,
         Prompter.from_pretrained("runs/nowhere")
 
 
+def test_another_family_is_asked_as_well(tiny_vlm: tuple[Any, Any], picture: np.ndarray) -> None:
+    """Qwen3-VL, whose answers count thousandths; only its template is another."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    shared, own = tiny_vlm[1], tiny_vlm[0].config
+    cut = dict(patch_size=8, temporal_patch_size=1, merge_size=2)
+    processor = Qwen3VLProcessor(
+        shared.image_processor, shared.tokenizer, Qwen3VLVideoProcessor(**cut), chat_template=shared.chat_template
+    )
+    config = Qwen3VLConfig(
+        text_config=dict(
+            vocab_size=len(shared.tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=16, pad_token_id=shared.tokenizer.pad_token_id,
+            rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[4, 2, 2]),
+        ),
+        vision_config=dict(
+            depth=1, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=8, temporal_patch_size=1,
+            out_hidden_size=64, num_position_embeddings=64, deepstack_visual_indexes=[0],
+        ),
+        image_token_id=own.image_token_id, video_token_id=own.video_token_id,
+        vision_start_token_id=own.vision_start_token_id, vision_end_token_id=own.vision_end_token_id,
+    )  # fmt: skip
+    prompter = Prompter(Qwen3VLForConditionalGeneration(config), processor, "qwen3_vl@1", max_new_tokens=3)
+    assert len(prompter.ask([picture, picture[:40]], ["the roofs", "a road in the left half"])) == 2
+    text = '```json\n[{"bbox_2d": [250, 500, 1000, 750], "label": "roof"}]\n```'
+    (thing,) = prompter.read(text, 96, 120).instances or ()
+    assert thing.box == pytest.approx((30, 48, 120, 72)) and thing.label == "roof"
+
+
 def test_what_cannot_be_asked(prompter: Prompter, picture: np.ndarray, tiny_vlm: tuple[Any, Any]) -> None:
     with pytest.raises(QuestionError, match="give a text with at least one word"):
         prompter.ask([picture], [" \n"])
