@@ -118,6 +118,24 @@ def test_what_sam_is_asked(sam2: Any, picture: np.ndarray, monkeypatch: pytest.M
     assert inputs["multimask_output"] is False
 
 
+def test_nothing_is_expected_of_an_empty_mask(
+    sam2: Any, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = sam2.forward
+
+    def seeing_nothing(**inputs: Any) -> Any:
+        output = forward(**inputs)
+        output.pred_masks = output.pred_masks.clone()
+        output.pred_masks[0, 0] = -1.0
+        return output
+
+    segmenter = PromptableSam(sam2)
+    segmenter.set_image(picture)
+    monkeypatch.setattr(sam2, "forward", seeing_nothing)
+    empty, other = segmenter.masks([BOTH, BOTH])
+    assert not empty.mask.any() and empty.score == 0 and other.score > 0
+
+
 def test_many_prompts_are_asked_a_few_at_a_time(
     sam2: Any, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +180,11 @@ def test_the_first_sam_pads_its_frame(shape: tuple[int, int]) -> None:
     segmenter.set_image(image)
     for found in segmenter.masks([BOTH, POINTS, BOX]):
         assert found.mask.shape == shape and 0 <= found.score <= 1
+    assert segmenter._image is not None
+    inside = torch.full((1, 16, 16), -1.0)
+    inside[:, : content[0] // 4, : content[1] // 4] = 1  # all of the image and nothing of the padding
+    mask = segmenter._at_image_size(inside, segmenter._image)[0]
+    assert mask[:-2, :-2].all()
 
 
 def test_the_tracker_of_sam3(picture: np.ndarray) -> None:

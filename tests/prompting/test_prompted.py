@@ -86,6 +86,11 @@ def test_boxes_are_cut_at_the_image_and_doubles_left_out(canned: PromptedSegment
     far, half, twice = canned.predict(["far outside", "half outside", "twice the same"])
     assert not far.mask.any() and far.presence == 1 and not far.present and canned.failures == 0
     assert [region.box for region in half.regions] == [(60, 48, 120, 96)]
+    asked: list[Any] = []
+    canned.segmenter.masks = lambda instances: asked.extend(instances) or []  # type: ignore[method-assign]
+    canned.predict("half outside")
+    assert [(thing.box, thing.points) for thing in asked] == [((60, 48, 120, 96), ((61.875, 49.5),))]
+    del canned.segmenter.masks  # type: ignore[method-assign]
     assert [region.box for region in twice.regions] == [(0, 0, 60, 48)]
 
 

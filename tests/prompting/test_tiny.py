@@ -40,6 +40,8 @@ def test_an_image_is_cut_into_its_tokens_and_not_resized(tiny_vlm: tuple[Any, An
     assert inputs["attention_mask"][0, 0] == 0 and inputs["attention_mask"][:, -1].all()  # padded on the left
     small = inputs_of(processor, asked(16, "the roofs"))
     assert small["image_grid_thw"].tolist() == [[1, 2, 2]]
+    large = inputs_of(processor, asked(200, "the roofs"))
+    assert large["image_grid_thw"].tolist() == [[1, 8, 8]]
 
 
 def test_what_answers_repeat_is_one_token_each(tiny_vlm: tuple[Any, Any]) -> None:
