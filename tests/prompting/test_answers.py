@@ -206,6 +206,11 @@ def test_what_is_mended_is_said() -> None:
         "thing 2 says nowhere where it is: left out",
     )
     assert parse_answer('[{"bbox_2d": [1, 2, 3, 4]}]', NAMED).problems == ("thing 1 has no label",)
+    assert parse_answer('[{"label": "ship"}]', NAMED).problems == (
+        "thing 1 has no bbox_2d", "thing 1 says nowhere where it is: left out",
+    )  # fmt: skip
+    long = parse_answer(f'[{{"bbox_2d": [1, 2, 3, "{"4" * 60}"], "label": "a"}}]', NAMED).problems
+    assert long[0] == f"box of thing 1: the text '{'4' * 30}' taken for a number"
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,7 @@ def test_words() -> None:
     described = answer_template("geovlm_description@1")
     answer = parse_answer(f"<think>A ship.</think><answer>A ship.\n{LISTED}</answer>", described)
     assert words_of(answer.answer) == "A ship."
+    assert words_of("A ship. ```json\n[]\n``` It is moored.") == "A ship. It is moored."
     assert answer.instances == (replace(SHIP, points=(), point_labels=()),)
 
 
