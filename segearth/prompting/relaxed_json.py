@@ -25,7 +25,7 @@ TOKEN = re.compile(
     r"|(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,9})?(?=[\s,\]}):]|\Z))|(?P<word>[^\s,:\[\]{}()\"']+)"
 )
 # A text ends on its own line. Inside single quotes an apostrophe is no end unless something follows that only follows
-# an end: "'the ship's bow'," is one text.
+# an end: "'the ship's bow'," is one text. Where the line has no such end, its last quote is one.
 QUOTED = {
     '"': re.compile(r'"((?:[^"\\\n]|\\.)*)"'),
     "'": re.compile(r"'((?:[^'\\\n]|\\.|'(?!\s{0,8}(?:[,:\]})]|\Z)))*)'"),

@@ -97,6 +97,7 @@ def test_thought(text: str, thought: str | None) -> None:
         f"```json\n[{THING},]\n```",
         f"```json\n[{THING}\n```",
         "```json\n[" + THING.replace('"', "'") + "]\n```",
+        "```json\n[" + THING.replace("}", ', "score": NaN}') + "]\n```",
         "```json\n[" + THING.replace("20", '"20"') + "]\n```",
         "```json\n[" + THING.replace("10, 20, 30, 40", "30, 40, 10, 20") + "]\n```",
     ],
@@ -254,6 +255,7 @@ def test_labels() -> None:
         return found[0].label
 
     assert label('"gr\\u00fcnes Boot 🚤"') == "grünes Boot 🚤"
+    assert label('"gr\\u00fcn\tes Boot"') == "grün\tes Boot"  # JSON wants the tab escaped
     assert label("'gr\\u00fcn'") == "gr\\u00fcn"
     assert label('"\\ud83d"') == "?"  # half a character, which no file could hold
     assert label("7") == "7.0"
@@ -308,6 +310,10 @@ def test_too_many_things() -> None:
         assert any("1000" in problem for problem in answer.problems)
 
 
+def test_too_many_values() -> None:
+    assert "more than 100000 values: the rest is left out" in parse_answer("[" + "1 " * 100_001, BOXES).problems
+
+
 def test_problems_are_counted_beyond_the_first() -> None:
     problems = parse_answer("[" + '{"bbox_2d": ["x", 2, 3, 4]},' * 50 + "]", BOXES).problems
     # Besides the two of each thing: JSON with a comma too many.
@@ -317,6 +323,7 @@ def test_problems_are_counted_beyond_the_first() -> None:
 def test_nesting() -> None:
     box = "[1, 2, 3, 4]"
     assert boxes_of("[" * 20 + box + "]" * 20) == [(1, 2, 3, 4)]
+    assert boxes_of("[" * 20 + box + "," + "]" * 20) == [(1, 2, 3, 4)]  # a comma too many
     assert boxes_of("[" * 500 + box + "]" * 500) == [(1, 2, 3, 4)]  # valid JSON
     assert boxes_of("[" * 100_000 + box + "]" * 100_000) is None
     assert boxes_of("[" * 500 + box + "," + "]" * 500 + ' [{"bbox_2d": [5, 6, 7, 8]}]') == [(5, 6, 7, 8)]
@@ -325,7 +332,7 @@ def test_nesting() -> None:
 @pytest.mark.parametrize(
     "piece",
     [
-        "[", "[{", "{}", "[]", "['", "'a", "' ", '["', "\\", "9", "1.", "1e", "-", "[1,2],", "}", "a ", "\n'", "<",
+        "[", "[{", "{}", "[]", "['", "'a", "' ", '["', "\\", '\\"', "\\'", "9", "1.", "1e", "-", "[1,2],", "}", "a ", "\n'", "<",
         "<think>", "<answer>", "</answer>", "```", "```json[", "(1,2),", "(1,2),(3,4)", " ", "<  ", "(", "[(", '{"a":',
         '"a":[', ",", "\ud800",
     ],
