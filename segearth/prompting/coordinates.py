@@ -13,7 +13,6 @@ from segearth.metrics.boxes import LARGEST
 MOST_POINTS = 64  # of one thing
 MOST_PROBLEMS = 20
 LONGEST_LABEL = 200  # characters
-LONGEST_NUMBER = 50  # characters of a number that is written as a text
 
 
 class Notes:
@@ -101,7 +100,7 @@ def _read_numbers(value: Any, count: int, where: str, notes: Notes) -> list[floa
     """Returns ``count`` finite numbers between ±1e9, or ``None`` if the value does not hold just that many."""
     if isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
         notes.add(f"{where}: pairs joined to one list")
-        value = [number for pair in value[: count + 1] for number in pair]
+        value = [number for pair in value for number in pair]
     if not isinstance(value, list) or len(value) != count:
         notes.add(f"{where}: {shown(value)} is no list of {count} numbers, left out")
         return None
@@ -112,10 +111,10 @@ def _read_numbers(value: Any, count: int, where: str, notes: Notes) -> list[floa
 
 def _read_number(value: Any, where: str, notes: Notes) -> float | None:
     number = value
-    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
+    if isinstance(value, str):
         try:
             number = float(value)
-            notes.add(f"{where}: the text {value!r} taken for a number")
+            notes.add(f"{where}: the text {shown(value)} taken for a number")
         except ValueError:
             pass
     if not isinstance(number, float) or not math.isfinite(number):  # true and false are no numbers either

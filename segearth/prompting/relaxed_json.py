@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 
 MOST_VALUES = 100_000  # a text of a megabyte can hold a million; what follows so many is no answer to a question
 DEEPEST = 32  # brackets inside of brackets; the templates' answers have four
-LONGEST_NUMBER = 330  # digits: more are beyond the largest float, and reading them all takes quadratic time
 
 OPENING = re.compile(r"[\[{]")
 TOKEN = re.compile(
@@ -26,7 +25,7 @@ TOKEN = re.compile(
     r"|(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,9})?(?=[\s,\]}):]|\Z))|(?P<word>[^\s,:\[\]{}()\"']+)"
 )
 # A text ends on its own line. Inside single quotes an apostrophe is no end unless something follows that only follows
-# an end: "'the ship's bow'," is one text.
+# an end: "'the ship's bow'," is one text. Where the line has no such end, its last quote is one.
 QUOTED = {
     '"': re.compile(r'"((?:[^"\\\n]|\\.)*)"'),
     "'": re.compile(r"'((?:[^'\\\n]|\\.|'(?!\s{0,8}(?:[,:\]})]|\Z)))*)'"),
@@ -45,7 +44,8 @@ def read_strictly(text: str) -> Any:
             standard does not know.
     """
     try:
-        return json.loads(text, parse_float=_number, parse_int=_number, parse_constant=_refuse)
+        # Whole numbers as floats too: Python refuses to make an integer of thousands of digits.
+        return json.loads(text, parse_int=float, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -104,7 +104,7 @@ class _Reader:
             elif kind in ("number", "word") and position == len(self.text):
                 self.found.problems.append(f"{written[:20]!r} may be cut off at the end: left out")
             elif kind == "number":
-                self._put(_number(written))
+                self._put(float(written))
             elif kind == "word":
                 self._put(WORDS.get(written, written))
             elif kind == "quote" and (whole := self._quoted(written, token.start())):
@@ -164,10 +164,6 @@ class _Reader:
             line_end = self.text.find("\n", start)
             self.no_end_before[quote] = line_end if line_end >= 0 else len(self.text)
         return whole
-
-
-def _number(written: str) -> float:
-    return float(written[:LONGEST_NUMBER].rstrip("eE+-"))  # a number that is cut must not end within its exponent
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -140,19 +140,19 @@ class AnswerTemplate:
     def _object(self, instance: Instance) -> dict[Any, Any]:
         points = list(zip(instance.points, instance.point_labels, strict=True))
         given = [
-            ("box", self.box_key, instance.box),
-            ("rotated box", self.rotated_key, instance.rotated_box),
+            ("a box", self.box_key, instance.box),
+            ("a rotated box", self.rotated_key, instance.rotated_box),
             ("points inside", self.positive_key, [point for point, label in points if label]),
             ("points outside", self.negative_key, [point for point, label in points if not label]),
-            ("label", self.label_key, instance.label),
+            ("a label", self.label_key, instance.label),
         ]
         written: dict[Any, Any] = {}
         for what, key, value in given:
             missing = value is None or value == []
             if key is None and not missing:
-                raise DatasetError(f"template {self.id} has no place for a {what}; leave it out of the instance")
+                raise DatasetError(f"template {self.id} has no place for {what}; leave that out of the instances")
             if key is not None and missing and key != self.negative_key:
-                raise DatasetError(f"template {self.id} needs a {what} for every instance; give it one")
+                raise DatasetError(f"template {self.id} needs {what} for every instance; add what is missing")
             if key is not None:
                 written[key] = value if isinstance(value, str) else self._rounded(value)
         return written
