@@ -23,6 +23,6 @@ def saying() -> Callable[..., ParsedAnswer]:
     """Makes an answer in words."""
 
     def make(words: str, tags: bool = True) -> ParsedAnswer:
-        return ParsedAnswer(words, "thought", words, None, tags, False)
+        return ParsedAnswer(words, "thought", words, None, tags, True)
 
     return make

@@ -6,7 +6,7 @@ from segearth.prompting.answers import ParsedAnswer
 
 
 def json_form(answer: ParsedAnswer) -> float:
-    """Returns 1 where the list of things is written exactly as the template asks, else 0."""
+    """Returns 1 where the list of things is written exactly as the template asks, or it asks for none; else 0."""
     return float(answer.json_is_right)
 
 
@@ -16,5 +16,5 @@ def tags_form(answer: ParsedAnswer) -> float:
 
 
 def whole_form(answer: ParsedAnswer) -> float:
-    """Returns 1 where both the tags and the list of things are right, else 0."""
+    """Returns 1 where both the tags and the list of things, where one is asked for, are right; else 0."""
     return float(answer.tags_are_right and answer.json_is_right)

@@ -73,12 +73,8 @@ def _tags_form(settings: RewardSettings) -> RewardTerm:
 
 
 def _whole_form(settings: RewardSettings) -> RewardTerm:
-    note = "1 if tags and list of things are well formed"
+    note = "1 if the tags, and the list of things where one is asked for, are well formed"
     return RewardTerm("form", partial(_form, whole_form), 1.0, "paper", note)
-
-
-def _form_in_words(settings: RewardSettings) -> RewardTerm:
-    return RewardTerm("form", partial(_form, tags_form), 1.0, "paper", "1 if the tags are well formed")
 
 
 def _positional(settings: RewardSettings) -> RewardTerm:
@@ -131,19 +127,18 @@ def _short_answer(settings: RewardSettings) -> RewardTerm:
 PRESETS: dict[str, tuple[Callable[[RewardSettings], RewardTerm], ...]] = {
     "think2seg_rs": (_mask_iou, _json_form, _tags_form),
     "rsground_r1": (_positional, _box_iou, _whole_form),
-    "geovlm_r1/classification": (_single_label, _form_in_words),
-    "geovlm_r1/multi_label": (_multi_label, _form_in_words),
-    "geovlm_r1/temporal_classification": (_single_label, _form_in_words),
+    "geovlm_r1/classification": (_single_label, _whole_form),
+    "geovlm_r1/multi_label": (_multi_label, _whole_form),
+    "geovlm_r1/temporal_classification": (_single_label, _whole_form),
     "geovlm_r1/detection": (_geovlm_detection, _whole_form),
     "geovlm_r1/referred_detection": (_geovlm_detection, _whole_form),
     "geovlm_r1/disaster_detection": (_geovlm_detection, _whole_form),
     "geovlm_r1/grounding_description": (_description, _whole_form),
-    "geovlm_r1/region_caption": (_hybrid, _form_in_words),
-    "geovlm_r1/change_caption": (_hybrid, _form_in_words),
-    "geovlm_r1/image_caption": (_caption, _form_in_words),
-    "geovlm_r1/short_answer": (_short_answer, _form_in_words),
+    "geovlm_r1/region_caption": (_hybrid, _whole_form),
+    "geovlm_r1/change_caption": (_hybrid, _whole_form),
+    "geovlm_r1/image_caption": (_caption, _whole_form),
+    "geovlm_r1/short_answer": (_short_answer, _whole_form),
 }
-
 SCATTER_COUNTS = ("rsground_r1",)  # systems that trust groups less whose answers scatter
 
 
@@ -184,3 +179,6 @@ def _describe(settings: RewardSettings, row: RewardRow, tools: RewardTools) -> f
 def _embedded(settings: RewardSettings, row: RewardRow, tools: RewardTools) -> float | None:
     assert tools.embed is not None  # checked before the first row
     return hybrid_caption_reward(row.answer, row.target, tools.embed, settings)
+
+
+TERM_NAMES = tuple(sorted({make(DEFAULT_REWARDS).name for terms in PRESETS.values() for make in terms}))
