@@ -131,6 +131,7 @@ def test_weights_can_be_changed(pointing):
     assert score.terms["positional"] == 1
     assert score.total == -1
     assert silent.range == (-2, 1)
+    assert [term.weight for term in THINK2SEG.with_weights({"json_form": 3}).terms] == [2, 3, 1]
     with pytest.raises(UnknownNameError, match="positional"):
         silent.with_weights({"positonal": 1})
     with pytest.raises(ConfigError, match="weight nan"):
@@ -212,10 +213,11 @@ def test_a_term_outside_of_its_range_counts_as_failed(pointing, value):
     assert "outside of [-0.05, 1]" in score.errors["own"]
 
 
-def test_rounding_is_no_failure(pointing):
-    term = RewardTerm("own", lambda row, tools: 1 + 1e-12, 1, "paper", "")
+@pytest.mark.parametrize(("value", "kept"), [(1 + 1e-12, 1), (-1e-12, 0)])
+def test_rounding_is_no_failure(pointing, value, kept):
+    term = RewardTerm("own", lambda row, tools: value, 1, "paper", "")
     [score] = score_batch(RewardPreset("own", (term,)), [row(pointing([]))])
-    assert (score.total, score.errors) == (1, {})
+    assert (score.total, score.errors) == (kept, {})
 
 
 def test_the_floor_is_the_least_value_of_every_term():

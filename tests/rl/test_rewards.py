@@ -27,7 +27,6 @@ from segearth.rl.rewards.wording import (
     hybrid_caption_reward,
     lexical_score,
     multi_label_reward,
-    said,
     short_answer_reward,
     single_label_reward,
 )
@@ -233,6 +232,13 @@ def test_writing_a_box_again_never_helps(pointing, answer, target, data, score):
     assert position[1] <= position[0] + 1e-12
 
 
+@pytest.mark.parametrize("score", DETECTION_SCORES)
+def test_a_copy_does_not_stand_for_another_target_that_it_also_fits(pointing, score):
+    rule, target = RewardSettings(detection_score=score), Boxes(((0, 0, 10, 10), (0, 0, 10, 14)))
+    once, twice = pointing([(0, 0, 10, 12)]), pointing([(0, 0, 10, 12)] * 2)
+    assert 0 < detection_reward(twice, target, rule) <= detection_reward(once, target, rule) < 0.6
+
+
 @given(boxes, different_boxes, st.floats(0.1, 20), shapes)
 @pure
 def test_boxes_in_an_enlarged_image_are_worth_the_same(pointing, answer, target, factor, shape):
@@ -320,10 +326,9 @@ def test_a_short_answer_is_scored_by_its_words(saying):
     assert short_answer_reward(saying("a red roof"), Text(("the red roof", "roof"))) == 0.5
 
 
-def test_words_are_those_without_the_list():
-    answer = ParsedAnswer("", None, 'Two cars.\n```json\n[{"bbox_2d": [1, 2, 3, 4]}]\n``` They park.', None, True, True)
-    assert said(answer).split() == ["Two", "cars.", "They", "park."]
-    assert said(ParsedAnswer("", None, "Two cars ```json\n[", None, True, True)) == "Two cars"
+def test_the_list_of_things_is_no_part_of_the_words(saying):
+    answer = saying('Two cars.\n```json\n[{"bbox_2d": [1, 2, 3, 4]}]\n```')
+    assert caption_reward(answer, Text(("Two cars.",))) == short_answer_reward(answer, Text(("cars two",))) == 1
 
 
 def test_the_lexical_score_is_the_mean_of_three():
@@ -333,7 +338,7 @@ def test_the_lexical_score_is_the_mean_of_three():
 
 
 def test_a_grounding_description_is_half_boxes_half_words():
-    answer = ParsedAnswer("", "", "the cat", (Instance(box=BOX),), True, True)
+    answer = ParsedAnswer("", "", "the cat\n```json\n[]\n```", (Instance(box=BOX),), True, True)
     words, target = lexical_score("the cat", "the cat sat"), Boxes((BOX, FAR))
     assert grounding_description_reward(answer, target, "the cat sat") == pytest.approx(0.25 + words / 2)
     mostly_boxes = RewardSettings(detection_share=0.8)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -14,20 +13,13 @@ import numpy as np
 from segearth.errors import RewardError
 from segearth.metrics.choices import choice_scores, read_choices
 from segearth.metrics.text import best_reference, levenshtein_ratio, meteor, rouge_l, rouge_n, word_jaccard
-from segearth.prompting.answers import ParsedAnswer
+from segearth.prompting.answers import ParsedAnswer, words_of
 from segearth.rl.rewards.places import detection_reward
 from segearth.rl.rewards.settings import DEFAULT_REWARDS, RewardSettings
 from segearth.structures import Choices, Target, Text
 
-FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-
 # From n texts to an array (n, d) of sentence embeddings; any scale, as only angles count.
 Embed: TypeAlias = Callable[[Sequence[str]], Any]
-
-
-def said(answer: ParsedAnswer) -> str:
-    """Returns the words of an answer: what stands between its tags, without the fenced list of things."""
-    return FENCED.sub(" ", answer.answer).strip()
 
 
 def single_label_reward(answer: ParsedAnswer, target: Target | None) -> float | None:
@@ -56,7 +48,7 @@ def caption_reward(answer: ParsedAnswer, target: Target | None) -> float | None:
     """
     if not isinstance(target, Text):
         return None
-    return best_reference(levenshtein_ratio, said(answer), target.references)
+    return best_reference(levenshtein_ratio, words_of(answer.answer), target.references)
 
 
 def hybrid_caption_reward(
@@ -81,7 +73,7 @@ def hybrid_caption_reward(
     """
     if not isinstance(target, Text):
         return None
-    text, share = said(answer), settings.embedding_share
+    text, share = words_of(answer.answer), settings.embedding_share
     cosines = _cosines(embed, text, target.references)
     lexical = [lexical_score(text, reference) for reference in target.references]
     return max(share * c + (1 - share) * word for c, word in zip(cosines, lexical, strict=True))
@@ -107,14 +99,14 @@ def grounding_description_reward(
     if boxes is None or wording is None:
         return None
     share = settings.detection_share
-    return share * boxes + (1 - share) * lexical_score(said(answer), wording)
+    return share * boxes + (1 - share) * lexical_score(words_of(answer.answer), wording)
 
 
 def short_answer_reward(answer: ParsedAnswer, target: Target | None) -> float | None:
     """Returns the Jaccard index of the words of the answer and of the nearest reference; applies to texts."""
     if not isinstance(target, Text):
         return None
-    return best_reference(word_jaccard, said(answer), target.references)
+    return best_reference(word_jaccard, words_of(answer.answer), target.references)
 
 
 def lexical_score(text: str, reference: str) -> float:
@@ -125,7 +117,7 @@ def lexical_score(text: str, reference: str) -> float:
 def _choices(answer: ParsedAnswer, target: Target | None) -> Any:
     if not isinstance(target, Choices):
         return None
-    chosen = [target.options[index] for index in read_choices(said(answer), target.options)]
+    chosen = [target.options[index] for index in read_choices(words_of(answer.answer), target.options)]
     return choice_scores(chosen, target.right)
 
 
