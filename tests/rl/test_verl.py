@@ -139,6 +139,17 @@ def test_what_does_not_apply_is_nan_and_the_rest_is_the_score():
     assert score["score"] == 2
 
 
+def test_a_row_to_which_nothing_applies_is_a_number_for_verl(monkeypatch):
+    monkeypatch.setitem(PRESETS, "position", PRESETS["rsground_r1"][:1])
+    score = compute_score("set", written([]), ground_truth_text(Boxes(())), info("position", RSGROUND))
+    assert (score["score"], score["failed"]) == (0, 0)
+
+
+def test_an_image_without_a_key_is_scored():
+    facts = {name: value for name, value in info().items() if name != "image_key"}
+    assert SCORER("set", written(PERFECT), THERE, facts)["score"] == 4
+
+
 def test_constants_come_from_verls_configuration():
     target = ground_truth_text(Boxes(((0, 0, 10, 10),)))
     completion, facts = written([{"bbox_2d": [21, 0, 31, 10]}]), info("rsground_r1", RSGROUND)
@@ -210,6 +221,14 @@ def test_trl_and_verl_score_the_same(rows):
         # trl leaves out what is None and sums the rest.
         total = sum(t.weight * value for t, value in zip(preset.terms, values, strict=True) if value is not None)
         assert of_verl["score"] == pytest.approx(total)
+
+
+def test_a_function_of_trl_computes_its_own_term_alone():
+    functions = reward_functions(reward_preset("think2seg_rs"))
+    columns = {"completions": [written(PERFECT)], "ground_truth": [THERE], "extra_info": [info()]}
+    assert functions[1](**columns) == functions[2](**columns) == [1]
+    with pytest.raises(ConfigError, match="masks_of"):
+        functions[0](**columns)
 
 
 def test_the_text_of_a_completion_in_every_form():
