@@ -62,6 +62,10 @@ class TrainingError(SegEarthError, RuntimeError):
     """Training that cannot go on, such as a loss that is not finite."""
 
 
+class RewardError(SegEarthError, ValueError):
+    """A completion, or what it is held against, that a reward cannot be computed from."""
+
+
 class MissingExtraError(SegEarthError, ImportError):
     """An optional package that is not installed, or cannot be imported together with the versions of the others."""
 

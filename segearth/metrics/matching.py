@@ -131,7 +131,7 @@ def match_boxes(predicted: Any, target: Any, threshold: float = 0.5) -> MatchSco
     """
     boxes, targets = as_boxes(predicted), as_boxes(target)
     iou = box_iou(boxes, targets)
-    iou[_superfluous_copies(boxes, targets)] = 0
+    iou[superfluous_copies(boxes, targets)] = 0
     return MatchScores(matched_iou(iou), *precision_recall_f1(iou, threshold))
 
 
@@ -194,8 +194,16 @@ def _greedy_hits(iou: np.ndarray, threshold: float) -> np.ndarray:
     return hits
 
 
-def _superfluous_copies(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Marks the copies of a box beyond the number of times that any one target is repeated."""
+def superfluous_copies(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Marks the copies of a box beyond the number of times that any one target is repeated.
+
+    Args:
+        boxes: Predicted boxes, float ``(n, 4)``, as :func:`segearth.metrics.boxes.as_boxes` returns them.
+        targets: ``(m, 4)``.
+
+    Returns:
+        Boolean ``(n,)``; the first of equal boxes is never marked.
+    """
     if not len(boxes) or not len(targets):
         return np.zeros(len(boxes), bool)
     allowed = np.unique(targets, axis=0, return_counts=True)[1].max()
