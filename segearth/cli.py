@@ -1,4 +1,6 @@
-"""The command line: ``segearth predict | train | eval | calibrate | compare | export | bench | data | zoo | info``."""
+"""The command line: ``segearth predict | serve | demo | train | eval | calibrate | compare | export | bench | info |
+data | zoo``.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,9 @@ ModelOption = Annotated[
     str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out, or {DEFAULT_NAME}.", show_default=False)
 ]
 
+HostOption = Annotated[str, typer.Option(help="Address to listen at; 127.0.0.1 is reached from this machine alone.")]
+MegabytesOption = Annotated[float, typer.Option(min=0.001, help="Largest file that is taken, in millions of bytes.")]
+MegapixelsOption = Annotated[float, typer.Option(min=0.001, help="Largest picture, in millions of pixels.")]
 PrecisionOption = Annotated[
     str, typer.Option(help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]).")
 ]
@@ -110,6 +115,58 @@ def predict(
     typer.echo(f"{out}: {summary_of(result)}")
     if result.answer is not None:
         typer.echo(result.answer)
+
+
+@app.command()
+@shows_errors
+def serve(
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")] = 8000,
+    model: ModelOption = None,
+    max_megabytes: MegabytesOption = 64,
+    max_megapixels: MegapixelsOption = 50,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
+    precision: PrecisionOption = "fp32",
+) -> None:
+    """Answers over HTTP: pictures and questions in, GeoJSON or masks out."""
+    from segearth.web.addresses import address_of, check_free
+    from segearth.web.asking import Asker
+    from segearth.web.service import models_known
+    from segearth.web.service import serve as listen
+    from segearth.web.uploads import Limits
+    from segearth.zoo.opening import default_source, load
+
+    check_free(host, port)
+    source = model or default_source()
+    segmenter = load(source, device, precision)
+    typer.echo(f"{source} at {address_of(host, port)}/segment, described at /docs; Ctrl+C ends it")
+    known = models_known(segmenter, str(source))
+    listen(Asker(segmenter, str(source)), host, port, Limits(max_megabytes, max_megapixels), known)
+
+
+@app.command()
+@shows_errors
+def demo(
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")] = 7860,
+    model: ModelOption = None,
+    max_megabytes: MegabytesOption = 64,
+    max_megapixels: MegapixelsOption = 50,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
+    precision: PrecisionOption = "fp32",
+) -> None:
+    """Shows a web page on which pictures can be asked."""
+    from segearth.web.addresses import address_of, check_free
+    from segearth.web.asking import Asker
+    from segearth.web.page import run_page
+    from segearth.web.uploads import Limits
+    from segearth.zoo.opening import default_source, load
+
+    check_free(host, port)
+    source = model or default_source()
+    asker = Asker(load(source, device, precision), str(source))
+    typer.echo(f"{source} at {address_of(host, port)}; Ctrl+C ends it")
+    run_page(asker, host, port, Limits(max_megabytes, max_megapixels))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
