@@ -1,0 +1,175 @@
+"""Outlines with fewer corners: simplified with shared borders kept, or at right angles as buildings have them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from segearth.errors import MissingExtraError
+from segearth.geo.packages import geo_package
+
+LEAST_IOU = 0.8  # with the region, below which a right-angled outline is not taken
+
+_SHORTEST_SIDE = 1.5  # of a right-angled outline, in pixels: shorter ones are steps that the raster made
+_STEPS = 1.0  # tolerance in pixels at which the raster's steps disappear, so that directions can be read off
+
+logger = logging.getLogger(__name__)
+
+
+def simplified(polygons: np.ndarray, tolerance: float) -> np.ndarray:
+    """Leaves out corners that matter little; a border that two polygons share stays shared.
+
+    Args:
+        polygons: ``(N,)`` polygons and multipolygons.
+        tolerance: In the polygons' unit: a corner goes where the triangle with its neighbours is smaller than its
+            square (Visvalingam and Whyatt's measure, https://doi.org/10.1179/000870493786962263). 0 changes nothing.
+
+    Returns:
+        ``(N,)`` in the same order. No polygon vanishes, and none overlaps another that it did not overlap before. Where
+        some overlap already there are no common borders to keep, and each is simplified by itself.
+
+    Raises:
+        MissingExtraError: shapely is missing or older than 2.1.
+    """
+    shapely: Any = geo_package("shapely")
+    if not hasattr(shapely, "coverage_simplify"):
+        raise MissingExtraError("shapely 2.1", "geo")
+    if tolerance == 0 or not len(polygons):
+        return polygons
+    if shapely.coverage_is_valid(polygons):
+        return shapely.coverage_simplify(polygons, tolerance)
+    return np.array([shapely.coverage_simplify([polygon], tolerance)[0] for polygon in polygons], object)
+
+
+def right_angled(
+    polygons: np.ndarray, otherwise: np.ndarray, frame: np.ndarray | None = None, least_iou: float = LEAST_IOU
+) -> np.ndarray:
+    """Draws outlines with right angles alone, in the direction of each region's longest sides.
+
+    Sides are sorted into those along that direction and those across it. Neighbours of the same sort become one
+    straight side at their mean place, steps shorter than 1.5 pixels go, and the sides are cut with each other.
+
+    Args:
+        polygons: ``(N,)`` exact outlines, in pixels.
+        otherwise: ``(N,)`` what is taken where the result is not valid, has an IoU with the region below ``least_iou``,
+            or would overlap another region.
+        frame: ``(2, 2)``: takes a step in pixels to one on the ground, in which angles are right; ``None``: pixels are
+            square. Its scale does not matter.
+        least_iou: In [0, 1].
+
+    Returns:
+        ``(N,)`` in pixels. Touching regions do not keep their common border; they do not overlap either.
+    """
+    shapely: Any = geo_package("shapely")
+    if not len(polygons):
+        return polygons
+    frame = np.eye(2) if frame is None else frame / np.sqrt(abs(np.linalg.det(frame)))
+    ground = shapely.transform(polygons, lambda points: points @ frame.T)
+    smooth = shapely.simplify(ground, _STEPS, preserve_topology=True)
+    best, best_iou = otherwise.copy(), np.full(len(polygons), -1.0)
+    for angles in (_directions(smooth), _directions(shapely.oriented_envelope(smooth))):
+        drawn = np.array([_redrawn(polygon, angle) for polygon, angle in zip(smooth, angles, strict=True)], object)
+        fit = np.flatnonzero(shapely.is_valid(drawn) & ~shapely.is_empty(drawn))
+        common = shapely.area(shapely.intersection(drawn[fit], ground[fit]))
+        iou = common / (shapely.area(drawn[fit]) + shapely.area(ground[fit]) - common)
+        better = (iou >= least_iou) & (iou > best_iou[fit])
+        chosen = fit[better]
+        best[chosen] = shapely.transform(drawn[chosen], lambda points: points @ np.linalg.inv(frame).T)
+        best_iou[chosen] = iou[better]
+    changed = _without_overlaps(best, otherwise, best_iou >= 0)
+    logger.info("%d of %d outlines have right angles", np.count_nonzero(changed), len(polygons))
+    return np.where(changed, best, otherwise)
+
+
+def _directions(polygons: np.ndarray) -> np.ndarray:
+    """Returns the direction of each polygon's sides in radians, in [-pi/4, pi/4]: the mean, long sides counting more.
+
+    Directions that differ by a right angle are the same here. So angles are multiplied by four before the mean is taken,
+    which puts such directions on one another, and the mean is divided by four.
+    """
+    shapely: Any = geo_package("shapely")
+    parts, polygon = shapely.get_parts(polygons, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    of_one_ring = ring[1:] == ring[:-1]
+    side = np.diff(points, axis=0)[of_one_ring]
+    owner = polygon[part[ring[1:][of_one_ring]]]
+    length, angle = np.hypot(side[:, 0], side[:, 1]), np.arctan2(side[:, 1], side[:, 0])
+    upward, rightward = (
+        np.bincount(owner, length**2 * turned, minlength=len(polygons))
+        for turned in (np.sin(4 * angle), np.cos(4 * angle))
+    )
+    return np.arctan2(upward, rightward) / 4
+
+
+def _redrawn(polygon: Any, angle: float) -> Any:
+    """Returns a polygon or multipolygon with right angles alone, ``None`` where one of its outlines has no such form."""
+    shapely: Any = geo_package("shapely")
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    parts = []
+    for part in shapely.get_parts(polygon):
+        rings = [_redrawn_ring(np.asarray(ring.coords) @ turn) for ring in (part.exterior, *part.interiors)]
+        if rings[0] is None:
+            return None
+        parts.append(shapely.Polygon(rings[0] @ turn.T, [ring @ turn.T for ring in rings[1:] if ring is not None]))
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _redrawn_ring(points: np.ndarray) -> np.ndarray | None:
+    """Returns the ``(n, 2)`` corners of a closed ring drawn along the axes, ``None`` if fewer than four sides are left.
+
+    Args:
+        points: ``(m, 2)``, the last like the first.
+    """
+    step, middle = np.diff(points, axis=0), (points[1:] + points[:-1]) / 2
+    flat = np.abs(step[:, 0]) >= np.abs(step[:, 1])
+    turns = np.flatnonzero(flat != np.roll(flat, 1))
+    if len(turns) < 4:
+        return None
+    flat, step, middle = (np.roll(each, -turns[0], axis=0) for each in (flat, step, middle))
+    weight = np.where(flat, np.abs(step[:, 0]), np.abs(step[:, 1]))
+    place = np.where(flat, middle[:, 1], middle[:, 0])
+    starts = turns - turns[0]
+    weights = np.add.reduceat(weight, starts).tolist()
+    places = (np.add.reduceat(weight * place, starts) / np.maximum(weights, 1e-12)).tolist()
+    first_is_flat = bool(flat[0])
+    while True:
+        count = len(places)
+        lengths = [abs(places[(k + 1) % count] - places[k - 1]) for k in range(count)]
+        shortest = min(range(count), key=lengths.__getitem__)
+        if lengths[shortest] >= _SHORTEST_SIDE:
+            break
+        if count == 4:
+            return None
+        # The sides before and after the shortest are of one sort and become one.
+        before, after = (shortest - 1) % count, (shortest + 1) % count
+        total = weights[before] + weights[after]
+        places[before] = (places[before] * weights[before] + places[after] * weights[after]) / max(total, 1e-12)
+        weights[before] = total
+        for gone in sorted((shortest, after), reverse=True):
+            del places[gone], weights[gone]
+        if after == 0:  # the first side went and the second, which is of the other sort, is the first now
+            first_is_flat = not first_is_flat
+    corners = np.stack([places, np.roll(places, -1)], axis=1)  # of each side with the next: x and y, or y and x
+    flat_sides = slice(0 if first_is_flat else 1, None, 2)
+    corners[flat_sides] = corners[flat_sides, ::-1]
+    return corners
+
+
+def _without_overlaps(drawn: np.ndarray, otherwise: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Returns which outlines may stay as drawn, ``(N,)`` booleans: those that overlap another one go."""
+    shapely: Any = geo_package("shapely")
+    changed = changed.copy()
+    while changed.any():  # one that goes leaves its place to another outline, which may overlap the next
+        now = np.where(changed, drawn, otherwise)
+        one, other = shapely.STRtree(now).query(now[changed], predicate="intersects")
+        one = np.flatnonzero(changed)[one]
+        pairs = one != other
+        one, other = one[pairs], other[pairs]
+        overlap = shapely.relate_pattern(now[one], now[other], "T********")
+        if not overlap.any():
+            break
+        changed[one[overlap]] = False
+    return changed

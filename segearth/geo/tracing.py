@@ -1,0 +1,286 @@
+"""From a mask, read strip by strip, to the exact outlines of its regions in pixels.
+
+Words: a *part* is a set of pixels that hang together by their sides, a *region* one of parts that hang together by
+sides or corners. A polygon may not touch itself at a point, so a region of several parts is a multipolygon.
+
+How it works: an outline is known from its corners alone, and whether a point of the pixel grid is a corner is seen from
+the four pixels around it. So each strip of rows gives its corners, and only corners are kept. In every row of grid
+points the corners of a part are joined in pairs, first to second, third to fourth, which gives the horizontal sides;
+in every column likewise the vertical ones. The sides are then followed round. A region that runs through many strips
+needs no sewing: its corners are simply all there at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segearth.geo.packages import geo_package
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """The ``N`` regions of a mask, the largest first; of equal ones the upper, then the left one.
+
+    Attributes:
+        polygons: ``(N,)`` polygons and multipolygons in pixels: x to the right, y down, from the upper left corner.
+        pixels: ``(N,)`` int64, how many pixels each has.
+        values: ``(N,)`` int64, the raster's value in each; 1 where the raster is boolean.
+        scores: ``(N,)`` float64, mean of the score raster in each; NaN where there is none.
+    """
+
+    polygons: np.ndarray
+    pixels: np.ndarray
+    values: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Corners:
+    """Corners of outlines; ``horizontal`` says whether the outline leaves a corner sideways (the region to its right).
+
+    ``west`` and ``north`` say to which side its two sides lead, and ``pinch`` whether two corners of the same value meet
+    at the point, where an outline may touch itself.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    part: np.ndarray
+    horizontal: np.ndarray
+    west: np.ndarray
+    north: np.ndarray
+    pinch: np.ndarray
+
+
+def trace(strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) -> Traced:
+    """Traces the outlines of all regions of a raster.
+
+    Args:
+        strips: The raster's rows from top to bottom, several at a time: ``(rows, width)`` integers or booleans, of which
+            0 is outside and each other value is of another kind; and the scores there, ``(rows, width)`` floats, or
+            ``None``. Scores that are not finite are left out of the mean.
+        width: Of the raster, in pixels.
+
+    Returns:
+        The regions. Rasterising their polygons gives the raster back exactly. It does not depend on how the rows were
+        divided into strips.
+    """
+    found, sides, diagonals = [], [], []
+    pixels, values, sums, scored = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)], [np.zeros(1)], [np.zeros(1)]
+    above, above_parts = np.zeros((1, width), np.uint8), np.zeros((1, width), np.int32)  # the row above the strip
+    count, y = 1, 0  # part 0 is everything outside
+    for rows, scores in _with_end(strips, width):
+        flat, last = _parts_of(rows)
+        parts = np.where(flat > 0, flat + np.int32(count - 1), np.int32(0))
+        stacked, numbered = np.vstack([above, rows]), np.vstack([above_parts, parts])
+        same = (stacked[0] == stacked[1]) & (stacked[0] != 0)
+        sides.append(np.unique(numbered[:2, same].T, axis=0))
+        corners, touching = _corners_of(np.pad(stacked, ((0, 0), (1, 1))), np.pad(numbered, ((0, 0), (1, 1))), y)
+        found.append(corners)
+        diagonals.append(touching)
+        flat = flat.ravel()
+        pixels.append(np.bincount(flat, minlength=last + 1)[1:])
+        kind = np.zeros(last + 1, np.int64)
+        kind[flat] = rows.ravel()
+        values.append(kind[1:])
+        for kept, weights in zip((sums, scored), _weights(scores), strict=True):
+            kept.append(np.zeros(last) if weights is None else np.bincount(flat, weights, minlength=last + 1)[1:])
+        above, above_parts = rows[-1:], parts[-1:]
+        count, y = count + last, y + len(rows)
+    part_of = _joined(count, np.concatenate(sides))
+    region_of = _joined(count, part_of[np.concatenate(diagonals)])[part_of]
+    polygons, roots = _polygons(_concatenated(found), part_of, region_of)
+    with np.errstate(invalid="ignore"):
+        of = [np.bincount(region_of, np.concatenate(each), minlength=count)[roots] for each in (pixels, sums, scored)]
+        traced = Traced(polygons, of[0].astype(np.int64), np.concatenate(values)[roots], of[1] / of[2])
+    return _largest_first(traced)
+
+
+def _with_end(
+    strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int
+) -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
+    """Adds an empty row below the last, so that outlines close there."""
+    yield from ((rows.view(np.uint8) if rows.dtype == bool else rows, scores) for rows, scores in strips if len(rows))
+    yield np.zeros((1, width), np.uint8), None
+
+
+def _weights(scores: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if scores is None:
+        return None, None
+    finite = np.isfinite(scores)
+    return np.where(finite, scores, 0).ravel().astype(np.float64), finite.ravel().astype(np.float64)
+
+
+def _parts_of(rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers the parts of a strip from 1; returns the numbers, of the strip's shape, and how many there are."""
+    import cv2
+
+    inside = rows != 0
+    kinds = rows[inside]
+    if not len(kinds) or kinds.min() == kinds.max():
+        count, parts = cv2.connectedComponents(inside.view(np.uint8), connectivity=4)
+        return parts, count - 1
+    # OpenCV only knows inside and outside. On a grid of double width and height, where the cell between two pixels is
+    # inside if they have the same value, pixels of different values do not hang together.
+    height, width = rows.shape
+    cells = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
+    cells[::2, ::2] = inside
+    cells[1::2, ::2] = inside[1:] & (rows[1:] == rows[:-1])
+    cells[::2, 1::2] = inside[:, 1:] & (rows[:, 1:] == rows[:, :-1])
+    count, parts = cv2.connectedComponents(cells, connectivity=4)
+    return parts[::2, ::2], count - 1
+
+
+def _corners_of(values: np.ndarray, parts: np.ndarray, y: int) -> tuple[_Corners, np.ndarray]:
+    """Finds the corners at the grid points between the rows of a strip.
+
+    Args:
+        values: ``(rows + 1, width + 2)``: the row above the strip, the strip, and a column of zeros on each side.
+        parts: The numbers of their parts.
+        y: Row of the first grid points.
+
+    Returns:
+        The corners, and ``(n, 2)`` pairs of parts of the same value that touch at a corner.
+    """
+    beside, below = values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
+    rows, columns = np.nonzero((beside[:-1] | beside[1:]) & (below[:, 1:] | below[:, :-1]))
+    # By quadrant around the point, 0 and 1 above (left, right), 2 and 3 below: the number with bit 0 flipped is beside
+    # it, with bit 1 flipped above or below, with both flipped across the point.
+    value = [values[rows + q // 2, columns + q % 2] for q in range(4)]
+    part = [parts[rows + q // 2, columns + q % 2] for q in range(4)]
+    found, touching = [], []
+    for q in range(4):
+        own, sideways, upright, across = value[q], value[q ^ 1], value[q ^ 2], value[q ^ 3]
+        outward = (own != 0) & (own != sideways) & (own != upright)
+        inward = (across != 0) & (across == sideways) & (across == upright) & (across != own)
+        pinch = outward & (own == across)
+        if q < 2:
+            touching.append(np.stack([part[q], part[q ^ 3]], axis=1)[pinch])
+        for chosen, numbers, leaves_sideways in ((outward, part[q], q in (0, 3)), (inward, part[q ^ 3], q in (1, 2))):
+            at = np.flatnonzero(chosen)
+            flags = [np.full(len(at), flag) for flag in (leaves_sideways, q % 2 == 0, q < 2)]
+            found.append(_Corners(columns[at], rows[at] + y, numbers[at], *flags, pinch[at]))
+    return _concatenated(found), np.concatenate(touching)
+
+
+def _concatenated(corners: list[_Corners]) -> _Corners:
+    return _Corners(*(np.concatenate([getattr(one, name) for one in corners]) for name in _Corners.__slots__))
+
+
+def _joined(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Returns for each number below ``count`` the least one that ``(n, 2)`` pairs connect it with, however far round."""
+    least = list(range(count))
+    for pair in np.unique(pairs, axis=0).tolist():
+        roots = []
+        for number in pair:
+            while least[number] != number:
+                least[number] = least[least[number]]
+                number = least[number]
+            roots.append(number)
+        least[max(roots)] = min(roots)
+    joined = np.array(least, np.int64)
+    while not np.array_equal(joined[joined], joined):
+        joined = joined[joined]
+    return joined
+
+
+def _polygons(corners: _Corners, part_of: np.ndarray, region_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Joins corners to polygons, one for each region, and returns them with the regions' numbers."""
+    shapely: Any = geo_package("shapely")
+
+    if not len(corners.x):
+        return np.zeros(0, object), np.zeros(0, np.int64)
+    # From the top down, so that where a ring begins, and which part comes first, does not depend on the strips.
+    order = np.lexsort((corners.x, corners.y))
+    corners = _Corners(*(getattr(corners, name)[order] for name in _Corners.__slots__))
+    part = part_of[corners.part]
+    beside = _partners(part, corners.y, corners.x, corners.west)
+    below = _partners(part, corners.x, corners.y, corners.north)
+    points, starts = _rings(np.where(corners.horizontal, beside, below), corners)
+    x, y = corners.x[points], corners.y[points]
+    ring = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
+    after = np.arange(1, len(points) + 1)
+    after[np.append(starts[1:], len(points)) - 1] = starts
+    hole = np.add.reduceat(x * y[after] - x[after] * y, starts) < 0  # outlines run one way round, holes the other
+    # In the order of regions, then parts, each by its first corner; each part's outline before its holes.
+    region = region_of[part[points[starts]]]
+    order = np.lexsort((hole, _first_corner(part)[points[starts]], _first_corner(region_of[part])[points[starts]]))
+    lengths = np.bincount(ring)[order]
+    ends = np.cumsum(lengths + 1)  # a ring's first point is repeated at its end
+    place = np.arange(ends[-1]) - np.repeat(ends - lengths - 1, lengths + 1)
+    place = np.repeat(starts[order], lengths + 1) + np.where(place == np.repeat(lengths, lengths + 1), 0, place)
+    coordinates = np.stack([x[place], y[place]], axis=1).astype(np.float64)
+    first = np.flatnonzero(~hole[order])
+    rings = (np.append(0, ends), np.append(first, len(order)))
+    singles = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, rings)
+    roots = region[order][first]
+    firsts = np.flatnonzero(np.append(True, roots[1:] != roots[:-1]))
+    counts = np.diff(np.append(firsts, len(roots)))
+    polygons, roots = singles[firsts], roots[firsts]
+    several = np.repeat(counts > 1, counts)
+    if several.any():
+        index = np.repeat(np.arange(len(roots)), counts)[several]
+        shapely.multipolygons(singles[several], indices=index, out=polygons)
+    return polygons, roots
+
+
+def _first_corner(owner: np.ndarray) -> np.ndarray:
+    """Returns for each corner the number of the first one with the same owner."""
+    _, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def _partners(part: np.ndarray, line: np.ndarray, place: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Joins the corners of each part on each line in pairs, and returns for each corner the other's number.
+
+    Args:
+        part: ``(n,)`` part of each corner.
+        line: On which row or column of grid points it is.
+        place: Where on that line.
+        back: Whether its side leads back to a lesser place. Where two corners share a place, the side that ends there
+            comes before the one that begins.
+    """
+    order = np.lexsort((~back, place, line, part))
+    partners = np.empty(len(order), np.int64)
+    partners[order[::2]], partners[order[1::2]] = order[1::2], order[::2]
+    return partners
+
+
+def _rings(following: np.ndarray, corners: _Corners) -> tuple[np.ndarray, np.ndarray]:
+    """Follows the corners round, and cuts each ring where it touches itself.
+
+    Returns:
+        The corners' numbers, ring after ring, and where in them each ring begins.
+    """
+    after, pinches = memoryview(following), memoryview(corners.pinch)
+    xs, ys = memoryview(corners.x), memoryview(corners.y)
+    seen = bytearray(len(following))
+    points: list[int] = []
+    starts: list[int] = []
+    for corner in range(len(following)):
+        ring: list[int] = []
+        places: dict[tuple[int, int], int] = {}
+        while not seen[corner]:
+            seen[corner] = 1
+            if pinches[corner]:
+                point = xs[corner], ys[corner]
+                if point in places:  # what came since the ring was here before is a ring of its own
+                    starts.append(len(points))
+                    points += ring[places[point] :]
+                    del ring[places[point] :]
+                places[point] = len(ring)
+            ring.append(corner)
+            corner = after[corner]
+        if ring:
+            starts.append(len(points))
+            points += ring
+    return np.array(points, np.int64), np.array(starts, np.int64)
+
+
+def _largest_first(traced: Traced) -> Traced:
+    bounds = geo_package("shapely").bounds(traced.polygons).reshape(-1, 4)
+    order = np.lexsort((bounds[:, 0], bounds[:, 1], -traced.pixels))
+    return Traced(*(getattr(traced, name)[order] for name in Traced.__slots__))
