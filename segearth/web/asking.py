@@ -10,7 +10,7 @@ import numpy as np
 
 from segearth.errors import QuestionError
 from segearth.segmenter import Segmenter
-from segearth.structures import Segmentation, Task
+from segearth.structures import Region, Segmentation, Task
 from segearth.web.uploads import Picture
 
 MOST_QUESTIONS = 16  # of one request; each answer holds a mask of the picture's size
@@ -84,8 +84,14 @@ def without(answer: Segmentation, valid: np.ndarray) -> Segmentation:
     regions = answer.given_regions
     if regions is not None:
         cut = [(each, each.mask & valid[each.box[1] : each.box[3], each.box[0] : each.box[2]]) for each in regions]
-        regions = tuple(replace(each, mask=left) for each, left in cut if left.any())
+        regions = tuple(_smaller(each, left) for each, left in cut if left.any())
     return replace(answer, mask=mask, present=there, score=answer.score if there else 0.0, given_regions=regions)
+
+
+def _smaller(region: Region, left: np.ndarray) -> Region:
+    """Returns a region of which only the pixels in ``left``, as large as its bitmap, are kept: its box is theirs."""
+    kept = Region.cut_from(left, region.score)
+    return replace(kept, x0=region.x0 + kept.x0, y0=region.y0 + kept.y0)
 
 
 def checked_questions(questions: Sequence[str]) -> list[str]:

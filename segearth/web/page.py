@@ -46,7 +46,8 @@ def build_page(asker: Asker, limits: Limits, folder: str | Path) -> Any:
     Raises:
         MissingExtraError: gradio is not installed.
     """
-    gr = _gradio()
+    _check_gradio()
+    import gradio as gr
 
     def shows_errors(step: Callable[..., Any]) -> Callable[..., Any]:
         """Lets the page show this library's errors in their own words; of others gradio says that there was one."""
@@ -194,7 +195,9 @@ def run_page(asker: Asker, host: str, port: int, limits: Limits) -> None:
     Raises:
         MissingExtraError: gradio is not installed.
     """
-    gr = _gradio()
+    _check_gradio()
+    import gradio as gr
+
     with tempfile.TemporaryDirectory(prefix="segearth-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         fonts = ["system-ui", "sans-serif"]  # gradio's own theme fetches its fonts
@@ -205,11 +208,11 @@ def run_page(asker: Asker, host: str, port: int, limits: Limits) -> None:
         )  # fmt: skip
 
 
-def _gradio() -> Any:
+def _check_gradio() -> None:
+    """Imports gradio for the first time: what keeps it quiet must be set before."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        import gradio
+        import gradio  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("gradio", "web") from error
-    return gradio

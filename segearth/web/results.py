@@ -56,7 +56,7 @@ def boxes_json(picture: Picture, answers: Sequence[Segmentation]) -> dict[str, A
         answers: About it.
     """
     height, width = picture.pixels.shape[:2]
-    detections = []
+    detections: list[dict[str, Any]] = []
     for answer in answers:
         for region in answer.regions:
             x0, y0, x1, y1 = region.box
@@ -139,7 +139,7 @@ def _tables(picture: Picture, answer: Segmentation, model: str) -> list[Any]:
     """Returns a table of the whole mask's polygons, or one for each thing that the segmenter itself tells apart."""
     from segearth.geo.vectors import vectorise
 
-    facts = {"question": answer.question, "answer": answer.answer, "source": picture.name, "model": model}
+    facts: dict[str, Any] = {"question": answer.question, "answer": answer.answer, "source": picture.name, "model": model}
     crs = None if picture.place is None else picture.place.crs
     a, b, c, d, e, f = (1, 0, 0, 0, 1, 0) if picture.place is None else tuple(picture.place.transform)[:6]
     if answer.given_regions is None:

@@ -139,8 +139,8 @@ def drawn(session: Session, number: int | None, opacity: float, marked: int | No
     answer, shown = session.answers[number], session.shown
     picture = overlay(shown, _shrunk(answer.mask, shown), alpha=opacity)
     if marked is not None and 1 <= marked <= len(answer.regions):
-        region = _shrunk(answer.regions[marked - 1].in_image(*answer.mask.shape), shown)
-        outlines, _ = cv2.findContours(region.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        chosen = _shrunk(answer.regions[marked - 1].in_image(*answer.mask.shape), shown)
+        outlines, _ = cv2.findContours(chosen.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, MARK_COLOUR, max(2, max(shown.shape) // 200))
     scale = shown.shape[1] / answer.mask.shape[1]
     for place, region in enumerate(answer.regions[:NUMBERED], start=1):

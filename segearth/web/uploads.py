@@ -107,7 +107,7 @@ class Picture:
     def digest(self) -> str:
         """SHA-256 of size and pixels: pictures with the same digest get the same answers."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(self.pixels))
+        digest.update(np.ascontiguousarray(self.pixels).data)
         return digest.hexdigest()
 
 

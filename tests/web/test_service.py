@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -224,3 +225,117 @@ def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sorted(each.status_code for each in answers) == [200, 503, 503, 503]
     refused = next(each for each in answers if each.status_code == 503)
     assert refused.headers["retry-after"] == "60" and "ask again" in refused.json()["detail"]
+
+
+def test_outlines_are_in_the_scene_s_own_coordinates(client: TestClient) -> None:
+    pytest.importorskip("geopandas")
+    answer = post(client, geotiff_bytes(), "scene.tif", prompt=["corners", "nothing"])
+    assert answer.headers["content-type"] == "application/geo+json"
+    found = answer.json()
+    assert found["type"] == "FeatureCollection"
+    assert found["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32614"
+    first, second = found["features"]
+    # 16 x 12 pixels of 2 m at the upper left corner (500000, 4000000), and 8 x 6 at the lower right one.
+    ring = first["geometry"]["coordinates"][0]
+    assert {tuple(point) for point in ring} == {
+        (500_000, 4_000_000), (500_032, 4_000_000), (500_032, 3_999_976), (500_000, 3_999_976),
+    }  # fmt: skip
+    facts = first["properties"]
+    assert (facts["area"], facts["area_unit"], facts["region"], facts["score"]) == (768, "m2", 1, 0.75)
+    assert (facts["question"], facts["source"], facts["model"]) == ("corners", "scene.tif", "halves")
+    assert second["properties"]["region"] == 2 and second["properties"]["area"] == 192
+    assert min(second["geometry"]["coordinates"][0]) == [500_112, 3_999_904]
+    assert [each["present"] for each in found["answers"]] == [True, False]
+
+
+def test_outlines_of_a_plain_picture_are_in_pixels(client: TestClient) -> None:
+    pytest.importorskip("geopandas")
+    found = post(client, picture_bytes()).json()
+    assert "crs" not in found
+    (feature,) = found["features"]
+    assert feature["properties"]["area"] == 1536 and feature["properties"]["area_unit"] == "pixels"
+    assert {tuple(point) for point in feature["geometry"]["coordinates"][0]} == {(0, 0), (32, 0), (32, 48), (0, 48)}
+    nothing = post(client, picture_bytes(), prompt="nothing").json()
+    assert nothing["features"] == [] and nothing["answers"][0]["present"] is False
+
+
+def test_a_geotiff_out_has_the_grid_that_went_in(client: TestClient) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    turned = rasterio.Affine(1.5, 0.5, 500_000, 0.5, -1.5, 4_000_000)
+    content = geotiff_bytes(transform=turned, dtype="uint16", count=4, size=(80, 40))
+    answer = post(client, content, "scene.tif", output_format="geotiff", prompt=["left", "nothing"])
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/tiff"
+    with rasterio.MemoryFile(answer.content) as memory, memory.open() as file:
+        assert (file.width, file.height, file.count, file.dtypes[0]) == (80, 40, 2, "uint8")
+        assert file.transform == turned and file.crs.to_epsg() == 32614
+        assert file.descriptions == ("left", "nothing")
+        assert file.tags(1) == {"model": "halves", "presence": "0.9", "score": "0.75"}
+        left, nothing = file.read()
+    assert left[:, :40].min() == 255 and left[:, 40:].max() == 0 and nothing.max() == 0
+    plain = post(client, picture_bytes(), output_format="geotiff").content
+    with rasterio.MemoryFile(plain) as memory, memory.open() as file:
+        assert file.crs is None and (file.width, file.height) == (64, 48)
+
+
+def test_sixteen_bits_are_stretched_and_not_cut(client: TestClient) -> None:
+    pytest.importorskip("rasterio")
+    found = post(
+        client, geotiff_bytes(3000, dtype="uint16"), "scene.tif", output_format="json", prompt="left", answer=True
+    ).json()
+    assert 110 < int(found["answers"][0]["answer"].split()[1]) < 145  # a ramp, spread from 0 to 255
+
+
+def test_where_there_is_no_data_nothing_is_found(client: TestClient) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.MemoryFile() as memory:
+        profile = {"driver": "GTiff", "width": 64, "height": 48, "count": 3, "dtype": "uint8", "nodata": 0}
+        with memory.open(**profile, crs="EPSG:32614", transform=rasterio.Affine(2, 0, 0, 0, -2, 0)) as file:
+            values = np.full((3, 48, 64), 90, np.uint8)
+            values[:, :, :16] = 0
+            file.write(values)
+        content = memory.read()
+    found = post(client, content, "scene.tif", output_format="json", prompt=["left", "corners"]).json()
+    assert [each["bbox"] for each in found["detections"]] == [[16, 0, 32, 48], [56, 42, 64, 48]]
+    assert [each["area_px"] for each in found["answers"]] == [16 * 48, 48]
+
+
+@pytest.mark.parametrize("kind", ["cut", "header", "control points"])
+def test_tiffs_that_cannot_be_used(client: TestClient, segmenter: Halves, kind: str) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    content, said = {
+        "cut": (geotiff_bytes(size=(200, 200))[:3000], "a.tif cannot be decoded as TIFF; save it anew"),
+        "header": (b"II*\0" + bytes(300), "a.tif cannot be decoded as TIFF; save it anew"),
+        "control points": (b"", "a.tif has ground control points and no regular grid"),
+    }[kind]
+    if not content:
+        points = [rasterio.control.GroundControlPoint(row, col, col, -row) for row, col in ((0, 0), (0, 9), (9, 0))]
+        with rasterio.MemoryFile() as memory:
+            with memory.open(driver="GTiff", width=64, height=48, count=3, dtype="uint8") as file:
+                file.gcps = (points, rasterio.CRS.from_epsg(4326))
+            content = memory.read()
+    answer = post(client, content, "folder/a.tif")
+    assert answer.status_code == 422 and said in answer.json()["detail"], answer.text
+    assert "vsimem" not in answer.text and segmenter.images == []
+
+
+def test_a_huge_geotiff_in_a_small_file_is_refused_by_its_header(client: TestClient) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", width=60_000, height=60_000, count=3, dtype="uint8", tiled=True, sparse_ok=True
+        ):
+            pass
+        content = memory.read()
+    answer = post(client_of(Halves(), Limits(megabytes=10)), content, "a.tif")
+    assert answer.status_code == 413 and "60000x60000 pixels" in answer.json()["detail"]
+
+
+def test_without_the_packages_for_maps_the_error_names_them(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rasterio")
+    scene = geotiff_bytes()
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    answer = post(client, scene, "a.tif", output_format="png")
+    assert answer.status_code == 501 and "segearth[geo]" in answer.json()["detail"]
+    assert post(client, picture_bytes(format_="TIFF"), "a.tif", output_format="png").status_code == 200
