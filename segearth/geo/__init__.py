@@ -1,1 +1,1 @@
-"""Georeferenced rasters: reading them by windows, cutting them into tiles, writing masks and polygons. No model code."""
+"""Georeferenced rasters: reading by windows, cutting into tiles, writing masks and polygons. No model code."""

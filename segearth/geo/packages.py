@@ -1,4 +1,4 @@
-"""The optional packages for maps, imported where they are needed."""
+"""The optional packages of this room, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segearth.errors import MissingExtraError
 
 
 def geo_package(name: str) -> Any:
-    """Imports a package of the extra ``geo``, such as ``"shapely"``.
+    """Imports a package or module that comes with the extra ``geo``, such as ``"rasterio"`` or ``"rasterio.warp"``.
 
     Raises:
         MissingExtraError: It is not installed; the message says how to install it.
@@ -17,4 +17,9 @@ def geo_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError(name, "geo") from error
+        raise MissingExtraError(name.split(".")[0], "geo") from error
+
+
+def rasterio_errors() -> tuple[type[Exception], ...]:
+    """Returns what rasterio raises: its own errors, and those of GDAL that it hands on as they are."""
+    return geo_package("rasterio.errors").RasterioError, geo_package("rasterio._err").CPLE_BaseError

@@ -1,0 +1,263 @@
+"""Opens scenes, that is georeferenced rasters, and reads them by windows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segearth.errors import ImageError
+from segearth.geo.bands import choose_bands, palette_of
+from segearth.geo.grids import metres_per_pixel, working_grid
+from segearth.geo.packages import geo_package, rasterio_errors
+from segearth.geo.windows import Window
+
+if TYPE_CHECKING:
+    from affine import Affine
+
+logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 1 << 28  # decoded size of the largest block that is read
+PIXELS_AT_ONCE = 1 << 23  # of the scene, that are held while they are averaged to working pixels
+CACHE_MEGABYTES = 128  # of GDAL's for decoded blocks; its default, a twentieth of the memory, grows with the machine
+
+
+class SceneRaster:
+    """A scene, open for reading by windows; made by :func:`open_scene`, to be used in a ``with`` block.
+
+    Pixels are those of the working grid, which are the scene's own where no other resolution was asked for. A scene may
+    be read by one thread at a time.
+
+    Attributes:
+        name: The file, as it was named.
+        height: Rows of the scene itself.
+        width: Its columns.
+        crs: ``rasterio.crs.CRS``, or ``None`` for a plain picture.
+        transform: From the scene's own pixels ``(column, row)`` to coordinates; the identity for a plain picture.
+        dtype: Type of what :meth:`read` returns.
+        bands: The three bands that are read, from 1; three times the same for grey.
+        tags: What the file says of itself, such as ``AREA_OR_POINT`` or the date.
+        metres_per_pixel: Of the scene's own pixels, see :func:`segearth.geo.grids.metres_per_pixel`.
+        grid: The working grid.
+    """
+
+    def __init__(self, dataset: Any, name: str, bands: int | Sequence[int] | None, resolution: float | None) -> None:
+        """Takes an open ``rasterio`` data set; :func:`open_scene` calls this.
+
+        Args:
+            dataset: The data set.
+            name: The file as it was named.
+            bands: As for :func:`open_scene`.
+            resolution: As for :func:`open_scene`.
+        """
+        self._dataset, self.name = dataset, name
+        self.height, self.width = int(dataset.height), int(dataset.width)
+        self.crs, self.transform = dataset.crs, dataset.transform
+        self.bands = choose_bands(dataset, bands)
+        self._palette = palette_of(dataset, self.bands[0]) if len(set(self.bands)) == 1 else None
+        kinds = [np.dtype(dataset.dtypes[band - 1]) for band in self.bands]
+        self.dtype = np.dtype(np.uint8) if self._palette is not None else np.result_type(*kinds)
+        self.tags: dict[str, str] = dataset.tags()
+        self.metres_per_pixel = metres_per_pixel(self.crs, self.transform, self.height, self.width)
+        self.grid = working_grid(self.height, self.width, self.transform, self.metres_per_pixel, resolution)
+
+    def __enter__(self) -> SceneRaster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._dataset.close()
+
+    @property
+    def working_transform(self) -> Affine:
+        """From pixels ``(column, row)`` of the working grid to coordinates."""
+        return self.grid.transform(self.transform)
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Reads some pixels.
+
+        Args:
+            window: In pixels of the working grid. It may reach over the border.
+
+        Returns:
+            Values ``(h, w, 3)`` of the scene's :attr:`dtype`, and boolean ``(h, w)``: which pixels are valid. Invalid
+            are those beyond the border, transparent ones, those masked or without data, and those that are not a number
+            or infinite in any band. Values of the former are 0.
+
+        Raises:
+            ImageError: The file is damaged, or cannot be reached.
+        """
+        values = np.zeros((window.height, window.width, 3), self.dtype)
+        valid = np.zeros((window.height, window.width), bool)
+        inside = window.intersection(self.grid.window)
+        if inside is None:
+            return values, valid
+        for part in self._parts(inside):
+            place = part.slices_in(window)
+            if self.grid.is_native:
+                values[place], valid[place] = self._read(part, (part.height, part.width))
+            else:
+                source = self.grid.scene_window(part)
+                seen, known = self._read(source, (source.height, source.width))
+                values[place], valid[place] = self.grid.to_working(seen, known, part)
+        return values, valid
+
+    def read_whole(self, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the whole scene made smaller, so that its longer side is at most ``side``.
+
+        Pixels are picked, not averaged, except where the file has overviews: then the next larger one is read, which is
+        fast for the largest scene. The picture is fit for statistics and for a glance.
+
+        Returns:
+            As for :meth:`read`, ``(h, w, 3)`` and ``(h, w)``. A scene that is small enough is not changed.
+        """
+        smaller = max(self.height, self.width, side) / side
+        size = max(1, round(self.height / smaller)), max(1, round(self.width / smaller))
+        return self._read(Window(0, 0, self.height, self.width), size)
+
+    def _parts(self, window: Window) -> Iterator[Window]:
+        """Cuts a window into groups of rows, so that the scene's pixels below each fit into memory."""
+        source = self.grid.scene_window(window)
+        rows = window.height
+        if not self.grid.is_native:
+            rows = max(1, math.floor(PIXELS_AT_ONCE / source.width / self.grid.rows.scale))
+        for top in range(window.top, window.bottom, rows):
+            yield Window(top, window.left, min(rows, window.bottom - top), window.width)
+
+    def _read(self, window: Window, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Reads pixels of the scene itself as an array of ``size``; the window must lie inside."""
+        bands = list(dict.fromkeys(self.bands))
+        place = geo_package("rasterio.windows").Window(window.left, window.top, window.width, window.height)
+        with _reading(self.name):
+            values = self._dataset.read(bands, window=place, out_shape=(len(bands), *size))
+            masks = self._dataset.read_masks(bands, window=place, out_shape=(len(bands), *size))
+        valid = self._valid(values, masks > 0)
+        if self._palette is not None:
+            colours = self._palette[values[0].clip(0, len(self._palette) - 1)]
+            return colours[..., :3], valid & (colours[..., 3] > 0)
+        if len(bands) < 3:
+            values = values[[bands.index(band) for band in self.bands]]
+        return np.ascontiguousarray(values.transpose(1, 2, 0)).astype(self.dtype, copy=False), valid
+
+    def _valid(self, values: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """Joins the bands' masks ``(N, h, w)`` to one.
+
+        In an unsigned file "no data" is mostly 0 or 255, which a single band of a real pixel has too, such as red over
+        deep water; there a pixel counts as empty only if all its bands do. In other files it is a value that nothing
+        measured has, such as -9999, and one band is enough.
+        """
+        if np.issubdtype(values.dtype, np.unsignedinteger):
+            return np.logical_or.reduce(masks)
+        return np.logical_and.reduce(masks & np.isfinite(values))
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what tells this scene, as it is read, from another: to be kept beside results that depend on it.
+
+        Of a local file its size in bytes and the time of its last change are among them.
+        """
+        changed: dict[str, int] = {}
+        with contextlib.suppress(OSError):
+            state = Path(self.name).stat()
+            changed = {"bytes": state.st_size, "changed_ns": state.st_mtime_ns}
+        return {
+            "source": self.name,
+            "height": self.height,
+            "width": self.width,
+            "transform": list(self.transform)[:6],
+            "bands": list(self.bands),
+            "working_height": self.grid.height,
+            "working_width": self.grid.width,
+            **changed,
+        }
+
+
+def open_scene(
+    source: str | Path,
+    bands: int | Sequence[int] | None = None,
+    resolution: float | None = None,
+    drivers: Sequence[str] | None = None,
+) -> SceneRaster:
+    """Opens a raster to read it by windows, whatever its size.
+
+    Args:
+        source: A file of any format that GDAL reads, a web address, ``s3://…``, or one of GDAL's own ``/vsi…`` paths.
+            A file without a CRS is a plain picture.
+        bands: Which bands to show as red, green and blue, from 1; see :func:`segearth.geo.bands.choose_bands`.
+        resolution: Metres that a pixel should measure; the scene is read through a working grid of that resolution, see
+            :mod:`segearth.geo.grids`. ``None``: the scene's own pixels.
+        drivers: Short names of the only GDAL formats that are accepted, such as ``["GTiff"]``. For files of strangers:
+            some formats, such as VRT, name other files and addresses, which GDAL would then read.
+
+    Raises:
+        MissingExtraError: ``rasterio`` is not installed.
+        ImageError: The file is missing, damaged or cannot be reached; it is no raster, has complex numbers, has a place
+            on the earth but no regular grid, or is stored in blocks too large to be read one by one.
+        ConfigError: The bands or the resolution do not fit.
+    """
+    rasterio = geo_package("rasterio")
+    name = str(source)
+    with _reading(name), warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # a plain picture is welcome
+        # `rasterio.open` takes one driver only; what it returns takes several.
+        opened = rasterio.open(name) if drivers is None else rasterio.io.DatasetReader(name, driver=list(drivers))
+        dataset = stack.enter_context(opened)
+        _check_form(dataset, name)
+        scene = SceneRaster(dataset, name, bands, resolution)
+        stack.pop_all()  # it stays open, for the scene to close
+    return scene
+
+
+def _check_form(dataset: Any, name: str) -> None:
+    if not dataset.count or not dataset.width or not dataset.height:
+        inner = ", ".join(dataset.subdatasets[:5])
+        remedy = f"name one of the rasters in it: {inner}" if inner else "look at it with gdalinfo"
+        raise ImageError(f"{name} has no pixels of its own; {remedy}")
+    if strange := [kind for kind in dataset.dtypes if "complex" in kind]:
+        raise ImageError(
+            f"{name} holds complex numbers ({strange[0]}); write their size to a file of its own: "
+            f"gdal_translate DERIVED_SUBDATASET:AMPLITUDE:{name} amplitude.tif"
+        )
+    placed = dataset.crs is not None or not dataset.transform.is_identity
+    if not placed and (dataset.gcps[0] or dataset.rpcs):
+        what, option = ("ground control points", "-tps") if dataset.gcps[0] else ("an RPC camera model", "-rpc")
+        raise ImageError(
+            f"{name} has {what} and no regular grid; bring it onto one first: "
+            f"gdalwarp {option} -r bilinear {name} out.tif"
+        )
+    for (rows, columns), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        together = dataset.count if str(dataset.profile.get("interleave")).lower() == "pixel" else 1
+        size = rows * columns * np.dtype(kind).itemsize * together
+        if size > BLOCK_BYTES:
+            raise ImageError(
+                f"{name} is stored in blocks of {columns} x {rows} pixels, each of which takes {size >> 20} MiB of "
+                "memory; store it in tiles: "
+                f"gdal_translate -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=IF_SAFER {name} out.tif"
+            )
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Sets GDAL's cache for the block, and turns rasterio's errors into an ``ImageError`` with a remedy."""
+    rasterio = geo_package("rasterio")
+    try:
+        # Around each call and not as long as the file is open: rasterio loses settings that end out of order.
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
+            yield
+    except rasterio_errors() as error:
+        local = not name.startswith("/vsi") and "://" not in name
+        if local and ":" not in name and not Path(name).exists():  # NETCDF:file.nc:variable is a part of a file
+            raise ImageError(f"no raster file {name}; name one that exists") from error
+        remedy = "look at it with gdalinfo, or fetch it again" if local else "check the address and your rights there"
+        raise ImageError(f"{name} is damaged, no raster, or cannot be reached ({error}); {remedy}") from error
