@@ -28,7 +28,7 @@ STYLE = """
 footer { display: none !important; }
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #overlay img { object-fit: contain; }
-#suggestions button { text-align: left; }
+#examples, #examples .grid-wrap { height: auto !important; max-height: none !important; overflow: visible !important; }
 """
 
 
@@ -133,7 +133,7 @@ def build_page(asker: Asker, limits: Limits, folder: str | Path) -> Any:
                 kinds = f"{', '.join(KIND_NAMES)} or GeoTIFF, at most {limits.megabytes:g} MB"
                 gr.Markdown(f"**or bring your own picture**: {kinds}, {limits.megapixels:g} million pixels")
                 file = gr.File(
-                    label="Upload", show_label=False, file_types=list(FILE_ENDINGS), height=110, elem_id="upload"
+                    label="Upload", show_label=False, file_types=list(FILE_ENDINGS), height=130, elem_id="upload"
                 )
                 gr.Markdown("**2. Ask, as often as you like**")
                 question = gr.Textbox(
@@ -176,7 +176,10 @@ def build_page(asker: Asker, limits: Limits, folder: str | Path) -> Any:
             concurrency_limit=1, api_visibility="private",
         )  # fmt: skip
         history.input(answer_views, [state, history, opacity], of_answer, api_visibility="private")
-        opacity.release(redraw, [state, history, opacity], picture, show_progress="hidden", api_visibility="private")
+        opacity.change(
+            redraw, [state, history, opacity], picture, show_progress="hidden", trigger_mode="always_last",
+            api_visibility="private",
+        )  # fmt: skip
         regions.select(mark, [state, history, opacity], picture, show_progress="hidden", api_visibility="private")
     return page.queue(max_size=MOST_WAITING)
 
@@ -195,11 +198,11 @@ def run_page(asker: Asker, host: str, port: int, limits: Limits) -> None:
     Raises:
         MissingExtraError: gradio is not installed.
     """
-    _check_gradio()
-    import gradio as gr
-
     with tempfile.TemporaryDirectory(prefix="segearth-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_TEMP_DIR"] = folder  # read when gradio is imported, and later
+        _check_gradio()
+        import gradio as gr
+
         fonts = ["system-ui", "sans-serif"]  # gradio's own theme fetches its fonts
         build_page(asker, limits, folder).launch(
             server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, footer_links=[],

@@ -139,7 +139,8 @@ def _tables(picture: Picture, answer: Segmentation, model: str) -> list[Any]:
     """Returns a table of the whole mask's polygons, or one for each thing that the segmenter itself tells apart."""
     from segearth.geo.vectors import vectorise
 
-    facts: dict[str, Any] = {"question": answer.question, "answer": answer.answer, "source": picture.name, "model": model}
+    facts: dict[str, Any] = {"question": answer.question, "answer": answer.answer}
+    facts |= {"source": picture.name, "model": model}
     crs = None if picture.place is None else picture.place.crs
     a, b, c, d, e, f = (1, 0, 0, 0, 1, 0) if picture.place is None else tuple(picture.place.transform)[:6]
     if answer.given_regions is None:

@@ -14,8 +14,9 @@ from segearth.errors import MissingExtraError, SegEarthError, UnknownNameError
 from segearth.segmenter import Segmenter, facts_of
 from segearth.structures import TARGETS_OF_TASK, Regions
 from segearth.web.asking import Asker
+from segearth.web.reading import read_upload
 from segearth.web.results import boxes_json, collection_of, dumped, mask_geotiff, mask_png
-from segearth.web.uploads import UNREADABLE, Limits, UploadError, read_upload
+from segearth.web.uploads import UNREADABLE, Limits, UploadError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request

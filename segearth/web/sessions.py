@@ -18,8 +18,9 @@ from segearth.errors import MissingExtraError, QuestionError
 from segearth.inference.visualize import overlay
 from segearth.structures import Region, Segmentation
 from segearth.web.asking import Asker, checked_questions
+from segearth.web.reading import read_upload
 from segearth.web.results import collection_of, dumped, mask_geotiff, mask_png
-from segearth.web.uploads import Limits, Picture, read_upload, shown_name
+from segearth.web.uploads import Limits, Picture, shown_name
 
 SHOWN_SIDE = 1280  # pixels of the longer side on the page; the answer keeps the picture's own
 NUMBERED = 40  # regions that carry their number in the picture; more would hide it

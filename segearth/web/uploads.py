@@ -130,27 +130,6 @@ def kind_of(data: bytes) -> str:
     raise UploadError(f"{what}; send one of {', '.join(KIND_NAMES)}", UNSUPPORTED)
 
 
-def read_upload(data: bytes, name: str, limits: Limits) -> Picture:
-    """Reads an uploaded file.
-
-    Args:
-        data: The file's bytes.
-        name: What the user calls it; only shown, never opened.
-        limits: What is taken.
-
-    Raises:
-        UploadError: It is too large, no picture, or cannot be decoded.
-    """
-    limits.check_bytes(len(data))
-    kind = kind_of(data)
-    shown = shown_name(name)
-    if kind == "TIFF":
-        from segearth.web.tiffs import read_tiff
-
-        return read_tiff(data, shown, limits)
-    return Picture(plain_pixels(data, kind, shown, limits), shown)
-
-
 def shown_name(name: str) -> str:
     """Returns a file's name without folders and without what does not belong into a message or a header."""
     last = name.replace("\\", "/").rpartition("/")[2]

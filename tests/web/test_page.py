@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import sys
 import tempfile
@@ -14,8 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 from web_fakes import Halves, geotiff_bytes, picture_bytes
 
+from segearth.cli import app
 from segearth.errors import ConfigError, ImageError, QuestionError
 from segearth.inference.visualize import PREDICTION_COLOUR
 from segearth.structures import Region, Segmentation
@@ -23,8 +26,9 @@ from segearth.web import sessions
 from segearth.web.addresses import address_of, check_free
 from segearth.web.asking import Asker, without
 from segearth.web.examples import EXAMPLES
+from segearth.web.reading import read_upload
 from segearth.web.sessions import Session
-from segearth.web.uploads import Limits, Picture, UploadError, read_upload, shown_name
+from segearth.web.uploads import Limits, Picture, UploadError, shown_name
 
 LIMITS = Limits(megabytes=0.5, megapixels=0.5)
 
@@ -230,8 +234,6 @@ def test_the_examples_are_packaged_and_credited() -> None:
 
 
 def test_addresses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -247,10 +249,35 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFix
     assert address_of("0.0.0.0", 80) == "http://127.0.0.1:80" and address_of("::1", 80) == "http://[::1]:80"
 
 
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_command_says_that_its_port_is_taken_before_it_opens_a_model(command: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(app, [command, "--port", port, "--model", "nowhere"])
+    assert result.exit_code == 1 and "choose another --port" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("command", "module"), [("serve", "service.serve"), ("demo", "page.run_page")])
+def test_a_command_hands_on_what_was_asked_for(command: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(f"segearth.web.{module}", lambda *arguments: given.extend(arguments))
+    monkeypatch.setattr("segearth.zoo.opening.load", lambda *arguments: Halves())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    limits = ["--max-megabytes", "3", "--max-megapixels", "2"]
+    result = CliRunner().invoke(app, [command, "--port", str(port), "--model", "segearth_tiny", *limits])
+    assert result.exit_code == 0, result.output
+    assert f"segearth_tiny at http://127.0.0.1:{port}" in result.output
+    assert given[0].name == "segearth_tiny" and given[1:4] == ["127.0.0.1", port, Limits(3, 2)]
+
+
 def test_the_page_is_started_for_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # restored afterwards, as is the next
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gradio = pytest.importorskip("gradio")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # restored afterwards
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     from segearth.web import page
 
     launched: dict[str, Any] = {}
