@@ -28,7 +28,8 @@ STYLE = """
 footer { display: none !important; }
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 #overlay img { object-fit: contain; }
-#examples, #examples .grid-wrap { height: auto !important; max-height: none !important; overflow: visible !important; }
+#examples, #examples .gallery-container, #examples .grid-wrap, #examples .grid-container {
+  height: auto !important; min-height: 0 !important; max-height: none !important; overflow: visible !important; }
 """
 
 
