@@ -57,6 +57,7 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
 
     app = FastAPI(title="segearth", version=__version__, description=ABOUT)
     one_at_a_time = CapacityLimiter(1)  # serves who waits in the order of their coming
+    taken_on = 0  # requests; its own count comes late, so that several could pass at once
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -79,7 +80,8 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
     ) -> Response:
         """Finds what is asked for in a picture."""
         check_form(output_format, task, prompt)
-        if one_at_a_time.statistics().tasks_waiting >= MOST_WAITING:
+        nonlocal taken_on
+        if taken_on > MOST_WAITING:  # one of them is worked on
             detail = f"{MOST_WAITING} requests are waiting; ask again in a minute"
             raise HTTPException(BUSY, detail, {"Retry-After": "60"})
 
@@ -95,7 +97,11 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
                 return dumped(boxes_json(picture, answers)), "application/json", ""
             return dumped(collection_of(picture, answers, asker.name)), "application/geo+json", ""
 
-        content, media_type, name = await to_thread.run_sync(work, limiter=one_at_a_time)
+        taken_on += 1
+        try:
+            content, media_type, name = await to_thread.run_sync(work, limiter=one_at_a_time)
+        finally:
+            taken_on -= 1
         headers = {"Content-Disposition": f'attachment; filename="{name}"'} if name else {}
         return Response(content, media_type=media_type, headers=headers)
 
