@@ -50,7 +50,7 @@ class ArchiveJob:
     vector: str | None = None
     options: SceneOptions = field(default_factory=SceneOptions)
     device: str | None = None
-    precision: str = "fp32"
+    precision: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Returns what a result depends on beside its source; a second start does again what was made with others."""

@@ -25,6 +25,9 @@ ModelOption = Annotated[
     str | None, typer.Option(help=f"{SOURCES}; {DEFAULT_RUN} if left out, or {DEFAULT_NAME}.", show_default=False)
 ]
 
+HostOption = Annotated[str, typer.Option(help="Address to listen at; 127.0.0.1 is reached from this machine alone.")]
+MegabytesOption = Annotated[float, typer.Option(min=0.001, help="Largest file that is taken, in millions of bytes.")]
+MegapixelsOption = Annotated[float, typer.Option(min=0.001, help="Largest picture, in millions of pixels.")]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
@@ -149,7 +152,7 @@ def scene(
     restart: Annotated[bool, typer.Option(help="Forget what an interrupted run left.")] = False,
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
 ) -> None:
     """Answers questions about a georeferenced raster of any size, on its own grid."""
     from segearth.inference.scene import read_questions, segment_scene
@@ -176,6 +179,33 @@ def scene(
 
 @app.command()
 @shows_errors
+def serve(
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")] = 8000,
+    model: ModelOption = None,
+    max_megabytes: MegabytesOption = 64,
+    max_megapixels: MegapixelsOption = 50,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Answers over HTTP: pictures and questions in, GeoJSON or masks out."""
+    from segearth.web.addresses import address_of, check_free
+    from segearth.web.asking import Asker
+    from segearth.web.service import models_known
+    from segearth.web.service import serve as listen
+    from segearth.web.uploads import Limits
+    from segearth.zoo.opening import default_source, load
+
+    check_free(host, port)
+    source = model or default_source()
+    segmenter = load(source, device, precision)
+    typer.echo(f"{source} at {address_of(host, port)}/segment, described at /docs; Ctrl+C ends it")
+    known = models_known(segmenter, str(source))
+    listen(Asker(segmenter, str(source)), host, port, Limits(max_megabytes, max_megapixels), known)
+
+
+@app.command()
+@shows_errors
 def scenes(
     sources: Annotated[list[str], typer.Argument(help="Rasters, such as *.tif.")],
     out: Annotated[Path, typer.Option(help="Folder for masks, polygons and manifest.jsonl.")],
@@ -191,7 +221,7 @@ def scenes(
     workers: Annotated[int | None, typer.Option(min=1, help="Scenes at a time; one a GPU if left out.")] = None,
     address: Annotated[str, typer.Option(help="Of a Ray cluster; local: this machine alone.")] = "local",
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
 ) -> None:
     """Answers the same questions about many rasters; a second start skips what is done."""
     from segearth.archives import FAILED, ArchiveJob, run_archive
@@ -212,6 +242,31 @@ def scenes(
     typer.echo(", ".join(f"{number} {state}" for state, number in sorted(result.counts.items())))
     if result.counts[FAILED]:
         raise typer.Exit(1)
+
+
+@app.command()
+@shows_errors
+def demo(
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")] = 7860,
+    model: ModelOption = None,
+    max_megabytes: MegabytesOption = 64,
+    max_megapixels: MegapixelsOption = 50,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Shows a web page on which pictures can be asked."""
+    from segearth.web.addresses import address_of, check_free
+    from segearth.web.asking import Asker
+    from segearth.web.page import run_page
+    from segearth.web.uploads import Limits
+    from segearth.zoo.opening import default_source, load
+
+    check_free(host, port)
+    source = model or default_source()
+    asker = Asker(load(source, device, precision), str(source))
+    typer.echo(f"{source} at {address_of(host, port)}; Ctrl+C ends it")
+    run_page(asker, host, port, Limits(max_megabytes, max_megapixels))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})

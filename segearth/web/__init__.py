@@ -1,0 +1,1 @@
+"""Asking through a browser: an HTTP service and a web page, over any :class:`~segearth.segmenter.Segmenter`."""
