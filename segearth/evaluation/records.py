@@ -10,7 +10,7 @@ cIoU        ΣI / ΣU over all samples. The referring papers call it oIoU. Large
 Pr@t        share of samples whose I/U is strictly greater than t.
 N-acc       share of samples with an empty target whose prediction is empty, too.
 T-acc       share of samples with a non-empty target whose prediction is not empty.
-T@0.1       share of samples with a non-empty target whose I/U is greater than 0.1: found, and not only something.
+T@0.1       share of samples with a non-empty target whose I/U is greater than 0.1: found, not only guessed at.
 present     gIoU of the samples with a non-empty target alone: what saying "nothing" cannot raise.
 ==========  ============================================================================================================
 
