@@ -25,10 +25,11 @@ def qgis_process(home: Path, *arguments: str) -> subprocess.CompletedProcess[str
     scripts = home / "QGIS" / "QGIS3" / "profiles" / "default" / "processing" / "scripts"
     scripts.mkdir(parents=True, exist_ok=True)
     shutil.copy(SCRIPT, scripts)
-    # QGIS runs the system's Python, which must not look into this environment.
+    # QGIS's Python is the system's, which must be found before this environment's and must not look into it.
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL"))}
-    system = {**kept, "XDG_DATA_HOME": str(home), "HOME": str(home), "QT_QPA_PLATFORM": "offscreen"}
-    return subprocess.run(["qgis_process", *arguments], env=system, capture_output=True, text=True, timeout=300)
+    place = {"PATH": "/usr/bin:/bin", "XDG_DATA_HOME": str(home), "HOME": str(home), "QT_QPA_PLATFORM": "offscreen"}
+    system = {**kept, **place}
+    return subprocess.run([str(shutil.which("qgis_process")), *arguments], env=system, capture_output=True, text=True, timeout=300)
 
 
 def test_the_tool_runs_in_qgis(tmp_path: Path) -> None:
