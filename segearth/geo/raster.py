@@ -118,11 +118,21 @@ class SceneRaster:
             values[place], valid[place] = self._three(seen), known
         return values, valid
 
+    def read_own(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Reads pixels of the scene itself, whatever the working grid; the window must lie inside. As :meth:`read`."""
+        values, valid = self._read(window, (window.height, window.width))
+        return np.ascontiguousarray(self._three(values)), valid
+
+    @property
+    def has_overviews(self) -> bool:
+        """Whether smaller versions of the scene lie in the file."""
+        return bool(self._dataset.overviews(self.bands[0]))
+
     def read_whole(self, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads the whole scene made smaller, so that its longer side is at most ``side``.
 
-        Pixels are picked, not averaged, except where the file has overviews: then the next larger one is read, which is
-        fast for the largest scene. The picture is fit for statistics and for a glance.
+        Pixels are picked, not averaged. Where the file has overviews, the next larger one is read, which is fast for
+        the largest scene; else all blocks are. The picture is fit for statistics and for a glance.
 
         Returns:
             As for :meth:`read`, ``(h, w, 3)`` and ``(h, w)``. A scene that is small enough is not changed.
@@ -217,6 +227,9 @@ def open_scene(
     drivers: Sequence[str] | None = None,
 ) -> SceneRaster:
     """Opens a raster to read it by windows, whatever its size.
+
+    A small file may state a huge size, or unpack to one. Here that takes no memory: pixels are never read as a whole,
+    and a file whose single blocks unpack to more than 256 MiB is refused.
 
     Args:
         source: A file of any format that GDAL reads, a web address, ``s3://…``, or one of GDAL's own ``/vsi…`` paths.

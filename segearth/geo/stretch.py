@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, ImageError
 from segearth.geo.raster import SceneRaster
 from segearth.geo.tiling import plan_tiles
+from segearth.geo.windows import Window
 
 SAMPLE_SIDE = 1024  # of the picture of the whole scene from which limits are taken
-BLOCK = 1024  # side of the windows in which valid pixels are looked for where that picture shows none
+SPOTS = 16  # along each side of a large scene without overviews; together they have as many pixels as that picture
+BLOCK = 1024  # side of the windows in which valid pixels are looked for where there are none among these
+MAX_BLOCKS = 1 << 12  # that are looked at then
 
 Limits = tuple[float, float, float]
 
@@ -53,7 +56,7 @@ class SceneStretch:
 
         Raises:
             ConfigError: The percentages are not in order.
-            ImageError: The file is damaged.
+            ImageError: The file is damaged, or so large that its few valid pixels cannot be found.
         """
         if not 0 <= low < high <= 100:
             raise ConfigError(f"the stretch goes from {low} to {high} per cent; give 0 <= low < high <= 100")
@@ -107,12 +110,25 @@ def _limits(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
 
 def _sample(scene: SceneRaster) -> np.ndarray:
     """Returns values of valid pixels, ``(N, 3)``."""
-    values, valid = scene.read_whole(SAMPLE_SIDE)
-    if valid.any():
-        return values[valid]
+    if scene.has_overviews or max(scene.height, scene.width) <= 4 * SAMPLE_SIDE:
+        pictures = [scene.read_whole(SAMPLE_SIDE)]
+    else:
+        pictures = [scene.read_own(spot) for spot in _spots(scene.height, scene.width)]
+    values = np.concatenate([values[valid] for values, valid in pictures])
     # The few valid pixels of a scene may lie between those that were looked at.
-    for window in plan_tiles(scene.grid.height, scene.grid.width, BLOCK, 0):
-        values, valid = scene.read(window)
+    for number, window in enumerate(plan_tiles(scene.height, scene.width, BLOCK, 0) if not len(values) else ()):
+        if number == MAX_BLOCKS:
+            raise ImageError(f"{scene.name} has no valid pixel in its upper part; cut out what it has (gdal_translate)")
+        found, valid = scene.read_own(window)
         if valid.any():
-            return values[valid]
-    return np.empty((0, 3))
+            return found[valid]
+    return values
+
+
+def _spots(height: int, width: int) -> list[Window]:
+    """Returns small windows that are spread evenly: to read a large file as a whole would take minutes."""
+    side = SAMPLE_SIDE // SPOTS
+    rows, columns = ((np.arange(SPOTS) + 0.5) / SPOTS * length - side / 2 for length in (height, width))
+    tops, lefts = rows.clip(0).astype(int).tolist(), columns.clip(0).astype(int).tolist()
+    spots = {Window(top, left, min(side, height - top), min(side, width - left)) for top in tops for left in lefts}
+    return sorted(spots)  # of a scene that is long and narrow, many are the same

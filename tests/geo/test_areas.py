@@ -11,6 +11,7 @@ from segearth.geo.raster import open_scene
 from segearth.geo.windows import Window
 
 rasterio = pytest.importorskip("rasterio")
+pytest.importorskip("rasterio.warp")
 shapely = pytest.importorskip("shapely")
 geopandas = pytest.importorskip("geopandas")
 pytest.importorskip("pyogrio")
@@ -80,6 +81,19 @@ def test_turned_scenes(make_scene):
         aoi = area_of_interest(text, scene)
         assert aoi.window == Window(2, 6, 2, 8)
         assert aoi.mask(Window(0, 0, 40, 60)).sum() == 16
+
+
+def test_long_sides_bend_with_the_projection(make_scene):
+    """A parallel of 40 degrees is far from a straight line in Europe's equal-area projection."""
+    wide = rasterio.transform.from_origin(2_500_000, 4_500_000, 20_000, 20_000)
+    with open_scene(make_scene(np.ones((3, 100, 150), np.uint8), crs="EPSG:3035", transform=wide)) as scene:
+        aoi = area_of_interest("SRID=4326;POLYGON((-10 45, 30 45, 30 60, -10 60, -10 45))", scene)
+        mask = aoi.mask(scene.grid.window)
+        rows, columns = np.mgrid[:100, :150] + 0.5
+        x, y = 2_500_000 + 20_000 * columns, 4_500_000 - 20_000 * rows
+        found = np.array(rasterio.warp.transform(scene.crs, "OGC:CRS84", x.ravel(), y.ravel())).reshape(2, 100, 150)
+    expected = (found[0] > -10) & (found[0] < 30) & (found[1] > 45) & (found[1] < 60)
+    assert expected.sum() > 8000 and (mask != expected).sum() <= 20
 
 
 @pytest.mark.parametrize(

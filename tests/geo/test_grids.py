@@ -44,9 +44,9 @@ def test_metres_of_turned_pixels_and_across_the_180th_meridian():
     cos, sin = math.cos(math.pi / 6), 0.5
     turned = Affine(2 * cos, 3 * sin, 500_000, 2 * sin, -3 * cos, 5_000_000)
     np.testing.assert_allclose(metres_per_pixel(UTM, turned, 4, 4), (2.0008, 3.0012), rtol=1e-4)
-    np.testing.assert_allclose(
-        metres_per_pixel(CRS.from_epsg(4326), at(1e-5, 1e-5, 180 - 0.5e-5, 0), 1, 1), (1.1131949, 1.1057428), rtol=1e-6
-    )
+    pacific = CRS.from_epsg(3832)  # a Mercator projection around 150° E, true to scale on the equator
+    x = 30 * 111319.4908
+    np.testing.assert_allclose(metres_per_pixel(pacific, at(1, 1, x - 0.5, 0.5), 1, 1), (1, 1), rtol=1e-6)
 
 
 def test_metres_where_the_crs_has_no_place_on_the_earth():
@@ -60,6 +60,7 @@ def test_resampling_by_hand():
     np.testing.assert_allclose(resampled(row, -1, 0, 2, 2), [[2, 4]])
     np.testing.assert_allclose(resampled(row, -1, 0, 1.5, 2), [[4 / 3, (2 + 8) / 1.5]])  # ½ of 4 and all of 8
     np.testing.assert_allclose(resampled(row, -1, -1, 2, 2), [[0, 6]])  # what lies beyond takes no part
+    np.testing.assert_allclose(resampled(row, -1, -2, 4, 1), [[2]])
     np.testing.assert_allclose(resampled(row, -1, 0, 0.5, 4), [[0, 1, 3, 5]])  # centres at ¼, ¾, 1¼, 1¾
     np.testing.assert_allclose(resampled(row.T, -2, 1, 0.5, 2).T, [[3, 5]])
     np.testing.assert_allclose(resampled(row, -1, 0, 1, 4), row)

@@ -9,6 +9,7 @@ from segearth.errors import ConfigError, ImageError, MissingExtraError
 from segearth.geo import raster as raster_module
 from segearth.geo.packages import geo_package
 from segearth.geo.raster import open_scene
+from segearth.geo.stretch import SceneStretch
 from segearth.geo.windows import Window
 
 rasterio = pytest.importorskip("rasterio")
@@ -116,6 +117,16 @@ def test_a_palette_is_shown_in_its_colours(tmp_path):
     assert valid.all() and values.tolist() == [[[10, 20, 30], [40, 50, 60]], [[1, 2, 3], [40, 50, 60]]]
 
 
+def test_a_transparent_colour_of_a_palette_is_invalid(tmp_path):
+    from PIL import Image
+
+    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
+    picture.putpalette([10, 20, 30, 40, 50, 60, 1, 2, 3])
+    picture.save(tmp_path / "palette.png", transparency=bytes([255, 0, 0]))
+    values, valid = whole(tmp_path / "palette.png")
+    assert valid.tolist() == [[True, False], [False, False]] and values[0, 0].tolist() == [10, 20, 30]
+
+
 def test_a_plain_picture_has_no_crs(tmp_path, recwarn):
     from PIL import Image
 
@@ -191,6 +202,24 @@ def test_blocks_too_large_for_memory_are_refused(make_scene, monkeypatch):
         open_scene(path)
     monkeypatch.setattr(raster_module, "BLOCK_BYTES", 64 * 64 * 3)
     open_scene(path).close()
+
+
+def test_a_small_file_that_states_a_huge_size_is_read_by_windows(tmp_path):
+    form = {"driver": "GTiff", "count": 1, "height": 200_000, "width": 200_000, "dtype": "uint16", "crs": "EPSG:32633",
+            "transform": rasterio.transform.from_origin(0, 0, 1, 1)}  # fmt: skip
+    with rasterio.open(tmp_path / "bomb.tif", "w", sparse_ok=True, tiled=True, bigtiff="yes", **form):
+        pass  # no block is written: each reads as zeros
+    assert (tmp_path / "bomb.tif").stat().st_size < 1 << 25
+    with open_scene(tmp_path / "bomb.tif") as scene:
+        assert scene.read(Window(150_000, 150_000, 64, 64))[0].shape == (64, 64, 3)
+        assert SceneStretch.of(scene) == SceneStretch((-0.5,) * 3, (0.5,) * 3)
+
+
+def test_the_scenes_own_pixels_whatever_the_working_grid(make_scene):
+    array = numbered()
+    with open_scene(make_scene(array), resolution=2.0) as scene:
+        values, valid = scene.read_own(Window(2, 3, 4, 5))
+    assert valid.all() and np.array_equal(values, array[:, 2:6, 3:8].transpose(1, 2, 0))
 
 
 def test_damaged_missing_and_strange_files(make_scene, tmp_path):

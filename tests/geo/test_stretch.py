@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, ImageError
 from segearth.geo.raster import open_scene
 from segearth.geo.stretch import SceneStretch
 from segearth.geo.windows import Window
 
-pytest.importorskip("rasterio")
+rasterio = pytest.importorskip("rasterio")
 RNG = np.random.default_rng(0)
 
 
@@ -25,6 +25,12 @@ def test_limits_and_values_by_hand(make_scene):
     assert out.dtype == np.uint8
     assert out[0, [0, 10, 50, 90, 100], 0].tolist() == [0, 0, 128, 255, 255]  # 40 / 80 · 255 = 127.5, to the even
     assert out[0, 42, 2] == 102  # 32 / 80 · 255
+
+
+def test_invalid_pixels_are_black_where_black_is_below_zero():
+    stretch = SceneStretch((-1.0,) * 3, (1.0,) * 3)
+    values, valid = np.full((1, 2, 3), 1, np.float32), np.array([[True, False]])
+    assert stretch.apply(values, valid)[0, :, 0].tolist() == [255, 0]
 
 
 def test_bands_apart_or_joint(make_scene):
@@ -79,6 +85,24 @@ def test_nothing_valid_is_black_and_a_rare_valid_pixel_is_found(make_scene, monk
     array[:, 397, 391:393] = [[100, 200]]
     stretch, *_ = stretch_of(make_scene(array, nodata=0), 0, 100)
     assert stretch == SceneStretch((100.0,) * 3, (200.0,) * 3)
+
+
+def test_large_scenes_are_sampled_at_spots_and_by_overviews(make_scene, monkeypatch):
+    ramp = np.add.outer(np.arange(400), np.arange(600))[None].astype(np.uint16)
+    whole, *_ = stretch_of(make_scene(ramp))
+    monkeypatch.setattr("segearth.geo.stretch.SAMPLE_SIDE", 64)
+    spots, *_ = stretch_of(make_scene(ramp))
+    assert spots != whole
+    np.testing.assert_allclose((spots.low[0], spots.high[0]), (whole.low[0], whole.high[0]), rtol=0.1)
+    path = make_scene(ramp)
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([4], rasterio.enums.Resampling.nearest)
+    by_overview, *_ = stretch_of(path)
+    np.testing.assert_allclose((by_overview.low[0], by_overview.high[0]), (whole.low[0], whole.high[0]), rtol=0.1)
+    monkeypatch.setattr("segearth.geo.stretch.MAX_BLOCKS", 1)
+    monkeypatch.setattr("segearth.geo.stretch.BLOCK", 64)
+    with pytest.raises(ImageError, match="no valid pixel"):
+        stretch_of(make_scene(np.zeros((1, 400, 600), np.uint16), nodata=0))
 
 
 def test_limits_belong_to_the_scene_and_not_to_the_tile(make_scene):

@@ -131,7 +131,7 @@ def test_a_scene_goes_on_where_it_stopped_with_the_same_bits(shape, data):
 
 def test_only_the_area_is_given_out_and_what_no_tile_covers_is_unseen():
     scene, area = (40, 40), Window(5, 10, 30, 20)
-    tiles = [Window(0, 8, 8, 8), Window(24, 8, 8, 8)]  # between them nothing
+    tiles = [Window(0, 8, 8, 8), Window(24, 8, 8, 8), Window(38, 8, 8, 8)]  # between them nothing, the last is beyond
     array = np.ones((1, *scene), np.float32)
     whole = joined(blended(cut(array, tiles), area, scene, 2, 1), area)
     assert (whole[0, :3, :6] == 1).all() and (whole[0, 19:27, :6] == 1).all()

@@ -15,7 +15,7 @@ from segearth.geo.writing import scene_writer
 rasterio = pytest.importorskip("rasterio")
 pytest.importorskip("rasterio.shutil")
 RNG = np.random.default_rng(0)
-QUESTIONS = ["the red roofs", "which houses could be flooded? ä"]
+QUESTIONS = ["the red roofs", "which houses could be flooded? ä", "the road"]
 
 
 def whole_of(scene):
@@ -38,16 +38,16 @@ def write(path, scene, values, valid=None, step=100, **options):
 @pytest.mark.parametrize("cog", [False, True])
 def test_masks_tags_and_no_data(make_scene, tmp_path, cog):
     height, width = 700, 1100
-    values, valid = RNG.random((2, height, width)) > 0.5, np.ones((height, width), bool)
+    values, valid = RNG.random((3, height, width)) > 0.5, np.ones((height, width), bool)
     valid[600:, :50] = False
     with open_scene(make_scene(np.ones((3, height, width), np.uint8)), resolution=1.0) as scene:
         write(tmp_path / "out.tif", scene, values, valid, cog=cog)
     with rasterio.open(tmp_path / "out.tif") as file:
-        assert file.dtypes == ("uint8", "uint8") and file.nodata == 255 and file.descriptions == tuple(QUESTIONS)
+        assert file.dtypes == ("uint8",) * 3 and file.nodata == 255 and file.descriptions == tuple(QUESTIONS)
         assert np.array_equal(file.read(), np.where(valid, values, 255))
         assert file.profile["tiled"] and file.profile["compress"] == "deflate" and file.block_shapes[0] == (512, 512)
         assert file.overviews(1) == [2, 4] if not cog else file.overviews(1)
-        assert file.colorinterp[0].name == "gray"
+        assert file.colorinterp[0].name == "gray"  # three questions are not red, green and blue
         assert file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == ("COG" if cog else None)
         tags, of_band = file.tags(), file.tags(2)
         assert (tags["SEGEARTH_MODEL"], tags["SEGEARTH_RESOLUTION"]) == ("segearth_tiny", "0.5")
@@ -75,6 +75,7 @@ TURNED = (0.4330127, 0.25, 500_000.3, 0.25, -0.4330127, 5_000_000.7)
 
 @pytest.mark.parametrize("profile", [
     {}, {"transform": TURNED}, {"crs": None, "transform": None}, {"crs": None}, {"crs": "EPSG:4326"},
+    {"crs": 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'},
     {"crs": "+proj=laea +lat_0=10 +lon_0=20 +datum=WGS84"}, {"crs": "ESRI:54009"},
 ])  # fmt: skip
 def test_the_grid_is_the_scenes(make_scene, tmp_path, profile):
@@ -84,6 +85,14 @@ def test_the_grid_is_the_scenes(make_scene, tmp_path, profile):
         write(tmp_path / "out.tif", scene, np.ones((1, 7, 1), bool))
         with open_scene(tmp_path / "out.tif") as back:
             assert (back.crs, back.transform, back.height, back.width) == (scene.crs, scene.transform, 7, 1)
+
+
+def test_a_crs_that_a_geotiff_cannot_hold(make_scene, tmp_path):
+    """GDAL would put it into a second file beside the first, which gets lost."""
+    source = make_scene(np.ones((3, 7, 1), np.uint8), crs="+proj=isea")
+    with open_scene(source) as scene, pytest.raises(OutputError, match=r"cannot hold the grid.*gdalwarp"):
+        write(tmp_path / "out.tif", scene, np.ones((1, 7, 1), bool))
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "scene.tif.aux.xml"}
 
 
 def test_tags_of_the_ground_stay_and_those_of_values_go(make_scene, tmp_path):
@@ -136,6 +145,15 @@ def test_an_error_leaves_what_was_there_and_nothing_else(make_scene, tmp_path, c
             writer.write(Window(0, 0, 4, 9), np.ones((1, 4, 9), bool), np.ones((4, 9), bool))
     assert (tmp_path / "out.tif").read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "out.tif"}
+
+
+def test_what_did_not_reach_the_disk_is_noticed(make_scene, tmp_path, monkeypatch):
+    """GDAL keeps written blocks in memory, and says nothing if it cannot write them when the file is closed."""
+    with open_scene(make_scene(np.ones((3, 9, 9), np.uint8))) as scene:
+        monkeypatch.setattr(rasterio.io.DatasetWriter, "write", lambda *_, **__: None)
+        with pytest.raises(OutputError, match="not written whole"):
+            write(tmp_path / "out.tif", scene, np.ones((1, 9, 9), bool))
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif"}
 
 
 def test_places_that_do_not_do(make_scene, tmp_path):
