@@ -142,13 +142,9 @@ class SceneRaster:
         values, valid = self._read(Window(0, 0, self.height, self.width), size)
         return np.ascontiguousarray(self._three(values)), valid
 
-    def valid_pixels(self, window: Window) -> np.ndarray:
-        """Returns which of the scene's *own* pixels are valid, boolean ``(h, w)``; the window must lie inside."""
-        return self._read(window, (window.height, window.width))[1]
-
     @property
     def north(self) -> tuple[float, float] | None:
-        """Unit vector, in the scene's own pixels ``(x, y)``, along which the second coordinate grows: north on a map."""
+        """Unit vector in the scene's own pixels ``(x, y)`` along which the second coordinate grows; ``None``: no map."""
         if self.crs is None:
             return None
         step = np.linalg.solve([[self.transform.a, self.transform.b], [self.transform.d, self.transform.e]], [0, 1])

@@ -234,7 +234,7 @@ class SceneRun:
 
     def _valid(self, window: Window) -> np.ndarray:
         """Returns which of the scene's own pixels are asked about: those with data, in the area of interest."""
-        valid = self.scene.valid_pixels(window)
+        _, valid = self.scene.read_own(window)
         return valid if self.area is None else valid & self.area.mask(window)
 
     def _write_masks(

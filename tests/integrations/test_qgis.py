@@ -16,9 +16,10 @@ import segearth
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
 SCRIPT = Path(segearth.__file__).parent / "integrations" / "qgis" / "segearth_scene.py"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("qgis_process") is None, reason="QGIS is not installed (Debian: apt-get install qgis)"
-)
+# Debian's wrapper hands qgis_process an option that only qgis knows, so the program behind it goes first.
+COMMAND = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+
+pytestmark = pytest.mark.skipif(COMMAND is None, reason="QGIS is not installed (Debian: qgis, python3-qgis)")
 
 
 def qgis_process(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +30,7 @@ def qgis_process(home: Path, *arguments: str) -> subprocess.CompletedProcess[str
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL"))}
     place = {"PATH": "/usr/bin:/bin", "XDG_DATA_HOME": str(home), "HOME": str(home), "QT_QPA_PLATFORM": "offscreen"}
     system = {**kept, **place}
-    return subprocess.run([str(shutil.which("qgis_process")), *arguments], env=system, capture_output=True, text=True, timeout=300)
+    return subprocess.run([str(COMMAND), *arguments], env=system, capture_output=True, text=True, timeout=300)
 
 
 def test_the_tool_runs_in_qgis(tmp_path: Path) -> None:
