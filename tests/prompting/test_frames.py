@@ -44,6 +44,9 @@ def numbers(instance: Instance) -> list[float]:
         # 2000 * 1000 > 1280 * 784: shrunk by sqrt(1.99298) = 1.41173 to 1416.7 x 708.35, and down to 50 x 28, 25 x 28
         ((2000, 1000), {"max_pixels": 1280 * 784}, (1400, 700)),
         ((10, 1000), {}, (28, 560)),  # 0 x 28 is less than allowed: both grown by 0.56 and rounded up
+        # 20 x 2000 > 20,000: shrunk by sqrt(2) to 14.1 x 1414.2; 14.1 is less than one multiple, and none would be left
+        ((20, 2000), {"max_pixels": 20_000}, (28, 1400)),
+        ((2000, 20), {"max_pixels": 20_000}, (1400, 28)),
         ((800, 800), {"factor": 32}, (800, 800)),
     ],
 )
@@ -139,6 +142,8 @@ def test_what_lies_outside_is_gone(outside: Instance) -> None:
 def test_a_rotated_box_that_reaches_in_stays_whole() -> None:
     turned = Instance(rotated_box=(56, 10, 10, 10, 45))  # upright it would end at 51; its corner reaches 48.9
     assert clip_to_image(turned, height=40, width=50) == turned
+    standing = Instance(rotated_box=(10, -15, 40, 10, 90))  # its width lies along y and reaches down to 5
+    assert clip_to_image(standing, height=40, width=50) == standing
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, -1)])
