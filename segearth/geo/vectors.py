@@ -56,8 +56,8 @@ def vectorise(
 
     Returns:
         The largest region first, of equal ones the upper, then the left one, numbered from 1 in the column ``region``.
-        ``area`` is that of the polygon: in m² on the ground where the CRS allows, else in pixels, as ``area_unit`` says.
-        No row where the mask is empty.
+        ``area`` is that of the polygon: in m² on the ground where the CRS allows, else in pixels, as ``area_unit``
+        says. No row where the mask is empty.
 
     Raises:
         MissingExtraError: A package for maps is missing.
@@ -184,7 +184,9 @@ class _Raster:
     """A mask or its scores, in memory or in a file, read by rows."""
 
     def __init__(self, given: Any, what: str) -> None:
-        self.transform = self.crs = self.dataset = None
+        self.transform = self.crs = None
+        self.dataset: Any = None
+        self.band = 1
         if isinstance(given, np.ndarray):
             if given.ndim != 2:
                 raise ImageError(f"{what} has the shape {given.shape}; give one band, (H, W)")
