@@ -11,7 +11,7 @@ from segearth.errors import MissingExtraError
 from segearth.geo.packages import geo_package
 from segearth.geo.tracing import joined
 
-LEAST_IOU = 0.8  # with the region, below which a right-angled outline is not taken
+LEAST_IOU = 0.85  # with the region, below which a right-angled outline is not taken
 
 _SHORTEST_SIDE = 1.5  # of a right-angled outline, in pixels: shorter ones are steps that the raster made
 _AT_ONCE = 200  # polygons that are simplified together even though they are far apart: a call each would be slow

@@ -182,9 +182,7 @@ class _Points:
         """
         beside, below = values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
         rows, columns = np.nonzero((beside[:-1] | beside[1:]) & (below[:, 1:] | below[:, :-1]))
-        value, part = (
-            tuple(each[rows + q // 2, columns + q % 2] for q in range(4)) for each in (values, parts)
-        )
+        value, part = (tuple(each[rows + q // 2, columns + q % 2] for q in range(4)) for each in (values, parts))
         return cls(columns, rows + y, value, part)
 
     def corners(self) -> _Corners:

@@ -66,7 +66,6 @@ def write_vectors(
         options |= {"geometry_type": "MultiPolygon", "promote_to_multi": True}
     pyogrio = geo_package("pyogrio")
     with atomic_path(path) as temporary, warnings.catch_warnings():
-        temporary.unlink()  # GDAL takes an empty file for a damaged one
         try:
             if table.crs is None:  # a plain image, of which pyogrio would warn each time
                 warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)

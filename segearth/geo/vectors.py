@@ -163,7 +163,10 @@ class _Areas:
                 self.geod = crs.get_geod()
         else:
             self.geod = crs.get_geod()
-            self.ground = np.diag([math.cos(math.radians(y)), 1.0]) @ matrix[:, :2]
+            # A degree of longitude beside one of latitude: the radii of the ellipsoid across and along the meridian.
+            sine, squeezed = math.sin(math.radians(y)), self.geod.es
+            radii = (1 - squeezed * sine**2) / (1 - squeezed)
+            self.ground = np.diag([radii * math.cos(math.radians(y)), 1.0]) @ matrix[:, :2]
 
     def __call__(self, polygons: np.ndarray) -> np.ndarray:
         """Returns ``(N,)`` areas in the unit."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from segearth.errors import MissingExtraError
-from segearth.geo.outlines import right_angled, simplified
+from segearth.geo.outlines import _redrawn_ring, right_angled, simplified
 from segearth.geo.tracing import trace
 
 shapely = pytest.importorskip("shapely", minversion="2.1")
@@ -46,7 +46,9 @@ def iou(one: object, other: object) -> float:
 
 
 # Blocks of a few pixels, so that there is something to simplify.
-LABELS = arrays.arrays(np.uint8, (7, 7), elements=st.integers(0, 3)).map(lambda a: np.kron(a, np.ones((3, 3), np.uint8)))
+LABELS = arrays.arrays(np.uint8, (7, 7), elements=st.integers(0, 3)).map(
+    lambda blocks: np.kron(blocks, np.ones((3, 3), np.uint8))
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,10 +93,14 @@ def test_groups_far_apart_are_simplified_as_if_alone(monkeypatch: pytest.MonkeyP
 
 
 def test_what_overlaps_already_is_simplified_by_itself() -> None:
-    (steps,) = polygons_of(np.tri(30, dtype=bool))
-    after = simplified(np.array([steps, shapely.box(2, 20, 12, 29)]), 1.0)
-    assert len(after[0].exterior.coords) < 8
-    assert after[1].equals(shapely.box(2, 20, 12, 29))
+    rng = np.random.default_rng(0)
+    crossing = np.concatenate(
+        [polygons_of(np.kron(rng.random((8, 8)) > 0.4, np.ones((3, 3))) > 0)[:1] for _ in range(2)]
+    )
+    after = simplified(crossing, 4.0)
+    assert not shapely.coverage_is_valid(crossing)
+    assert after[0].equals(simplified(crossing[:1], 4.0)[0])
+    assert after[1].equals(simplified(crossing[1:], 4.0)[0])
 
 
 def test_an_old_shapely_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +118,16 @@ def test_right_angles_of_a_turned_building(degrees: float, notch: bool) -> None:
     assert np.abs(cosines(drawn)).max() < 1e-6
     assert len(drawn.exterior.coords) == (7 if notch else 5)
     assert iou(drawn, exact[0]) > 0.95
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_a_short_step_becomes_one_straight_side_wherever_the_ring_begins(first: int) -> None:
+    # Two halves of a side, ten long each, a step of 1 apart: their mean is half way.
+    ring = np.roll(np.array([(10, 0), (10, 1), (20, 1), (20, 12), (0, 12), (0, 0)], float), -first, axis=0)
+    corners = _redrawn_ring(np.vstack([ring, ring[:1]]))
+    assert corners is not None
+    assert sorted(map(tuple, corners.tolist())) == [(0, 0.5), (0, 12), (20, 0.5), (20, 12)]
+    assert shapely.Polygon(corners).is_valid
 
 
 @settings(max_examples=40, deadline=None)
@@ -148,6 +164,12 @@ def test_angles_are_right_on_the_ground_where_pixels_are_not_square() -> None:
     assert np.abs(cosines(on_ground)).max() < 1e-6
     assert len(drawn.exterior.coords) == 5
     assert iou(drawn, exact[0]) > 0.9
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 1)])
+def test_what_is_too_thin_to_draw_is_left_as_it_was(size: tuple[int, int]) -> None:
+    exact = polygons_of(np.pad(np.ones(size, bool), 3))
+    assert right_angled(exact, exact)[0] is exact[0]
 
 
 def test_a_courtyard_stays() -> None:
