@@ -9,10 +9,13 @@ import numpy as np
 
 from segearth.errors import MissingExtraError
 from segearth.geo.packages import geo_package
+from segearth.geo.tracing import joined
 
-LEAST_IOU = 0.8  # with the region, below which a right-angled outline is not taken
+LEAST_IOU = 0.85  # with the region, below which a right-angled outline is not taken
 
 _SHORTEST_SIDE = 1.5  # of a right-angled outline, in pixels: shorter ones are steps that the raster made
+_AT_ONCE = 200  # polygons that are simplified together even though they are far apart: a call each would be slow
+_GOOD_IOU = 0.9  # from which on no second direction is tried
 _STEPS = 1.0  # tolerance in pixels at which the raster's steps disappear, so that directions can be read off
 
 logger = logging.getLogger(__name__)
@@ -38,9 +41,31 @@ def simplified(polygons: np.ndarray, tolerance: float) -> np.ndarray:
         raise MissingExtraError("shapely 2.1", "geo")
     if tolerance == 0 or not len(polygons):
         return polygons
-    if shapely.coverage_is_valid(polygons):
-        return shapely.coverage_simplify(polygons, tolerance)
-    return np.array([shapely.coverage_simplify([polygon], tolerance)[0] for polygon in polygons], object)
+    result = np.empty(len(polygons), object)
+    for group in _neighbourhoods(polygons):
+        together = [group] if shapely.coverage_is_valid(polygons[group]) else np.split(group, len(group))
+        for numbers in together:
+            result[numbers] = shapely.coverage_simplify(polygons[numbers], tolerance)
+    return result
+
+
+def _neighbourhoods(polygons: np.ndarray) -> list[np.ndarray]:
+    """Groups polygons so that the bounding boxes of different groups do not touch; returns their numbers.
+
+    An outline whose corners are fewer stays in its box, so groups cannot get in each other's way. Simplified all at
+    once, ten thousand polygons would take five times as long.
+    """
+    shapely: Any = geo_package("shapely")
+    boxes = shapely.box(*shapely.bounds(polygons).T)
+    pairs = shapely.STRtree(boxes).query(boxes, predicate="intersects").T
+    root = joined(len(polygons), pairs[pairs[:, 0] < pairs[:, 1]])
+    order = np.argsort(root, kind="stable")
+    firsts = np.flatnonzero(np.append(True, np.diff(root[order]) > 0))
+    apart = [0]  # at the first polygon of a neighbourhood, once enough have come together
+    for first in firsts.tolist():
+        if first - apart[-1] >= _AT_ONCE:
+            apart.append(first)
+    return np.split(order, apart[1:])
 
 
 def right_angled(
@@ -65,19 +90,21 @@ def right_angled(
     shapely: Any = geo_package("shapely")
     if not len(polygons):
         return polygons
-    frame = np.eye(2) if frame is None else frame / np.sqrt(abs(np.linalg.det(frame)))
+    frame = np.eye(2) if frame is None else frame / np.linalg.norm(frame, axis=0).max()  # a pixel's longer side is 1
     ground = shapely.transform(polygons, lambda points: points @ frame.T)
     smooth = shapely.simplify(ground, _STEPS, preserve_topology=True)
     best, best_iou = otherwise.copy(), np.full(len(polygons), -1.0)
-    for angles in (_directions(smooth), _directions(shapely.oriented_envelope(smooth))):
-        drawn = np.array([_redrawn(polygon, angle) for polygon, angle in zip(smooth, angles, strict=True)], object)
-        fit = np.flatnonzero(shapely.is_valid(drawn) & ~shapely.is_empty(drawn))
-        common = shapely.area(shapely.intersection(drawn[fit], ground[fit]))
-        iou = common / (shapely.area(drawn[fit]) + shapely.area(ground[fit]) - common)
-        better = (iou >= least_iou) & (iou > best_iou[fit])
-        chosen = fit[better]
-        best[chosen] = shapely.transform(drawn[chosen], lambda points: points @ np.linalg.inv(frame).T)
-        best_iou[chosen] = iou[better]
+    for outlines in (smooth, shapely.oriented_envelope(smooth)):  # whose sides give the direction
+        tried = np.flatnonzero(best_iou < _GOOD_IOU)
+        angles = _directions(outlines[tried])
+        drawn = np.array([_redrawn(smooth[n], angle) for n, angle in zip(tried, angles, strict=True)], object)
+        valid = shapely.is_valid(drawn)
+        tried, drawn = tried[valid], drawn[valid]
+        common = shapely.area(shapely.intersection(drawn, ground[tried]))
+        iou = common / (shapely.area(drawn) + shapely.area(ground[tried]) - common)
+        better = (iou >= least_iou) & (iou > best_iou[tried])
+        best[tried[better]] = shapely.transform(drawn[better], lambda points: points @ np.linalg.inv(frame).T)
+        best_iou[tried[better]] = iou[better]
     changed = _without_overlaps(best, otherwise, best_iou >= 0)
     logger.info("%d of %d outlines have right angles", np.count_nonzero(changed), len(polygons))
     return np.where(changed, best, otherwise)
@@ -86,8 +113,8 @@ def right_angled(
 def _directions(polygons: np.ndarray) -> np.ndarray:
     """Returns the direction of each polygon's sides in radians, in [-pi/4, pi/4]: the mean, long sides counting more.
 
-    Directions that differ by a right angle are the same here. So angles are multiplied by four before the mean is taken,
-    which puts such directions on one another, and the mean is divided by four.
+    Directions that differ by a right angle are the same here. So angles are multiplied by four before the mean is
+    taken, which puts such directions on one another, and the mean is divided by four.
     """
     shapely: Any = geo_package("shapely")
     parts, polygon = shapely.get_parts(polygons, return_index=True)
@@ -105,7 +132,7 @@ def _directions(polygons: np.ndarray) -> np.ndarray:
 
 
 def _redrawn(polygon: Any, angle: float) -> Any:
-    """Returns a polygon or multipolygon with right angles alone, ``None`` where one of its outlines has no such form."""
+    """Returns a polygon or multipolygon with right angles alone, ``None`` where an outline has no such form."""
     shapely: Any = geo_package("shapely")
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     parts = []
@@ -123,17 +150,20 @@ def _redrawn_ring(points: np.ndarray) -> np.ndarray | None:
     Args:
         points: ``(m, 2)``, the last like the first.
     """
-    step, middle = np.diff(points, axis=0), (points[1:] + points[:-1]) / 2
-    flat = np.abs(step[:, 0]) >= np.abs(step[:, 1])
-    turns = np.flatnonzero(flat != np.roll(flat, 1))
-    if len(turns) < 4:
+    step = np.abs(points[1:] - points[:-1])
+    flat = step[:, 0] >= step[:, 1]
+    turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if len(turns) < 3:
         return None
-    flat, step, middle = (np.roll(each, -turns[0], axis=0) for each in (flat, step, middle))
-    weight = np.where(flat, np.abs(step[:, 0]), np.abs(step[:, 1]))
+    # Begin where the sort changes, so that no run of sides of one sort lies across the end.
+    around = np.append(np.arange(turns[0], len(flat)), np.arange(turns[0]))
+    flat = flat[around]
+    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
+    weight = step.max(axis=1)[around]
+    middle = (points[1:] + points[:-1])[around] / 2
     place = np.where(flat, middle[:, 1], middle[:, 0])
-    starts = turns - turns[0]
-    weights = np.add.reduceat(weight, starts).tolist()
-    places = (np.add.reduceat(weight * place, starts) / np.maximum(weights, 1e-12)).tolist()
+    weights = np.add.reduceat(weight, starts)
+    places, weights = (np.add.reduceat(weight * place, starts) / weights).tolist(), weights.tolist()
     first_is_flat = bool(flat[0])
     while True:
         count = len(places)
@@ -146,13 +176,13 @@ def _redrawn_ring(points: np.ndarray) -> np.ndarray | None:
         # The sides before and after the shortest are of one sort and become one.
         before, after = (shortest - 1) % count, (shortest + 1) % count
         total = weights[before] + weights[after]
-        places[before] = (places[before] * weights[before] + places[after] * weights[after]) / max(total, 1e-12)
+        places[before] = (places[before] * weights[before] + places[after] * weights[after]) / total
         weights[before] = total
         for gone in sorted((shortest, after), reverse=True):
             del places[gone], weights[gone]
         if after == 0:  # the first side went and the second, which is of the other sort, is the first now
             first_is_flat = not first_is_flat
-    corners = np.stack([places, np.roll(places, -1)], axis=1)  # of each side with the next: x and y, or y and x
+    corners = np.array([places, places[1:] + places[:1]]).T  # of each side with the next: x and y, or y and x
     flat_sides = slice(0 if first_is_flat else 1, None, 2)
     corners[flat_sides] = corners[flat_sides, ::-1]
     return corners

@@ -8,6 +8,9 @@ the four pixels around it. So each strip of rows gives its corners, and only cor
 points the corners of a part are joined in pairs, first to second, third to fourth, which gives the horizontal sides;
 in every column likewise the vertical ones. The sides are then followed round. A region that runs through many strips
 needs no sewing: its corners are simply all there at the end.
+
+Where two regions of different values meet at the side of a third, that side gets a point there too, a *junction*.
+Without it the third would share a border with them that has other points, and simplifying would pull them apart.
 """
 
 from __future__ import annotations
@@ -40,10 +43,16 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class _Corners:
-    """Corners of outlines; ``horizontal`` says whether the outline leaves a corner sideways (the region to its right).
+    """Corners of outlines, in grid points.
 
-    ``west`` and ``north`` say to which side its two sides lead, and ``pinch`` whether two corners of the same value meet
-    at the point, where an outline may touch itself.
+    Attributes:
+        x: Column, as all that follow ``(n,)``.
+        y: Row.
+        part: Number of the part that the corner belongs to.
+        horizontal: Whether the outline, walked with the part to its right, leaves the corner sideways.
+        west: Whether its horizontal side leads to the left.
+        north: Whether its vertical side leads upwards.
+        pinch: Whether a second corner of the same value is there, so that an outline may touch itself.
     """
 
     x: np.ndarray
@@ -59,17 +68,24 @@ def trace(strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) ->
     """Traces the outlines of all regions of a raster.
 
     Args:
-        strips: The raster's rows from top to bottom, several at a time: ``(rows, width)`` integers or booleans, of which
-            0 is outside and each other value is of another kind; and the scores there, ``(rows, width)`` floats, or
-            ``None``. Scores that are not finite are left out of the mean.
+        strips: The raster's rows from top to bottom, several at a time: ``(rows, width)`` integers or booleans, of
+            which 0 is outside and each other value is of another kind; and the scores there, ``(rows, width)`` floats,
+            or ``None``. Scores that are not finite are left out of the mean.
         width: Of the raster, in pixels.
 
     Returns:
         The regions. Rasterising their polygons gives the raster back exactly. It does not depend on how the rows were
         divided into strips.
     """
-    found, sides, diagonals = [], [], []
-    pixels, values, sums, scored = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)], [np.zeros(1)], [np.zeros(1)]
+    found: list[_Corners] = []
+    sides: list[np.ndarray] = []  # pairs of parts that are one, across the seam of two strips
+    diagonals: list[np.ndarray] = []  # pairs of parts that touch at a corner
+    junctions: list[tuple[np.ndarray, np.ndarray]] = []
+    # Of each part, first of part 0.
+    pixels: list[np.ndarray] = [np.zeros(1, np.int64)]
+    values: list[np.ndarray] = [np.zeros(1, np.int64)]
+    sums: list[np.ndarray] = [np.zeros(1)]
+    scored: list[np.ndarray] = [np.zeros(1)]
     above, above_parts = np.zeros((1, width), np.uint8), np.zeros((1, width), np.int32)  # the row above the strip
     count, y = 1, 0  # part 0 is everything outside
     for rows, scores in _with_end(strips, width):
@@ -78,9 +94,10 @@ def trace(strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) ->
         stacked, numbered = np.vstack([above, rows]), np.vstack([above_parts, parts])
         same = (stacked[0] == stacked[1]) & (stacked[0] != 0)
         sides.append(np.unique(numbered[:2, same].T, axis=0))
-        corners, touching = _corners_of(np.pad(stacked, ((0, 0), (1, 1))), np.pad(numbered, ((0, 0), (1, 1))), y)
-        found.append(corners)
-        diagonals.append(touching)
+        points = _Points.between(np.pad(stacked, ((0, 0), (1, 1))), np.pad(numbered, ((0, 0), (1, 1))), y)
+        found.append(points.corners())
+        diagonals.append(points.diagonals())
+        junctions.append(points.junctions())
         flat = flat.ravel()
         pixels.append(np.bincount(flat, minlength=last + 1)[1:])
         kind = np.zeros(last + 1, np.int64)
@@ -90,9 +107,10 @@ def trace(strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) ->
             kept.append(np.zeros(last) if weights is None else np.bincount(flat, weights, minlength=last + 1)[1:])
         above, above_parts = rows[-1:], parts[-1:]
         count, y = count + last, y + len(rows)
-    part_of = _joined(count, np.concatenate(sides))
-    region_of = _joined(count, part_of[np.concatenate(diagonals)])[part_of]
-    polygons, roots = _polygons(_concatenated(found), part_of, region_of)
+    part_of = joined(count, np.concatenate(sides))
+    region_of = joined(count, part_of[np.concatenate(diagonals)])[part_of]
+    flat_sides, upright_sides = (np.concatenate(each) for each in zip(*junctions, strict=True))
+    polygons, roots = _polygons(_concatenated(found), part_of, region_of, flat_sides, upright_sides)
     with np.errstate(invalid="ignore"):
         of = [np.bincount(region_of, np.concatenate(each), minlength=count)[roots] for each in (pixels, sums, scored)]
         traced = Traced(polygons, of[0].astype(np.int64), np.concatenate(values)[roots], of[1] / of[2])
@@ -134,44 +152,83 @@ def _parts_of(rows: np.ndarray) -> tuple[np.ndarray, int]:
     return parts[::2, ::2], count - 1
 
 
-def _corners_of(values: np.ndarray, parts: np.ndarray, y: int) -> tuple[_Corners, np.ndarray]:
-    """Finds the corners at the grid points between the rows of a strip.
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """The ``n`` grid points at which something may turn or meet, with the four pixels around each.
 
-    Args:
-        values: ``(rows + 1, width + 2)``: the row above the strip, the strip, and a column of zeros on each side.
-        parts: The numbers of their parts.
-        y: Row of the first grid points.
+    Quadrants 0 and 1 are above the point (left, right), 2 and 3 below. The number with bit 0 flipped is beside it, with
+    bit 1 flipped above or below it, with both flipped across the point.
 
-    Returns:
-        The corners, and ``(n, 2)`` pairs of parts of the same value that touch at a corner.
+    Attributes:
+        x: ``(n,)`` columns of grid points.
+        y: ``(n,)`` their rows.
+        value: Of each quadrant ``(n,)``.
+        part: Of each quadrant ``(n,)`` numbers of parts.
     """
-    beside, below = values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
-    rows, columns = np.nonzero((beside[:-1] | beside[1:]) & (below[:, 1:] | below[:, :-1]))
-    # By quadrant around the point, 0 and 1 above (left, right), 2 and 3 below: the number with bit 0 flipped is beside
-    # it, with bit 1 flipped above or below, with both flipped across the point.
-    value = [values[rows + q // 2, columns + q % 2] for q in range(4)]
-    part = [parts[rows + q // 2, columns + q % 2] for q in range(4)]
-    found, touching = [], []
-    for q in range(4):
-        own, sideways, upright, across = value[q], value[q ^ 1], value[q ^ 2], value[q ^ 3]
-        outward = (own != 0) & (own != sideways) & (own != upright)
-        inward = (across != 0) & (across == sideways) & (across == upright) & (across != own)
-        pinch = outward & (own == across)
-        if q < 2:
-            touching.append(np.stack([part[q], part[q ^ 3]], axis=1)[pinch])
-        for chosen, numbers, leaves_sideways in ((outward, part[q], q in (0, 3)), (inward, part[q ^ 3], q in (1, 2))):
-            at = np.flatnonzero(chosen)
-            flags = [np.full(len(at), flag) for flag in (leaves_sideways, q % 2 == 0, q < 2)]
-            found.append(_Corners(columns[at], rows[at] + y, numbers[at], *flags, pinch[at]))
-    return _concatenated(found), np.concatenate(touching)
+
+    x: np.ndarray
+    y: np.ndarray
+    value: tuple[np.ndarray, ...]
+    part: tuple[np.ndarray, ...]
+
+    @classmethod
+    def between(cls, values: np.ndarray, parts: np.ndarray, y: int) -> _Points:
+        """Finds the points between the rows of a strip.
+
+        Args:
+            values: ``(rows + 1, width + 2)``: the row above the strip, the strip, and a column of zeros on each side.
+            parts: The numbers of their parts.
+            y: Row of the first grid points.
+        """
+        beside, below = values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
+        rows, columns = np.nonzero((beside[:-1] | beside[1:]) & (below[:, 1:] | below[:, :-1]))
+        value, part = (tuple(each[rows + q // 2, columns + q % 2] for q in range(4)) for each in (values, parts))
+        return cls(columns, rows + y, value, part)
+
+    def corners(self) -> _Corners:
+        """Returns the corners of all parts; where four meet there are four."""
+        found = []
+        for q in range(4):
+            own, sideways, upright, across = (self.value[q ^ flip] for flip in range(4))
+            outward = (own != 0) & (own != sideways) & (own != upright)
+            inward = (across != 0) & (across == sideways) & (across == upright) & (across != own)
+            for chosen, part, leaves_sideways in (
+                (outward, self.part[q], q in (0, 3)),
+                (inward, self.part[q ^ 3], q in (1, 2)),
+            ):
+                at = np.flatnonzero(chosen)
+                horizontal, west, north = (np.full(len(at), flag) for flag in (leaves_sideways, q % 2 == 0, q < 2))
+                pinch = (outward & (own == across))[at]
+                found.append(_Corners(self.x[at], self.y[at], part[at], horizontal, west, north, pinch))
+        return _concatenated(found)
+
+    def diagonals(self) -> np.ndarray:
+        """Returns ``(m, 2)`` pairs of parts of the same value that touch at a corner."""
+        pairs = []
+        for q in (0, 1):
+            own, sideways, upright, across = (self.value[q ^ flip] for flip in range(4))
+            touching = (own != 0) & (own == across) & (own != sideways) & (own != upright)
+            pairs.append(np.stack([self.part[q], self.part[q ^ 3]], axis=1)[touching])
+        return np.concatenate(pairs)
+
+    def junctions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ``(m, 2)`` points x, y at which two values meet at a horizontal, and at a vertical, side."""
+        found = []
+        for step in (1, 2):  # from a quadrant to its neighbour along the side
+            meets = np.zeros(len(self.x), bool)
+            for q in (0, 3 - step):
+                own, near, far = self.value[q], self.value[q ^ 3 ^ step], self.value[q ^ 3]
+                meets |= (own != 0) & (own == self.value[q ^ step]) & (own != near) & (own != far) & (near != far)
+            found.append(np.stack([self.x, self.y], axis=1)[meets])
+        return found[0], found[1]
 
 
 def _concatenated(corners: list[_Corners]) -> _Corners:
     return _Corners(*(np.concatenate([getattr(one, name) for one in corners]) for name in _Corners.__slots__))
 
 
-def _joined(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Returns for each number below ``count`` the least one that ``(n, 2)`` pairs connect it with, however far round."""
+def joined(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Returns for each number below ``count`` the least one that ``(n, 2)`` pairs connect it with."""
     least = list(range(count))
     for pair in np.unique(pairs, axis=0).tolist():
         roots = []
@@ -181,13 +238,15 @@ def _joined(count: int, pairs: np.ndarray) -> np.ndarray:
                 number = least[number]
             roots.append(number)
         least[max(roots)] = min(roots)
-    joined = np.array(least, np.int64)
-    while not np.array_equal(joined[joined], joined):
-        joined = joined[joined]
-    return joined
+    root = np.array(least, np.int64)
+    while not np.array_equal(root[root], root):
+        root = root[root]
+    return root
 
 
-def _polygons(corners: _Corners, part_of: np.ndarray, region_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _polygons(
+    corners: _Corners, part_of: np.ndarray, region_of: np.ndarray, flat_sides: np.ndarray, upright_sides: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Joins corners to polygons, one for each region, and returns them with the regions' numbers."""
     shapely: Any = geo_package("shapely")
 
@@ -212,10 +271,12 @@ def _polygons(corners: _Corners, part_of: np.ndarray, region_of: np.ndarray) -> 
     ends = np.cumsum(lengths + 1)  # a ring's first point is repeated at its end
     place = np.arange(ends[-1]) - np.repeat(ends - lengths - 1, lengths + 1)
     place = np.repeat(starts[order], lengths + 1) + np.where(place == np.repeat(lengths, lengths + 1), 0, place)
-    coordinates = np.stack([x[place], y[place]], axis=1).astype(np.float64)
+    coordinates, ends = np.stack([x[place], y[place]], axis=1), np.append(0, ends)
+    coordinates, ends = _with_junctions(coordinates, ends, flat_sides, axis=0)
+    coordinates, ends = _with_junctions(coordinates, ends, upright_sides, axis=1)
     first = np.flatnonzero(~hole[order])
-    rings = (np.append(0, ends), np.append(first, len(order)))
-    singles = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, rings)
+    rings = (ends, np.append(first, len(order)))
+    singles = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates.astype(np.float64), rings)
     roots = region[order][first]
     firsts = np.flatnonzero(np.append(True, roots[1:] != roots[:-1]))
     counts = np.diff(np.append(firsts, len(roots)))
@@ -225,6 +286,39 @@ def _polygons(corners: _Corners, part_of: np.ndarray, region_of: np.ndarray) -> 
         index = np.repeat(np.arange(len(roots)), counts)[several]
         shapely.multipolygons(singles[several], indices=index, out=polygons)
     return polygons, roots
+
+
+def _with_junctions(
+    coordinates: np.ndarray, ends: np.ndarray, junctions: np.ndarray, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts junctions into the sides on which they lie.
+
+    Args:
+        coordinates: ``(n, 2)`` integer points of closed rings, one after another.
+        ends: Where in them rings begin, and the end of the last.
+        junctions: ``(m, 2)`` points.
+        axis: 0 for horizontal sides, 1 for vertical ones.
+
+    Returns:
+        The new points and ends.
+    """
+    if not len(junctions):
+        return coordinates, ends
+    span = int(max(coordinates.max(), junctions.max())) + 1
+    known = np.unique(junctions[:, 1 - axis] * np.int64(span) + junctions[:, axis])
+    here, there = coordinates[:-1], coordinates[1:]
+    line, along, until = here[:, 1 - axis] * np.int64(span), here[:, axis], there[:, axis]
+    first = np.searchsorted(known, line + np.minimum(along, until), "right")
+    last = np.searchsorted(known, line + np.maximum(along, until), "left")
+    counts = np.where(here[:, 1 - axis] == there[:, 1 - axis], np.maximum(last - first, 0), 0)
+    counts[ends[1:-1] - 1] = 0  # from one ring to the next there is no side
+    side = np.repeat(np.arange(len(counts)), counts)
+    nth = np.arange(len(side)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = known[np.where(along <= until, first, last - 1)[side] + np.where(along <= until, 1, -1)[side] * nth]
+    added = np.empty((len(side), 2), coordinates.dtype)
+    added[:, axis], added[:, 1 - axis] = chosen % span, chosen // span
+    total = np.append(0, np.cumsum(counts))  # before each point
+    return np.insert(coordinates, side + 1, added, axis=0), ends + np.append(total, total[-1])[ends]
 
 
 def _first_corner(owner: np.ndarray) -> np.ndarray:
@@ -255,8 +349,7 @@ def _rings(following: np.ndarray, corners: _Corners) -> tuple[np.ndarray, np.nda
     Returns:
         The corners' numbers, ring after ring, and where in them each ring begins.
     """
-    after, pinches = memoryview(following), memoryview(corners.pinch)
-    xs, ys = memoryview(corners.x), memoryview(corners.y)
+    after, pinches, xs, ys = following.data, corners.pinch.data, corners.x.data, corners.y.data
     seen = bytearray(len(following))
     points: list[int] = []
     starts: list[int] = []

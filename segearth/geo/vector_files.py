@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,8 @@ def write_vectors(
 
     GeoJSON too: RFC 7946 knows longitude and latitude alone, so of another CRS a ``crs`` member is written as the
     format's first edition has it, which GDAL, QGIS and geopandas read and many maps on the web do not; for those,
-    ``wgs84``. GeoPackage and FlatGeobuf hold multipolygons alone, since their layers have one type.
+    ``wgs84``. GeoPackage and FlatGeobuf hold multipolygons alone, since their layers have one type. FlatGeobuf has an
+    index by place, for which it puts rows in another order.
 
     Args:
         path: ``.geojson``, ``.gpkg`` or ``.fgb``. Written under another name beside it and renamed when whole.
@@ -55,25 +57,31 @@ def write_vectors(
     check_vector_path(path)
     path = Path(path)
     driver = DRIVERS[path.suffix.lower()]
-    table = _one_table([tables] if hasattr(tables, "geometry") else list(tables))
+    table = joined_tables([tables] if hasattr(tables, "geometry") else list(tables))
     if wgs84 and (driver != "GeoJSON" or table.crs is None):
         raise ConfigError("wgs84 is for GeoJSON of polygons that have a CRS; leave it out, or write a .geojson")
-    options = {"RFC7946": "YES"} if wgs84 else {}
+    options: dict[str, object] = {"RFC7946": "YES"} if wgs84 else {}
     if driver != "GeoJSON":
         # Stated and not left to the content, so that layers of several files fit together and an empty one has a type.
         options |= {"geometry_type": "MultiPolygon", "promote_to_multi": True}
     pyogrio = geo_package("pyogrio")
-    with atomic_path(path) as temporary:
-        temporary.unlink()  # GDAL takes an empty file for a damaged one
+    with atomic_path(path) as temporary, warnings.catch_warnings():
         try:
+            if table.crs is None:  # a plain image, of which pyogrio would warn each time
+                warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
             pyogrio.write_dataframe(table, temporary, driver=driver, layer=layer or path.stem, **options)
         except pyogrio.errors.DataSourceError as error:
             raise OutputError(f"{path} cannot be written ({error}); name another place") from error
 
 
-def _one_table(tables: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
+def joined_tables(tables: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
+    """Puts tables below each other.
+
+    Raises:
+        ConfigError: They have different CRSs, or there is none.
+    """
     if not tables:
-        raise ConfigError("there is no table to write; give at least one, without rows if nothing was found")
+        raise ConfigError("there is no table of polygons; give at least one, without rows if nothing was found")
     crss = [table.crs for table in tables]
     if any(crs != crss[0] for crs in crss):
         names = ", ".join(sorted({"none" if crs is None else crs.to_string()[:60] for crs in crss}))

@@ -56,8 +56,8 @@ def vectorise(
 
     Returns:
         The largest region first, of equal ones the upper, then the left one, numbered from 1 in the column ``region``.
-        ``area`` is that of the polygon: in m² on the ground where the CRS allows, else in pixels, as ``area_unit`` says.
-        No row where the mask is empty.
+        ``area`` is that of the polygon: in m² on the ground where the CRS allows, else in pixels, as ``area_unit``
+        says. No row where the mask is empty.
 
     Raises:
         MissingExtraError: A package for maps is missing.
@@ -163,7 +163,10 @@ class _Areas:
                 self.geod = crs.get_geod()
         else:
             self.geod = crs.get_geod()
-            self.ground = np.diag([math.cos(math.radians(y)), 1.0]) @ matrix[:, :2]
+            # A degree of longitude beside one of latitude: the radii of the ellipsoid across and along the meridian.
+            sine, squeezed = math.sin(math.radians(y)), self.geod.es
+            radii = (1 - squeezed * sine**2) / (1 - squeezed)
+            self.ground = np.diag([radii * math.cos(math.radians(y)), 1.0]) @ matrix[:, :2]
 
     def __call__(self, polygons: np.ndarray) -> np.ndarray:
         """Returns ``(N,)`` areas in the unit."""
@@ -184,7 +187,9 @@ class _Raster:
     """A mask or its scores, in memory or in a file, read by rows."""
 
     def __init__(self, given: Any, what: str) -> None:
-        self.transform = self.crs = self.dataset = None
+        self.transform = self.crs = None
+        self.dataset: Any = None
+        self.band = 1
         if isinstance(given, np.ndarray):
             if given.ndim != 2:
                 raise ImageError(f"{what} has the shape {given.shape}; give one band, (H, W)")

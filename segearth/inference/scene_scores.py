@@ -56,8 +56,8 @@ class SmallEvidence:
     def read(self, window: Window) -> np.ndarray:
         """See :class:`Evidence`; between the centres of the small picture's pixels it is linear."""
         down, across = self.logits.shape[0] / self.height, self.logits.shape[1] / self.width
-        rows = resampled(self.logits, 0, window.top * down, down, window.height)
-        return resampled(rows, 1, window.left * across, across, window.width)
+        rows = resampled(self.logits, -2, window.top * down, down, window.height)
+        return resampled(rows, -1, window.left * across, across, window.width)
 
 
 @dataclass(frozen=True, slots=True)
