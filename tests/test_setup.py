@@ -58,7 +58,8 @@ def imported(*folders: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(str(node.module).split(".")[0])
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "geo_package" and node.args:
-            found.add(str(ast.literal_eval(node.args[0])).split(".")[0] if isinstance(node.args[0], ast.Constant) else "")
+            name = node.args[0]
+            found.add(str(name.value).split(".")[0] if isinstance(name, ast.Constant) else "")
         for child in ast.iter_child_nodes(node):
             visit(child)
 

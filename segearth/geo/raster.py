@@ -144,7 +144,7 @@ class SceneRaster:
 
     @property
     def north(self) -> tuple[float, float] | None:
-        """Unit vector in the scene's own pixels ``(x, y)`` along which the second coordinate grows; ``None``: no map."""
+        """Unit vector in own pixels ``(x, y)`` along which the second coordinate grows; ``None`` without a map."""
         if self.crs is None:
             return None
         step = np.linalg.solve([[self.transform.a, self.transform.b], [self.transform.d, self.transform.e]], [0, 1])
