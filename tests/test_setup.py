@@ -27,6 +27,7 @@ NEEDED_BY = {
 # Imported, and brought by a package that is required; detectron2 and QGIS have no wheel that could be.
 BROUGHT_BY = {
     "yaml": "omegaconf", "tokenizers": "transformers", "triton": "torch", "detectron2": "", "qgis": "",
+    "supervision": "",  # it brings a second OpenCV, so no extra installs it
     "pyproj": "geopandas", "pandas": "geopandas", "pyarrow": "datasets", "starlette": "fastapi", "anyio": "fastapi",
 }  # fmt: skip
 
