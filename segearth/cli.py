@@ -307,11 +307,18 @@ def evaluate_model(
             "a MODEL that is no folder."
         ),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model to set beside it by each protocol; may be given again."),
+    ] = None,
     precision: PrecisionOption = None,
 ) -> None:
     """Scores a model on a split, beside its controls, and writes a report."""
+    from functools import partial
+
     from segearth.config import load_experiment
     from segearth.evaluation.run import evaluate_experiment, report_folder
+    from segearth.evaluation.side_by_side import PROTOCOLS, Candidate, evaluate_side_by_side
     from segearth.utils.files import check_output_folder
     from segearth.utils.logging import configure_logging
     from segearth.utils.processes import join_processes
@@ -323,6 +330,16 @@ def evaluate_model(
     process = join_processes()
     configure_logging(process.is_main)
     check_output_folder(folder)
+    if beside:
+        names = [str(source), *beside]
+        candidates = [
+            Candidate(name, partial(load, name, process.device, precision), training_of(name)) for name in names
+        ]
+        place = folder / "side_by_side"
+        page = evaluate_side_by_side(experiment, candidates, split, place, PROTOCOLS, process.rank, process.world_size)
+        if process.is_main:
+            typer.echo(f"{page.read_text(encoding='utf-8')}\nwritten: {page}")
+        return
     opened = load(source, process.device, precision)
     result = evaluate_experiment(
         experiment, opened, str(source), split, folder, process.rank, process.world_size,

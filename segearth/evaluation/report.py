@@ -203,14 +203,14 @@ def _scorer_headline(facts: Mapping[str, Any]) -> list[str]:
 def _scorer_tables(facts: Mapping[str, Any]) -> list[str]:
     scorer = _scorer_of(facts)
     controls = {f"`{name}`": row for name, row in facts["controls"].items()}
-    lines = ["## Model and controls", "", *_table(scorer, "", {"**model**": facts["metrics"], **controls})]
+    lines = ["## Model and controls", "", *rows_table(scorer, "", {"**model**": facts["metrics"], **controls})]
     lines += ["", *[f"- `{name}`: {row['rule']}" for name, row in facts["controls"].items()]]
     if not facts["controls"]:
         lines.append(f"No controls were run; without them a {scorer.headline_name} says little.")
     lines += scorer.further_lines(facts)
     for heading, groups in facts["breakdown"].items():
         if len(groups) > 1:
-            lines += ["", f"## By {heading}", "", *_table(scorer, heading, groups)]
+            lines += ["", f"## By {heading}", "", *rows_table(scorer, heading, groups)]
     return lines
 
 
@@ -235,7 +235,8 @@ def _circumstances(facts: Mapping[str, Any], explanations: Sequence[str]) -> lis
     ]
 
 
-def _table(scorer: Scorer[Any], first_column: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def rows_table(scorer: Scorer[Any], first_column: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns a Markdown table of numbers of :meth:`Scorer.summary`, a row for each name; there is at least one."""
     cells = {name: scorer.cells(numbers) for name, numbers in rows.items()}
     columns = list(next(iter(cells.values())))
     lines = [f"| {first_column} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
