@@ -285,7 +285,7 @@ def test_unusable_images_are_named(tmp_path):
 def test_images_beyond_pillows_limit_are_named(tmp_path, monkeypatch, read):
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12)
-    with pytest.raises(ImageError, match=r"a\.png: more than the 24 pixels that Pillow opens; cut it into tiles"):
+    with pytest.raises(ImageError, match=r"a\.png: more than the 24 pixels that Pillow opens; `segearth scene` reads"):
         read(tmp_path / "a.png")
 
 
