@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a hub that cannot be reached is asked for a minute before it is given up
+# DeepSpeed wraps an optimiser of its own in torch.compile, which imports PyTorch's compiler for five seconds in every
+# process that trains. Tests that compile take this back.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import numpy as np
 import pytest
