@@ -7,6 +7,7 @@ import importlib.util
 import platform
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +43,8 @@ def names(requirements: list[str]) -> set[str]:
     return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in requirements}
 
 
-def imported(*folders: str) -> set[str]:
+@cache
+def imported(folder: str) -> set[str]:
     """Top-level packages that files import, inside functions too; what only a type checker reads is left out."""
     found: set[str] = set()
 
@@ -56,7 +58,7 @@ def imported(*folders: str) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    for path in (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))):
+    for path in sorted((ROOT / folder).rglob("*.py")):
         visit(ast.parse(path.read_text(encoding="utf-8")))
     return found - set(sys.stdlib_module_names) - {"segearth"}
 
@@ -67,7 +69,7 @@ def modules(packages: set[str]) -> set[str]:
 
 def test_nothing_is_installed_that_no_code_needs() -> None:
     requires, extras = declared()
-    library, tests = imported("segearth"), imported("segearth", "tests", "tools")
+    library, tests = imported("segearth"), imported("segearth") | imported("tests") | imported("tools")
     unused = {name for name in names(requires) if not modules({name}) & library}
     for extra, requirements in extras.items():
         used = tests if extra == "dev" else library
