@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import segearth
@@ -22,6 +23,7 @@ FLOORS = {
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 
+@cache
 def modules() -> dict[str, Path]:
     names = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -30,6 +32,7 @@ def modules() -> dict[str, Path]:
     return names
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """Modules of this package that a file imports, inside functions too; typing-only imports are left out."""
     known = modules()

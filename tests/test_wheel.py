@@ -18,7 +18,8 @@ from segearth.models.segearth import SegEarth
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["model.name=segearth_debug", "train.max_steps=1", "train.global_batch_size=2", "train.micro_batch_size=2",
-         "data.train_size=64", "data.num_workers=0"]  # fmt: skip
+         "data.train_size=64", "data.num_workers=0",
+         "train.val_images=2"]  # fmt: skip
 # All in one process: most of a command's time is the import of torch.
 SCRIPT = """
 import json, sys

@@ -32,8 +32,12 @@ if ! installed_here; then
     echo "making .venv with $interpreter (some minutes, some gigabytes) …" >&2
     "$interpreter" -m venv .venv
     # torch first and alone: later packages then keep the build that was chosen for this machine.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$(grep '^torch==' constraints.txt)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,geo,web,rl,archive,dev]'
+    install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt)
+    "${install[@]}" "$(grep '^torch==' constraints.txt)"
+    "${install[@]}" -e '.[train,onnx,geo,web,rl,archive,dev]'
+    # pip would compile on one core, which takes a minute. Packages' own tests are never imported, and a few files are
+    # templates or of a later Python: they cannot be compiled, which pip passes over too.
+    .venv/bin/python -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
     rm -f .venv/ready-*
     touch "$ready"
   fi

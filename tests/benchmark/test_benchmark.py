@@ -159,7 +159,7 @@ def need_onnx() -> None:
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'segearth[onnx]'")
 
 
-@pytest.mark.slow  # a minute; tests/inference/test_export.py makes the same graphs of a smaller model
+@pytest.mark.slow  # half a minute; tests/inference/test_export.py makes the graphs of another model
 def test_onnx_graphs_beside_the_model(debug_model: SegEarth) -> None:
     need_onnx()
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +15,7 @@ from evaluation_fakes import (
     counted,
     worked_result,
 )
+from ranks import run_on_ranks
 
 from segearth.config import load_experiment
 from segearth.data.registry import build_dataset
@@ -419,41 +416,24 @@ def test_parts_are_not_gathered_from_a_group_of_another_size(monkeypatch):
     assert {r.image_id for r in result.records} == {"image1", "image3"}
 
 
-WORKER = """
-import json, sys
-import torch.distributed as dist
-from segearth.evaluation.evaluator import evaluate
-from evaluation_fakes import Reading, ShiftedPredictor
-rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-test, train = Reading(5), Reading(3, "train", seed=9)
-result = evaluate(ShiftedPredictor(), test, train_dataset=train, rank=rank, world_size=2, progress=False)
-masks = {name: [[r.id, r.iou] for r in records] for name, records in result.controls.items()}
-facts = [[[r.id, r.iou] for r in result.records], masks, result.control_rules, test.read, train.read]
-open(f"{out}{rank}", "w").write(json.dumps(facts))
-dist.destroy_process_group()
-"""
+def score_a_share():
+    """Scores with another rank; returns what both know then, and which images this one read."""
+    import torch.distributed as distributed
+
+    distributed.init_process_group("gloo")
+    rank, test, train = distributed.get_rank(), Reading(5), Reading(3, "train", seed=9)
+    result = evaluate(ShiftedPredictor(), test, train_dataset=train, rank=rank, world_size=2, progress=False)
+    controls = {name: [[r.id, r.iou] for r in records] for name, records in result.controls.items()}
+    return [[r.id, r.iou] for r in result.records], controls, result.control_rules, test.read, train.read
 
 
-def test_two_processes_share_the_work_and_gather_every_sample_once(tmp_path):
+def test_two_processes_share_the_work_and_gather_every_sample_once():
     """Of the split they score and of the one that the mean mask is fitted on, each reads its images alone."""
-    here = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here)]),
-    }
-    arguments = [str(tmp_path / "store"), str(tmp_path / "out")]
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), *arguments], env=environment) for rank in range(2)
-    ]
-    assert [worker.wait(timeout=60) for worker in workers] == [0, 0]
     alone = run(ShiftedPredictor(), Patches(5), controls=True, train_dataset=Patches(3, "train", seed=9))
     expected = [[r.id, r.iou] for r in alone.records]
     controls = {name: [[r.id, r.iou] for r in records] for name, records in alone.controls.items()}
     assert set(controls) == {"everything", "nothing", "mean_mask", "shuffled_questions"}
-    for rank in range(2):
-        scored, masks, rules, read, read_for_mean = json.loads((tmp_path / f"out{rank}").read_text())
+    for rank, (scored, masks, rules, read, read_for_mean) in enumerate(run_on_ranks(score_a_share)):
         assert (scored, masks, rules) == (expected, controls, alone.control_rules)
         assert set(read) == set(range(rank, 5, 2)) and read_for_mean == list(range(rank, 3, 2))
 

@@ -181,7 +181,10 @@ def test_a_training_step_waits_for_nothing(device: torch.device, checkpointing: 
 
 @pytest.mark.compiles
 @pytest.mark.parametrize("part", ["token_compressor", "pixel_decoder", "vision_encoder"])
-def test_a_compiled_part_gives_the_same(device: torch.device, part: str) -> None:
+def test_a_compiled_part_gives_the_same(
+    device: torch.device, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
     model = build().to(device).eval()
     images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.no_grad():

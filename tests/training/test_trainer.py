@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -212,8 +214,8 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     Not quite all weights can be equal: where a gradient is only what rounding leaves, as that of the keys' bias before
     a softmax, AdamW makes whole steps of such remainders.
     """
-    errors = train_by_two(tmp_path, "zero2")
-    assert "1 a pass x 2 processes x 1 accumulated" in errors
+    said, _ = run_on_ranks(run_script, *as_command(tmp_path, "zero2"))
+    assert "1 a pass x 2 processes x 1 accumulated" in said
     Trainer(experiment(tmp_path / "one", max_steps=2, ema_decay=0.0)).run()
     two, one = weights(tmp_path / "run"), weights(tmp_path / "one")
     assert two.keys() == one.keys()
@@ -234,7 +236,7 @@ def test_zero3_trains_what_zero2_trains(tmp_path: Path) -> None:
     subtracts its one channel's mean, or that of keys before a softmax, AdamW makes whole steps of such remainders.
     """
     cut = experiments.cut_everything(tmp_path)
-    plain = [experiments.values(tmp_path / name, max_steps=3, deepspeed=name) for name in ("zero2", "cut")]
+    plain = [experiments.values(tmp_path / name, max_steps=2, deepspeed=name) for name in ("zero2", "cut")]
     plain[1]["train"]["deepspeed"] = cut
     (whole, whole_moments), (parts, parts_moments) = (run_on_ranks(weights_and_moments, each)[0] for each in plain)
     assert parts.keys() == whole.keys() and parts_moments.keys() == whole_moments.keys()
@@ -245,8 +247,15 @@ def test_zero3_trains_what_zero2_trains(tmp_path: Path) -> None:
     assert (apart > 1e-5).float().mean() < 2e-3  # a step moves a weight by 1e-3
 
 
-def train_by_two(folder: Path, deepspeed: str) -> str:
-    """Two processes train in ``folder / "run"``; returns what they logged."""
+@pytest.mark.slow  # three processes import torch; the test above is the same without the launcher
+def test_the_launcher_starts_two_processes(tmp_path: Path) -> None:
+    errors = launched(*as_command(tmp_path, "zero2"))
+    assert "1 a pass x 2 processes x 1 accumulated" in errors
+    assert len(weights(tmp_path / "run")) > 0
+
+
+def as_command(folder: Path, deepspeed: str) -> list[str]:
+    """The command that trains two steps in ``folder / "run"``."""
     from omegaconf import OmegaConf
 
     from segearth.config import to_dict
@@ -254,14 +263,26 @@ def train_by_two(folder: Path, deepspeed: str) -> str:
     config = to_dict(experiment(folder / "run", max_steps=2, deepspeed=deepspeed, ema_decay=0.0))
     folder.mkdir(exist_ok=True)
     OmegaConf.save(OmegaConf.create(config), folder / "experiment.yaml")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return [str(REPO / "tools/train.py"), str(folder / "experiment.yaml")]
+
+
+def run_script(*command: str) -> str:
+    """Does what ``python`` does with a command; returns what is written to standard error."""
+    sys.argv, sys.stderr = list(command), io.StringIO()
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, sys.stderr.getvalue()
+    return sys.stderr.getvalue()
+
+
+def launched(*command: str) -> str:
+    """Has two processes started with a command; returns what they write to standard error."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)  # a trainer of this process may have set them
-    run = subprocess.run(
-        [*command, str(REPO / "tools/train.py"), str(folder / "experiment.yaml")],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    run = subprocess.run([*launcher, *command], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
     return run.stderr
 

@@ -31,7 +31,7 @@ def run_on_ranks(function: Callable[..., Any], *arguments: Any, world_size: int 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     kept = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1]), kept])  # for the server
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent), kept])  # for the server
     forkserver.ensure_running()
     os.environ["PYTHONPATH"] = kept
     with tempfile.TemporaryDirectory() as folder:
