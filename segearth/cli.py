@@ -26,7 +26,11 @@ ModelOption = Annotated[
 ]
 
 PrecisionOption = Annotated[
-    str, typer.Option(help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]).")
+    str | None,
+    typer.Option(
+        help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]); fp32 if left out.",
+        show_default=False,
+    ),
 ]
 
 
@@ -79,7 +83,7 @@ def predict(
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; the best there is if left out.")] = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
 ) -> None:
     """Answers one question about one picture."""
     from segearth.errors import ConfigError
@@ -150,7 +154,7 @@ def evaluate_model(
             "a MODEL that is no folder."
         ),
     ] = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
 ) -> None:
     """Scores a model on a split, beside its controls, and writes a report."""
     from segearth.config import load_experiment
@@ -307,7 +311,7 @@ def bench(
     from segearth.inference.precision import set_precision
     from segearth.utils.files import check_output_folder
     from segearth.utils.processes import own_device
-    from segearth.zoo.opening import load
+    from segearth.zoo.opening import open_model
 
     if out is not None:
         check_output_folder(out)
@@ -321,7 +325,7 @@ def bench(
         with torch.device(place):  # a GPU draws random weights in a moment
             opened = set_precision(build_shape(model, template), precision)
     else:
-        opened = load(model, place, precision).model
+        opened = set_precision(open_model(model).to(place), precision)
     config = BenchmarkConfig(
         size=size, questions=counts, wording=wording, training=training, batches=several, sizes=sides,
         multiply_adds=multiply_adds, onnx=onnx, repeats=repeats,

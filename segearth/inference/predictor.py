@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from segearth.errors import ImageError, SegEarthError
 from segearth.inference.deciding import decide
 from segearth.model_types import ImageFeatures
+from segearth.preprocessing.images import as_rgb
 from segearth.segmenter import DecidingSettings, ImageInput, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
-from segearth.utils.files import read_image, rgb_of
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
 
-MIN_SIDE = 8
 PIXELS_AT_ONCE = 1 << 26  # upsampled logits held at a time: 256 MiB
 # Questions that are read and decoded together. More of them take more memory, and are no faster each.
 QUESTIONS_AT_ONCE = 32
@@ -238,29 +235,3 @@ def _portions(asked: list[list[int]], most: int) -> Iterator[Portion]:
             longest = max(longest, len(some))
     if portion:
         yield portion
-
-
-def as_rgb(image: Any) -> np.ndarray:
-    """Returns a file, array or PIL image as ``uint8`` RGB ``(H, W, 3)``.
-
-    Raises:
-        ImageError: It is missing, damaged, of more than 8 bits a sample, of another type or shape, or smaller than 8 px
-            a side.
-    """
-    if isinstance(image, (str, Path)):
-        array = read_image(image)
-    elif isinstance(image, np.ndarray):
-        array = image
-    elif hasattr(image, "convert"):
-        array = rgb_of(image, getattr(image, "filename", "") or "PIL image")
-    else:
-        raise ImageError(f"cannot read an image from {type(image).__name__}; give a path, an array or a PIL image")
-    if array.dtype != np.uint8:
-        raise ImageError(f"image array is {array.dtype}; scale it to 0-255 and convert it to uint8")
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] not in (3, 4):
-        raise ImageError(f"image array has shape {array.shape}; expected (H, W), (H, W, 3) or (H, W, 4)")
-    if min(array.shape[:2]) < MIN_SIDE:
-        raise ImageError(f"image is {array.shape[1]}x{array.shape[0]} px; at least {MIN_SIDE} px a side are needed")
-    return np.ascontiguousarray(array[..., :3])

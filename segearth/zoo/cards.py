@@ -19,7 +19,8 @@ from segearth.config import (
 from segearth.errors import CheckpointError, UnknownNameError
 
 PACKAGED = "packaged"  # as a card's weights: they come with this package, in a folder of the model's name
-FAMILIES = ("segearth",)  # kinds of models that are opened in different ways
+# Kinds of models that are opened in different ways. The last two are opened from folders that name their parts.
+FAMILIES = ("segearth", "prompted", "concept")
 
 
 @dataclass(frozen=True)

@@ -22,30 +22,35 @@ if TYPE_CHECKING:
 
     from segearth.inference.predictor import Predictor
     from segearth.models.segearth import SegEarth
+    from segearth.prompting.concepts import ConceptSegmenter
+    from segearth.prompting.prompted import PromptedSegmenter
 
 logger = logging.getLogger(__name__)
 PACKAGED_WEIGHTS = Path(__file__).with_name("weights")
 DEFAULT_RUN = Path("runs/aerial_mini")  # what `bash train.sh` leaves; a path, which no hub is ever asked for
 DEFAULT_NAME = "segearth_tiny"
+PROMPTED_CARD = "prompted.json"  # as segearth.prompting.saved writes it; that room is imported only where one is opened
 
 
 def load(
     source: str | Path | None = None,
     device: str | torch.device | None = None,
-    precision: str = "fp32",
+    precision: str | None = None,
     *,
     revision: str | None = None,
     cache: str | Path | None = None,
-) -> Predictor:
-    """Opens a model, ready to be asked.
+) -> Predictor | PromptedSegmenter | ConceptSegmenter:
+    """Opens a model, ready to be asked; each of them is a :class:`~segearth.segmenter.Segmenter`.
 
     Args:
         source: A name of :func:`list_models`, a saved folder, a training run's folder, or a hub id: of a model of this
-            library, or of a published SegEarth-R1, which is converted the first time. A ``Path`` is a folder only. If
+            library, or of a published SegEarth-R1, which is converted the first time. A ``Path`` is a folder only. A
+            folder with ``prompted.json`` is a prompted or a concept segmenter, see :mod:`segearth.prompting.saved`. If
             left out: the run that ``bash train.sh`` leaves here, or else the weights that come with the package.
         device: Such as ``"cuda:1"``; if left out the best there is: CUDA, then Apple's GPU, then the CPU.
         precision: ``"fp32"``, ``"bf16"``, ``"int8"`` or ``"int4"``; see
-            :func:`segearth.inference.precision.set_precision`.
+            :func:`segearth.inference.precision.set_precision`. If left out ``"fp32"``, or what ``prompted.json`` says,
+            whose models are held in one of the first two.
         revision: Branch, tag or commit of a hub id.
         cache: Folder of converted models; see :func:`segearth.convert.cache.cache_folder`.
 
@@ -58,11 +63,17 @@ def load(
     from segearth.inference.predictor import Predictor
     from segearth.utils.processes import own_device
 
-    if precision not in PRECISIONS:  # told before gigabytes are fetched and read, as is a device that is not there
+    # Told before gigabytes are fetched and read, as is a device that is not there.
+    if precision is not None and precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
     place = own_device(device)
+    if source is not None and (folder := prompted_folder(source)) is not None:
+        from segearth.prompting.saved import open_saved
+
+        _no_revision(source, revision)
+        return open_saved(folder, place, precision)
     model = open_model(source, revision=revision, cache=cache)
-    return Predictor(set_precision(model.to(place), precision))
+    return Predictor(set_precision(model.to(place), precision or "fp32"))
 
 
 def open_model(
@@ -120,6 +131,8 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
             f"nothing is trained at {source} yet; run `segearth train` first (`bash train.sh` in a checkout), or say "
             "what to open (on the command line with --model)"
         )
+    if prompted_folder(source) is not None:
+        raise CheckpointError(f"{source} is a prompted segmenter, no SegEarth model; open it with segearth.load")
     if isinstance(source, str) and _is_misspelt(source):
         raise UnknownNameError("model", source, CARDS)
     place = find_source(source)
@@ -127,6 +140,12 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
         return fetch(place, revision, cache)
     _no_revision(source, revision)
     return local_folder(place)
+
+
+def prompted_folder(source: str | Path) -> Path | None:
+    """Returns the folder of a prompted or concept segmenter; ``None`` for anything else."""
+    folder = Path(source).expanduser()
+    return folder if (folder / PROMPTED_CARD).is_file() else None
 
 
 def default_source() -> str | Path:
@@ -154,6 +173,11 @@ def training_of(source: str | Path) -> dict[str, Any]:
     published = [card for card in CARDS.values() if card.convert_from == hub_id and not Path(hub_id).is_dir()]
     for card in [*named, *published]:
         return {"trained_on": list(card.trained_on)} if card.trained_on else {}
+    if (folder := prompted_folder(source)) is not None:
+        from segearth.prompting.saved import read_card
+
+        splits = read_card(folder).trained_on
+        return {} if splits is None else {"trained_on": splits}
     try:
         return training_facts(find_folder(source))
     except (CheckpointError, UnknownNameError):
