@@ -25,7 +25,7 @@ MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|
 # What an answer repeats all the time is one token each, so that short answers are short, quick to write and to learn.
 PIECES = (
     "<think>", "</think>", "<answer>", "</answer>", "```json", "```", '{"bbox_2d": [', '], "positive_points": [[',
-    "], [", "]]}", ", ",
+    "], [", "]]}", "]}", ", ",
 )  # fmt: skip
 
 
