@@ -18,6 +18,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from segearth.errors import ConfigError, nearest_names
 
+END_TO_END, DECOUPLED = FAMILIES = ("end_to_end", "decoupled")
+
 
 @dataclass
 class VisionEncoderConfig:
@@ -306,7 +308,7 @@ class ExperimentConfig:
     ``family`` is ``"decoupled"``, and then ``model`` and ``loss`` are not.
     """
 
-    family: str = "end_to_end"  # end_to_end: one network from image to mask; decoupled: a policy, trained by rewards
+    family: str = END_TO_END  # end_to_end: one network from image to mask; decoupled: a policy, trained by rewards
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)

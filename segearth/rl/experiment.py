@@ -23,7 +23,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from segearth.config import DatasetConfig, ExperimentConfig, to_dict
+from segearth.config import DECOUPLED, DatasetConfig, ExperimentConfig, to_dict
 from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, split_configs, split_label
 from segearth.errors import ConfigError, NothingToFitError
@@ -44,7 +44,6 @@ from segearth.utils.processes import is_joined
 from segearth.utils.seeds import seed_everything
 
 logger = logging.getLogger(__name__)
-DECOUPLED = "decoupled"
 SIGHT_FILE = "sight.json"
 ASKED_AT_ONCE = 64  # questions, where a policy is measured
 
