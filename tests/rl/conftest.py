@@ -47,3 +47,18 @@ def tiny_experiment() -> Callable[..., Any]:
         return load_experiment(configs_dir() / "experiment" / f"{name}.yaml", [*short, *overrides])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def policy_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny vision-language model with random weights, saved."""
+    import torch
+
+    from segearth.prompting.tiny import TinyShape, tiny_vision_language_model
+
+    folder = tmp_path_factory.mktemp("start")
+    torch.manual_seed(0)
+    shape = TinyShape("qwen3_vl", 32, 4, 32, 1, 2, 32, 1, numbers=33)
+    for part in tiny_vision_language_model(shape):
+        part.save_pretrained(folder)
+    return folder
