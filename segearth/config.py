@@ -289,6 +289,7 @@ class GrpoConfig:
 
     reward: str = "think2seg_rs"  # a preset of segearth.rl.rewards.presets
     weights: dict[str, float] = field(default_factory=dict)  # of the preset's terms, where others are wanted
+    add: dict[str, float] = field(default_factory=dict)  # terms of other presets beside its own, with their weights
     constants: dict[str, Any] = field(default_factory=dict)  # fields of segearth.rl.rewards.settings.RewardSettings
     consistency: dict[str, Any] = field(default_factory=dict)  # fields of ConsistencySettings, where the preset has it
     embedder: str | None = None  # hub id or folder of a sentence-transformers model, for presets that compare texts

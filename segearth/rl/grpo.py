@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from segearth.prompting.opening import quiet
 from segearth.prompting.promptable import PromptableSegmenter
 from segearth.rl.completions import reward_functions
 from segearth.rl.masks import GroupMasks
-from segearth.rl.rewards.presets import reward_preset
+from segearth.rl.rewards.presets import reward_preset, reward_term
 from segearth.rl.rewards.settings import ConsistencySettings, RewardSettings
 from segearth.rl.rewards.terms import RewardPreset, RewardTools
 from segearth.rl.rewards.wording import Embed
@@ -38,7 +39,9 @@ def preset_of(grpo: GrpoConfig) -> RewardPreset:
     """
     settings = RewardSettings(**checked_fields("grpo.constants", RewardSettings, grpo.constants))
     consistency = ConsistencySettings(**checked_fields("grpo.consistency", ConsistencySettings, grpo.consistency))
-    return reward_preset(grpo.reward, settings, consistency).with_weights(grpo.weights)
+    preset = reward_preset(grpo.reward, settings, consistency)
+    added = tuple(replace(reward_term(name, settings), weight=weight) for name, weight in grpo.add.items())
+    return replace(preset, terms=preset.terms + added).with_weights(grpo.weights)
 
 
 def grpo_trainer(

@@ -75,8 +75,8 @@ def test_rewards_are_the_presets(trainer: Any) -> None:
     ys, xs = np.nonzero(read_ground_truth(inputs[0]["ground_truth"])[0].mask)  # type: ignore[union-attr]
     box = tuple(int(value) // 2 for value in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))  # 64 px in a frame of 32
     values = scored(trainer, inputs, answers(inputs, [box, *SPREAD[:3]]))  # type: ignore[list-item]
-    assert values.shape == (4, 3) and trainer.reward_func_names == ["mask_iou", "json_form", "tags_form"]
-    assert trainer.reward_weights.tolist() == [2.0, 1.0, 1.0] and values[:, 1:].eq(1).all()
+    assert trainer.reward_func_names == ["mask_iou", "json_form", "tags_form", "positional"] and values.shape == (4, 4)
+    assert trainer.reward_weights.tolist() == [2.0, 1.0, 1.0, 1.0] and values[:, 1:3].eq(1).all()
     assert values[0, 0] > 0.6 and values[0, 0] == values[:, 0].max()
 
 
@@ -186,6 +186,8 @@ def test_what_is_misspelt_or_missing_is_told_before_the_first_step(
     assert preset_of(GrpoConfig(weights={"json_form": 0.0})).terms[1].weight == 0
     with pytest.raises(UnknownNameError, match="positional_sigma"):
         preset_of(GrpoConfig(constants={"positional_sigmas": 1}))
+    with pytest.raises(UnknownNameError, match="reward term"):
+        preset_of(GrpoConfig(add={"position": 1.0}))
     with pytest.raises(UnknownNameError, match="reward preset"):
         preset_of(GrpoConfig(reward="think2seg"))
     for override, problem in (("grpo.group=3", "no multiple of grpo.group"), ("grpo.reward=geovlm_r1/region_caption", "embed")):

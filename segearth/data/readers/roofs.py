@@ -34,7 +34,7 @@ class RoofsDataset(SegmentationDataset):
 
     def __init__(
         self, root: str | Path | None = None, split: str = "train", length: int = 64, size: int = 64, seed: int = 0,
-        most: int = 4,
+        most: int = 3,
     ) -> None:  # fmt: skip
         """Prepares images; no file is read.
 
@@ -44,7 +44,8 @@ class RoofsDataset(SegmentationDataset):
             length: Number of images.
             size: Side of the square images in pixels, at least 16.
             seed: Decides the images.
-            most: The most roofs of an image, 2 to 6; the least is 2.
+            most: The most roofs of an image, 1 to 6; the least is one, so that some questions need no colour: where
+                things lie is learned from these first.
 
         Raises:
             UnknownNameError: The split does not exist.
@@ -52,8 +53,8 @@ class RoofsDataset(SegmentationDataset):
         """
         if split not in self.splits:
             raise UnknownNameError(f"{self.name} split", split, self.splits)
-        if size < SMALLEST_SIDE or not 2 <= most <= len(COLOURS):
-            raise ConfigError(f"roofs: size {size}, most {most}; give at least {SMALLEST_SIDE} and 2 to {len(COLOURS)}")
+        if size < SMALLEST_SIDE or not 1 <= most <= len(COLOURS):
+            raise ConfigError(f"roofs: size {size}, most {most}; give at least {SMALLEST_SIDE} and 1 to {len(COLOURS)}")
         self.root, self.split, self.strict = Path(root or "."), split, True
         self.problems = []
         self.length, self.size, self.seed, self.most = length, size, seed, most
@@ -88,7 +89,7 @@ class RoofsDataset(SegmentationDataset):
         image = np.full((size, size, 3), GROUND, np.float64) + rng.normal(0, 12, 3)
         taken = np.zeros((size, size), bool)
         objects = []
-        for colour in list(rng.permutation(list(COLOURS)))[: rng.integers(2, self.most + 1)]:
+        for colour in list(rng.permutation(list(COLOURS)))[: rng.integers(1, self.most + 1)]:
             if (box := self._free_place(taken, rng)) is None:
                 continue
             x0, y0, x1, y1 = box
