@@ -10,7 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from segearth.errors import SegEarthError
+from segearth.config import DECOUPLED, FAMILIES, ExperimentConfig
+from segearth.errors import SegEarthError, UnknownNameError
 from segearth.utils.memory import keep_freed_memory
 from segearth.zoo.opening import DEFAULT_NAME, DEFAULT_RUN
 
@@ -285,12 +286,30 @@ def train(
 
     experiment = load_experiment(experiment_path(config), overrides or [])
     check_output_folder(experiment.train.output_dir)
+    if experiment.family not in FAMILIES:
+        raise UnknownNameError("family", experiment.family, FAMILIES)
+    if experiment.family == DECOUPLED:
+        typer.echo(f"trained: {_train_policy(experiment)}")
+        return
     process = start_process()
     configure_logging(process.is_main)
     folder = Trainer(experiment, process).run()
     if process.is_main:
         best = folder / BEST
         typer.echo(f"trained: {folder / LAST}{f', best in validation: {best}' if best.is_dir() else ''}")
+
+
+def _train_policy(experiment: ExperimentConfig) -> Path:
+    """Trains the decoupled family; of several processes each does its part."""
+    from segearth.rl.experiment import train_decoupled
+    from segearth.rl.stages import NO_DEEPSPEED, processes
+    from segearth.training.distributed import start_process
+    from segearth.utils.logging import configure_logging
+
+    alone = experiment.train.deepspeed == NO_DEEPSPEED and processes() == 1
+    is_main = True if alone else start_process().is_main
+    configure_logging(is_main)
+    return train_decoupled(experiment, is_main)
 
 
 @app.command(name="eval")

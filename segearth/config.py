@@ -18,6 +18,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from segearth.errors import ConfigError, nearest_names
 
+END_TO_END, DECOUPLED = FAMILIES = ("end_to_end", "decoupled")
+
 
 @dataclass
 class VisionEncoderConfig:
@@ -257,13 +259,63 @@ class EvalConfig:
 
 
 @dataclass
+class PolicyConfig:
+    """The decoupled family's two halves: a vision-language model that points, and a segmenter that draws."""
+
+    pretrained: str | None = None  # hub id or folder of the vision-language model; None: a tiny one, from `tiny`
+    tiny: dict[str, Any] = field(default_factory=dict)  # fields of segearth.prompting.tiny.TinyShape
+    segmenter: str = "boxes"  # hub id or folder of a SAM; boxes: each box is filled, which costs nothing
+    template: str = "think2seg@1"  # in whose form answers are asked for
+    side: int | None = None  # of the square that images are resized to; None: the template's
+    max_new_tokens: int = 1024  # where an answer is cut off
+    freeze_vision: bool = False  # whether the vision encoder stays as it is
+
+
+@dataclass
+class SftConfig:
+    """The first stage: learning to write from synthesised reasoning traces. Of ``train`` it shares what is not here."""
+
+    max_steps: int = 0  # 0: no such stage
+    batch_size: int = 16  # traces per optimiser step, over all ranks
+    micro_batch_size: int = 8  # traces per rank and forward pass
+    learning_rate: float = 1e-5
+    warmup_ratio: float = 0.03
+    thought: str = "full"  # full: grid cells, candidates with boxes, what decides, choice; cells: grid cells alone
+
+
+@dataclass
+class GrpoConfig:
+    """The second stage: group-relative policy optimisation (GRPO, arXiv 2402.03300). ``train`` holds the rest.
+
+    There ``global_batch_size`` and ``micro_batch_size`` count answers; the former is a multiple of the group.
+    """
+
+    reward: str = "think2seg_rs"  # a preset of segearth.rl.rewards.presets
+    weights: dict[str, float] = field(default_factory=dict)  # of the preset's terms, where others are wanted
+    add: dict[str, float] = field(default_factory=dict)  # terms of other presets beside its own, with their weights
+    constants: dict[str, Any] = field(default_factory=dict)  # fields of segearth.rl.rewards.settings.RewardSettings
+    consistency: dict[str, Any] = field(default_factory=dict)  # fields of ConsistencySettings, where the preset has it
+    embedder: str | None = None  # hub id or folder of a sentence-transformers model, for presets that compare texts
+    group: int = 8  # answers to each question
+    beta: float = 1e-3  # weight of the distance (KL) to the policy that the stage began with
+    epsilon: float = 0.2  # how far a step may move an answer's probability, as a ratio
+    temperature: float = 1.0
+    loss: str = "grpo"  # how trl averages over tokens: grpo (each answer alike), dapo, dr_grpo, bnpo
+
+
+@dataclass
 class ExperimentConfig:
     """One experiment.
 
     ``model`` holds either ``name``, a model of the zoo, or ``pretrained``, a saved folder or hub id to start from. Its
-    other keys override fields of that model's :class:`ModelConfig`.
+    other keys override fields of that model's :class:`ModelConfig`. ``policy``, ``sft`` and ``grpo`` are read where
+    ``family`` is ``"decoupled"``, and then ``model`` and ``loss`` are not.
     """
 
+    family: str = END_TO_END  # end_to_end: one network from image to mask; decoupled: a policy, trained by rewards
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
     model: dict[str, Any] = field(default_factory=lambda: {"name": "segearth_tiny"})
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -66,6 +66,10 @@ class RewardError(SegEarthError, ValueError):
     """A completion, or what it is held against, that a reward cannot be computed from."""
 
 
+class TraceError(SegEarthError, ValueError):
+    """A question of which no reasoning trace can be made, or a trace that is not true of its image."""
+
+
 class MissingExtraError(SegEarthError, ImportError):
     """An optional package that is not installed, or cannot be imported together with the versions of the others."""
 

@@ -16,6 +16,7 @@ from segearth.errors import ConfigError, DatasetError, UnknownNameError, nearest
 DATASETS: dict[str, str] = {
     "aerial_mini": "segearth.data.readers.aerial:AerialMini",
     "synthetic": "segearth.data.readers.synthetic:SyntheticDataset",
+    "roofs": "segearth.data.readers.roofs:RoofsDataset",
     "coco": "segearth.data.readers.coco:CocoDataset",
     "jsonl": "segearth.data.readers.jsonl:JsonlDataset",
     "earthreason": "segearth.data.readers.earthreason:EarthReason",

@@ -62,8 +62,8 @@ class Prompter:
             ConfigError: ``side`` is given and the answers do not count pixels, or a template is about two images.
         """
         self.model, self.processor, self.side = model.eval(), processor, side
-        self.template = _framed(template, side)
-        self.by_task = {task: _framed(own, side) for task, own in (by_task or {}).items()}
+        self.template = framed(template, side)
+        self.by_task = {task: framed(own, side) for task, own in (by_task or {}).items()}
         self.max_new_tokens, self.temperature, self.batch_size = max_new_tokens, temperature, batch_size
 
     @classmethod
@@ -214,7 +214,13 @@ def shown_as(image: np.ndarray, template: AnswerTemplate) -> Any:
     return Image.fromarray(image)
 
 
-def _framed(template: AnswerTemplate | str, side: int | None) -> AnswerTemplate:
+def framed(template: AnswerTemplate | str, side: int | None) -> AnswerTemplate:
+    """Returns a template by name, with the pixels of a square of another side as its frame where one is given.
+
+    Raises:
+        UnknownNameError: No such template.
+        ConfigError: ``side`` is given and the answers do not count pixels, or the template is about two images.
+    """
     found = answer_template(template) if isinstance(template, str) else template
     if found.images != 1:
         raise ConfigError(f"template {found.id} is about {found.images} images, and a prompter is asked about one")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segearth.errors import UnknownNameError
 from segearth.text.tokenizer import load_tokenizer
 from segearth.utils.torchvision_mend import mend_torchvision
 
@@ -25,8 +26,28 @@ MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|
 # What an answer repeats all the time is one token each, so that short answers are short, quick to write and to learn.
 PIECES = (
     "<think>", "</think>", "<answer>", "</answer>", "```json", "```", '{"bbox_2d": [', '], "positive_points": [[',
-    "], [", "]]}", ", ",
+    "], [", "]]}", "]}", ", ",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TinyKind:
+    """Names of a model's classes in transformers."""
+
+    config: str
+    model: str
+    processor: str
+    videos: str
+
+
+KINDS = {
+    "qwen2_5_vl": TinyKind(
+        "Qwen2_5_VLConfig", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"
+    ),
+    "qwen3_vl": TinyKind(
+        "Qwen3VLConfig", "Qwen3VLForConditionalGeneration", "Qwen3VLProcessor", "Qwen3VLVideoProcessor"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,9 @@ class TinyShape:
     """The sizes of a tiny vision-language model; the defaults make one of 1.0 M parameters.
 
     Attributes:
+        kind: ``"qwen2_5_vl"`` or ``"qwen3_vl"``. The latter adds a learned vector to each patch that says where it lies.
+            Without one a place is known only by how far tokens are from each other, and a model of a few layers that
+            learns from nothing then reads no coordinate off an image.
         side: Side in pixels of the square image that it sees; a multiple of ``2 * patch``.
         patch: Side in pixels of the squares that an image is cut into; four of them become one token.
         hidden: Width of the language model; a multiple of 16 times ``heads``.
@@ -44,8 +68,13 @@ class TinyShape:
         numbers: The whole numbers below this are one token each. A coordinate is then one choice of the model, not a
             row of digits of which a small one gets some right.
         pieces: Further texts that are one token each.
+        spread: Standard deviation of the random weights. 0.02 is that of the published models, which are dozens of times
+            wider: a narrow one passes on almost nothing of what it sees, and should have about ``1 / sqrt(hidden)``.
+        place_spread: That of the vectors that say where a patch lies. As small as the weights they drown in the colours,
+            and it takes hundreds of steps until a model notices them; 1 is noticed within fifty.
     """
 
+    kind: str = "qwen2_5_vl"
     side: int = 128
     patch: int = 8
     hidden: int = 128
@@ -55,55 +84,75 @@ class TinyShape:
     vision_layers: int = 2
     numbers: int = 129
     pieces: Sequence[str] = PIECES
+    spread: float = 0.02
+    place_spread: float = 0.02
 
 
 def tiny_vision_language_model(shape: TinyShape | None = None) -> tuple[Any, Any]:
-    """Builds a Qwen2.5-VL (arXiv 2502.13923) of a few layers, with the tokenizer of this package.
+    """Builds a Qwen2.5-VL (arXiv 2502.13923) or Qwen3-VL of a few layers, with the tokenizer of this package.
 
     Args:
         shape: Its sizes.
 
     Returns:
-        ``Qwen2_5_VLForConditionalGeneration`` with random weights (seed torch for the same ones), in eval mode, and its
-        processor, which leaves a square image of the shape's side as it is.
+        ``Qwen2_5_VLForConditionalGeneration`` or ``Qwen3VLForConditionalGeneration`` with random weights (seed torch for
+        the same ones), in eval mode, and its processor, which leaves a square image of the shape's side as it is.
+
+    Raises:
+        UnknownNameError: There is no such kind.
     """
     shape = shape or TinyShape()
     mend_torchvision()
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    import transformers
 
     processor = tiny_processor(shape)
     tokenizer = processor.tokenizer
-    head = shape.hidden // shape.heads
     mark = dict(zip(MARKS, tokenizer.convert_tokens_to_ids(list(MARKS)), strict=True))
     ends = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    config = Qwen2_5_VLConfig(
-        text_config=dict(
-            vocab_size=len(tokenizer), hidden_size=shape.hidden, intermediate_size=2 * shape.hidden,
-            num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads // 2 or 1,
-            max_position_embeddings=4096, tie_word_embeddings=True, **ends,
-            # A head's pairs of numbers are turned by time, row and column; an image has no time.
-            rope_parameters=dict(
-                rope_type="default", rope_theta=1e4, mrope_section=[head // 8, 3 * head // 16, 3 * head // 16]
-            ),
-        ),
-        vision_config=dict(
-            depth=shape.vision_layers, hidden_size=shape.vision_hidden, intermediate_size=2 * shape.vision_hidden,
-            num_heads=shape.heads, patch_size=shape.patch, temporal_patch_size=1, window_size=8 * shape.patch,
-            out_hidden_size=shape.hidden, fullatt_block_indexes=list(range(shape.vision_layers)),
-        ),
+    classes = KINDS[shape.kind]
+    config = getattr(transformers, classes.config)(
+        text_config=_language_sizes(shape, len(tokenizer)) | ends, vision_config=_vision_sizes(shape),
         image_token_id=mark["<|image_pad|>"], video_token_id=mark["<|video_pad|>"],
         vision_start_token_id=mark["<|vision_start|>"], vision_end_token_id=mark["<|vision_end|>"],
         tie_word_embeddings=True,
     )  # fmt: skip
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    model = getattr(transformers, classes.model)(config).eval()
+    if shape.kind == "qwen3_vl":
+        model.model.visual.pos_embed.weight.data *= shape.place_spread / shape.spread
     model.generation_config.update(**ends)
     return model, processor
 
 
+def _language_sizes(shape: TinyShape, vocabulary: int) -> dict[str, Any]:
+    head = shape.hidden // shape.heads
+    # A head's pairs of numbers are turned by time, row and column; an image has no time.
+    turned = dict(rope_type="default", rope_theta=1e4, mrope_section=[head // 8, 3 * head // 16, 3 * head // 16])
+    sizes = dict(
+        vocab_size=vocabulary, hidden_size=shape.hidden, intermediate_size=2 * shape.hidden,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads // 2 or 1,
+        max_position_embeddings=4096, tie_word_embeddings=True, rope_parameters=turned, initializer_range=shape.spread,
+    )  # fmt: skip
+    return sizes | ({"head_dim": head} if shape.kind == "qwen3_vl" else {})
+
+
+def _vision_sizes(shape: TinyShape) -> dict[str, Any]:
+    sizes: dict[str, Any] = dict(
+        depth=shape.vision_layers, hidden_size=shape.vision_hidden, intermediate_size=2 * shape.vision_hidden,
+        num_heads=shape.heads, patch_size=shape.patch, temporal_patch_size=1, out_hidden_size=shape.hidden,
+        initializer_range=shape.spread,
+    )  # fmt: skip
+    if shape.kind == "qwen3_vl":
+        # One vector a patch. The features of the first layer also reach the language model's, as in the published one.
+        return sizes | dict(num_position_embeddings=(shape.side // shape.patch) ** 2, deepstack_visual_indexes=[0])
+    return sizes | dict(window_size=8 * shape.patch, fullatt_block_indexes=list(range(shape.vision_layers)))
+
+
 def tiny_processor(shape: TinyShape) -> Any:
     """Builds the processor of :func:`tiny_vision_language_model`."""
+    if shape.kind not in KINDS:
+        raise UnknownNameError("kind of tiny vision-language model", shape.kind, KINDS)
     mend_torchvision()
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+    import transformers
 
     tokenizer = load_tokenizer("aerial")
     tokenizer.add_tokens(list(MARKS), special_tokens=True)
@@ -111,8 +160,12 @@ def tiny_processor(shape: TinyShape) -> Any:
     tokenizer.eos_token, tokenizer.padding_side = "<|im_end|>", "left"
     cut = dict(patch_size=shape.patch, temporal_patch_size=1, merge_size=2)
     # A tiny image would be enlarged to the published least size. No video is ever given; the processor wants the part.
-    images = Qwen2VLImageProcessor(min_pixels=(2 * shape.patch) ** 2, max_pixels=shape.side**2, **cut)
-    return Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(**cut), chat_template=CHAT_TEMPLATE)
+    images = transformers.Qwen2VLImageProcessor(
+        min_pixels=(2 * shape.patch) ** 2, max_pixels=shape.side**2, **cut
+    )
+    classes = KINDS[shape.kind]
+    videos = getattr(transformers, classes.videos)(**cut)
+    return getattr(transformers, classes.processor)(images, tokenizer, videos, chat_template=CHAT_TEMPLATE)
 
 
 def tiny_sam2(side: int = 64) -> Any:

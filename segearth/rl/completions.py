@@ -122,17 +122,36 @@ def reward_functions(
         ``None`` where the term does not apply.
     """
 
+    read = _LastBatch()  # an engine calls one function after another with the same completions
+
     def alone(name: str, part: RewardPreset) -> Callable[..., list[float | None]]:
         def score(
             completions: Sequence[Any], ground_truth: Sequence[str], extra_info: Sequence[Any], **columns: Any
         ) -> list[float | None]:
-            rows = [
-                row_of_completion(completion, truth, RowFacts.read(facts))
-                for completion, truth, facts in zip(completions, ground_truth, extra_info, strict=True)
-            ]
+            rows = read.rows(completions, ground_truth, extra_info)
             return [one.terms[name] for one in score_batch(part, rows, masks_of=masks_of, embed=embed)]
 
         score.__name__ = name
         return score
 
     return [alone(term.name, replace(preset, terms=(term,))) for term in preset.terms]
+
+
+class _LastBatch:
+    """Takes completions apart once for all terms: reading them, and the masks they are held against, costs the most."""
+
+    def __init__(self) -> None:
+        self.of: list[Any] = []
+        self.made: list[RewardRow] = []
+
+    def rows(
+        self, completions: Sequence[Any], ground_truth: Sequence[str], extra_info: Sequence[Any]
+    ) -> list[RewardRow]:
+        asked = [
+            (text_of(completion), truth, facts)
+            for completion, truth, facts in zip(completions, ground_truth, extra_info, strict=True)
+        ]
+        if asked != self.of:
+            self.made = [row_of_completion(text, truth, RowFacts.read(facts)) for text, truth, facts in asked]
+            self.of = asked
+        return self.made

@@ -59,6 +59,18 @@ def reward_preset(
     return RewardPreset(name, terms, consistency if name in SCATTER_COUNTS else None)
 
 
+def reward_term(name: str, settings: RewardSettings = DEFAULT_REWARDS) -> RewardTerm:
+    """Returns one term of the presets, to be put beside those of another.
+
+    Raises:
+        UnknownNameError: No preset has such a term.
+    """
+    made = {term.name: term for terms in PRESETS.values() for term in (make(settings) for make in terms)}
+    if name not in made:
+        raise UnknownNameError("reward term", name, made)
+    return made[name]
+
+
 def _mask_iou(settings: RewardSettings) -> RewardTerm:
     note = "IoU of the segmenter's mask; no target: 1 for [], else 0; unreadable: 0"
     return RewardTerm("mask_iou", partial(_masks, settings), 2.0, "code", note, needs=("masks_of",))
