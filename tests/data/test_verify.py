@@ -214,7 +214,7 @@ def test_broken_promises_are_found(tmp_path):
         "d: question 'r' or its answer holds half a character; write it as UTF-8",
         "d: question 's' or its answer holds half a character; write it as UTF-8",
         "d: question 't': task 'referring' takes a target of Regions, not Boxes; give it Regions, or a task "
-        "that takes Boxes (detection, grounding)",
+        "that takes Boxes (detection, grounding, grounding_description)",
         "image id 'a' occurs 3 times",
         "question id 'p' occurs 2 times",
     ]
