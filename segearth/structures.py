@@ -384,6 +384,8 @@ class Segmentation:
         logits: Float32 ``(H, W)`` behind ``mask``, before anything is decided, where asked for.
         given_regions: The things one by one, where the segmenter tells them apart itself (they may overlap); their
             union is ``mask``. ``None``: :attr:`regions` takes the mask apart.
+        boxes: Where boxes were asked for, those that were answered, in the forms of :class:`Boxes` and in fractions of
+            a pixel, which regions cannot have. ``None``: they are those of the regions.
     """
 
     question: str
@@ -395,6 +397,7 @@ class Segmentation:
     frame_mask: np.ndarray | None = None
     logits: np.ndarray | None = None
     given_regions: tuple[Region, ...] | None = None
+    boxes: tuple[tuple[float, ...], ...] | None = None
     _found: tuple[np.ndarray, tuple[Region, ...]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

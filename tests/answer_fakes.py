@@ -133,7 +133,7 @@ def conversations(root: Path, split: str = "train", count: int = 2, tasks: tuple
         rows = {
             "caption": (one, f"[caption] <image> \\n Describe picture {i}.", f"a white block {i}"),
             "grounding": (one, f"[refer] <image> \\n Where is <ref>block {i}</ref>?", box),
-            "detection": (one, f"[grounding] <image> \\n Locate all blocks {i}.", f"{box}[[80, 80, 90, 95, 0]]"),
+            "detection": (one, f"[grounding] <image> \\n Locate all blocks {i}.", f"{box}[[75, 75, 87.5, 100, 0]]"),
             "grounding_description": (
                 one, f"[grounding] <image> \\n Describe picture {i}. Detect objects location.",
                 f"there is <ref>1 large block number {i} on a dark ground</ref> <box>[{box}]</box>.",

@@ -10,9 +10,15 @@ import numpy as np
 
 from segearth.errors import SegEarthError
 from segearth.preprocessing.images import as_rgb
-from segearth.prompting.answers import ParsedAnswer, words_of
+from segearth.prompting.answers import Instance, ParsedAnswer, words_of
 from segearth.prompting.frames import clip_to_image
-from segearth.prompting.promptable import BoxFill, PromptableSegmenter, joined, without_doubles
+from segearth.prompting.promptable import (
+    PromptableSegmenter,
+    PromptedMask,
+    filled_box,
+    joined,
+    without_doubles,
+)
 from segearth.prompting.prompter import Prompter
 from segearth.segmenter import (
     AnswerCounts,
@@ -55,7 +61,6 @@ class PromptedSegmenter:
             most_instances: How many things of an answer are looked at, the first ones.
         """
         self.prompter, self.segmenter, self.most_instances = prompter, segmenter, most_instances
-        self._filling = BoxFill()
         self.failures = self.answered = 0
         self._images: list[np.ndarray] = []
         self._before: list[np.ndarray | None] = []
@@ -159,15 +164,13 @@ class PromptedSegmenter:
         height, width = image.shape[:2]
         self._count(read, task)
         listed = (read.instances or ())[: self.most_instances]
-        asked = [one for one in (clip_to_image(one, height, width) for one in listed) if one is not None]
-        segmenter: PromptableSegmenter = self.segmenter
+        inside = [one for one in (clip_to_image(one, height, width) for one in listed) if one is not None]
         if TARGETS_OF_TASK.get(task) == (Boxes,):
-            segmenter = self._filling
-        else:
-            asked = without_doubles(asked)
+            return _boxes_themselves(question, inside, height, width)
+        asked = without_doubles(inside)
         if asked:
-            segmenter.set_image(image)
-        seen = joined(segmenter.masks(asked) if asked else [], height, width)
+            self.segmenter.set_image(image)
+        seen = joined(self.segmenter.masks(asked) if asked else [], height, width)
         regions = seen.regions or ()
         return Segmentation(
             question,
@@ -186,3 +189,14 @@ class PromptedSegmenter:
         self.failures += 1
         if self.failures == 1:
             logger.warning("an answer that cannot be read counts as an empty one, as all such will: %.80r", read.text)
+
+
+def _boxes_themselves(question: str, inside: Sequence[Instance], height: int, width: int) -> Segmentation:
+    """Returns what was written as the answer to a question about boxes; each fills a region of the mask."""
+    boxed = [one for one in inside if one.box is not None or one.rotated_box is not None]
+    seen = joined([PromptedMask(filled_box(one, height, width), 1.0) for one in boxed], height, width)
+    there = bool(boxed)
+    return Segmentation(
+        question, seen.mask, float(there), there, float(there), given_regions=seen.regions,
+        boxes=tuple(one.rotated_box or one.box or () for one in boxed),
+    )  # fmt: skip
