@@ -13,7 +13,7 @@ import torch
 from segearth.errors import ConfigError, QuestionError, UnknownNameError
 from segearth.preprocessing.images import as_rgb
 from segearth.preprocessing.resampling import resized
-from segearth.prompting.answers import Instance, ParsedAnswer, parse_answer
+from segearth.prompting.answers import ParsedAnswer, parse_answer
 from segearth.prompting.frames import Frame
 from segearth.prompting.messages import Message, messages_for
 from segearth.prompting.opening import explained, open_pretrained, quiet
@@ -126,7 +126,7 @@ class Prompter:
                 f"template {template.id} of task {task!r} asks about two images and one is set; set the earlier one "
                 "too: set_image(image, before=…)"
             )
-        place = None if box is None else template.frame.from_pixels(Instance(box=_four(box)), *image.shape[:2]).box
+        place = template.region(box, *image.shape[:2])
         pair = [before, image] if template.images == 2 else [image]
         return messages_for(template, question, [shown_as(one, template) for one in pair if one is not None], box=place)
 
@@ -230,11 +230,6 @@ def shown_as(image: np.ndarray, template: AnswerTemplate) -> Any:
     if template.frame.in_pixels:
         image = resized(image, *template.frame.size_for(image.shape[0], image.shape[1]))
     return Image.fromarray(image)
-
-
-def _four(box: Sequence[float]) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = box
-    return x0, y0, x1, y1
 
 
 def _framed(template: AnswerTemplate | str, side: int | None) -> AnswerTemplate:

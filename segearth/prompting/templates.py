@@ -103,6 +103,22 @@ class AnswerTemplate:
                 asked += f" (coordinates are {self.frame.words})"
         return self.instruction.replace("{frame}", self.frame.words).replace("{question}", asked)
 
+    def region(self, box: Sequence[float] | None, height: int, width: int) -> Sequence[float] | None:
+        """Returns the region that a question is about as :meth:`ask` takes it; ``None`` for none.
+
+        Args:
+            box: ``(x0, y0, x1, y1)`` in pixels of the image.
+            height: Of the image in pixels.
+            width: Of the image in pixels.
+
+        Raises:
+            ImageError: As for :meth:`segearth.prompting.frames.Frame.size_for`.
+        """
+        if box is None:
+            return None
+        x0, y0, x1, y1 = box
+        return self.frame.from_pixels(Instance(box=(x0, y0, x1, y1)), height, width).box
+
     def write(self, instances: Sequence[Instance] | None = None, thought: str = "", text: str = "") -> str:
         """Returns the perfect answer that says this; reading it gives the same instances.
 
