@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -265,3 +268,10 @@ def test_every_task_of_geovlm_has_a_template_that_fits_its_target() -> None:
         template = answer_template(name)
         assert (template.form == "text") == (TARGETS_OF_TASK[task] != (Boxes,))
         assert template.images == (2 if task in ("change_caption", "temporal_classification") else 1)
+
+
+def test_the_page_shows_every_task_of_geovlm_and_a_card_that_names_them() -> None:
+    page = (Path(__file__).parents[2] / "docs/decoupled.md").read_text(encoding="utf-8")
+    cards = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", page, re.M | re.S)]
+    assert GEOVLM_TASKS in [card.get("by_task") for card in cards]
+    assert all(re.search(rf"^\| `{task}`[^|]*\|.*`{name}`", page, re.M) for task, name in GEOVLM_TASKS.items())
