@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from segearth.errors import SegEarthError
 from segearth.structures import Segmentation, Task
@@ -30,9 +30,11 @@ FrameSize: TypeAlias = Callable[[int, int], tuple[int, int]]
 class Segmenter(Protocol):
     """Holds an image, or several, and answers questions about them. No ground truth goes in.
 
-    Two further members are read where a segmenter has them, and do without where it has not:
+    Further members are read where a segmenter has them, and do without where it has not:
 
-    ``facts``       a :class:`SegmenterFacts`, see :func:`facts_of`.
+    ``facts``       a :class:`SegmenterFacts`, see :func:`facts_of`. One that says ``sees_pairs`` takes ``before=`` in
+                    ``set_image`` and ``set_images``, one that says ``takes_boxes`` takes ``boxes=`` in ``predict``.
+    ``counts``      an :class:`AnswerCounts` of all its answers so far, see :func:`counts_of`.
     ``frame_size``  a method from the ``(H, W)`` of an image to the size at which it is seen, see :func:`frame_size_of`:
                     only images for which it gives the same can be set together.
     """
@@ -103,6 +105,10 @@ class SegmenterFacts:
         deciding: How its raw scores are decided.
         resolutions: Finest and coarsest ground resolution, in metres a pixel, of the images it learned from, where that
             is known; a scene of another one is shown to it at the nearest of these.
+        sees_pairs: Whether it can look at two images of one place: ``set_image(image, before=earlier)``, and for
+            ``set_images`` a list with the earlier image, or ``None``, for each image.
+        takes_boxes: Whether a question can be about a region: ``predict(…, boxes=[(x0, y0, x1, y1), None, …])``, in
+            pixels of the images.
     """
 
     protocol: str = "native"
@@ -110,12 +116,59 @@ class SegmenterFacts:
     device: str = "cpu"
     deciding: DecidingSettings = DecidingSettings()
     resolutions: tuple[float, float] | None = None
+    sees_pairs: bool = False
+    takes_boxes: bool = False
+
+
+class AnswerCounts(NamedTuple):
+    """How a segmenter that answers in writing has fared so far.
+
+    Attributes:
+        unreadable: Answers that could not be read; each counts as an empty one.
+        answered: All answers.
+    """
+
+    unreadable: int
+    answered: int
+
+
+NO_ANSWERS = AnswerCounts(0, 0)
 
 
 def facts_of(segmenter: Segmenter) -> SegmenterFacts:
     """Returns the segmenter's ``facts``; those that suit any where it has none."""
     facts: SegmenterFacts = getattr(segmenter, "facts", SegmenterFacts())
     return facts
+
+
+def counts_of(segmenter: Segmenter) -> AnswerCounts:
+    """Returns the segmenter's ``counts``; zeros where it has none, since a mask can always be read."""
+    counts: AnswerCounts = getattr(segmenter, "counts", NO_ANSWERS)
+    return counts
+
+
+def set_images_of(
+    segmenter: Segmenter, images: Sequence[ImageInput], before: Sequence[ImageInput | None]
+) -> None:
+    """Sets images, those of pairs together with the earlier image of the same place.
+
+    Args:
+        segmenter: Takes them.
+        images: As for :meth:`Segmenter.set_images`; of pairs the later ones.
+        before: For each the earlier image, or ``None``.
+
+    Raises:
+        SegEarthError: There is a pair, and the segmenter sees single images only.
+    """
+    if all(one is None for one in before):
+        segmenter.set_images(images)
+        return
+    if not facts_of(segmenter).sees_pairs:
+        raise SegEarthError(
+            f"the questions are about pairs of images, and a {type(segmenter).__name__} sees one image at a time; take "
+            "a vision-language model with a template about two images, see docs/decoupled.md"
+        )
+    segmenter.set_images(images, before=before)  # type: ignore[call-arg]  # its facts say that it takes them
 
 
 def frame_size_of(segmenter: Segmenter) -> FrameSize:

@@ -224,9 +224,14 @@ TARGETS_OF_TASK: dict[Task, tuple[type, ...]] = {
     "reasoning": (Regions,),
     "detection": (Boxes,),
     "grounding": (Boxes,),
+    "grounding_description": (Boxes,),  # the right words are the question's answer
     "caption": (Text,),
+    "region_caption": (Text,),
+    "change_caption": (Text,),
     "vqa": (Text,),
     "classification": (Choices,),
+    "multi_label": (Choices,),
+    "temporal_classification": (Choices,),
 }
 
 
@@ -249,6 +254,8 @@ class Question:
         valid: Boolean ``(H, W)``: where ``mask`` is known to be right, so that it can be learned; ``None``: everywhere.
         pairs: Names such as ``"side 12"``. Two questions of an image that share one differ in a single word and have
             different targets.
+        box: ``(x0, y0, x1, y1)`` of the region that is asked about, in pixels of the image, such as the one to be
+            described; ``None``: the whole image. What the answer points at is the target.
     """
 
     text: str
@@ -260,11 +267,13 @@ class Question:
     present: bool | None
     valid: np.ndarray | None
     pairs: tuple[str, ...]
+    box: tuple[float, float, float, float] | None
 
     def __init__(
         self, text: str, mask: np.ndarray | None = None, answer: str | None = None, task: Task = "referring",
         kind: str = "", id: str = "", present: bool | None = None, valid: np.ndarray | None = None,
         pairs: tuple[str, ...] = (), target: Target | None = None,
+        box: tuple[float, float, float, float] | None = None,
     ) -> None:  # fmt: skip
         """Makes a question.
 
@@ -279,9 +288,10 @@ class Question:
             valid: Where the mask is right.
             pairs: Names of pairs.
             target: What a right answer is.
+            box: Of the region that is asked about.
 
         Raises:
-            DatasetError: ``mask`` is not the target's union.
+            DatasetError: ``mask`` is not the target's union, or ``box`` is no box of four numbers.
         """
         if mask is not None and target is not None:
             union = target.mask if isinstance(target, Regions) else None
@@ -292,7 +302,11 @@ class Question:
                 )
         self.text, self.answer, self.task, self.kind, self.id = text, answer, task, kind, id
         self.target = Regions(mask) if target is None and mask is not None else target
-        self.valid, self.pairs = valid, pairs
+        if box is not None and len(box) != 4:
+            raise DatasetError(f"question {id or text!r} is about the box {box}; give (x0, y0, x1, y1)")
+        if box is not None:
+            Boxes((box,))
+        self.valid, self.pairs, self.box = valid, pairs, box
         self.present = _presence_of(self.target) if present is None else present
 
     @property
@@ -334,14 +348,15 @@ def check_target(question: Question) -> None:
 
 @dataclass(slots=True)
 class Sample:
-    """One image with all its questions.
+    """One image, or a pair of one place, with all its questions.
 
     Attributes:
         image_id: Unique within the data set's split.
-        image: ``uint8`` RGB array of shape ``(H, W, 3)``.
+        image: ``uint8`` RGB array of shape ``(H, W, 3)``; of a pair the later image, which targets and boxes count.
         questions: Every question of the image; may be empty.
         path: Where the image came from, for messages.
         meta: Free extra facts (source, ground sampling distance, georeference); kept, never interpreted by the model.
+        before: Of a pair the earlier image, like ``image`` and of its size; ``None``: there is no pair.
     """
 
     image_id: str
@@ -349,6 +364,7 @@ class Sample:
     questions: list[Question] = field(default_factory=list)
     path: Path | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    before: np.ndarray | None = None
 
 
 @dataclass(slots=True)
@@ -368,6 +384,8 @@ class Segmentation:
         logits: Float32 ``(H, W)`` behind ``mask``, before anything is decided, where asked for.
         given_regions: The things one by one, where the segmenter tells them apart itself (they may overlap); their
             union is ``mask``. ``None``: :attr:`regions` takes the mask apart.
+        boxes: Where boxes were asked for, those that were answered, in the forms of :class:`Boxes` and in fractions of
+            a pixel, which regions cannot have. ``None``: they are those of the regions.
     """
 
     question: str
@@ -379,6 +397,7 @@ class Segmentation:
     frame_mask: np.ndarray | None = None
     logits: np.ndarray | None = None
     given_regions: tuple[Region, ...] | None = None
+    boxes: tuple[tuple[float, ...], ...] | None = None
     _found: tuple[np.ndarray, tuple[Region, ...]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

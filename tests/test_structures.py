@@ -59,6 +59,17 @@ def test_presence_is_read_once_off_the_whole_mask() -> None:
     assert Question("what is it?", target=Text(("a pier",))).present is None
 
 
+def test_a_question_may_be_about_a_region_and_copies_keep_it() -> None:
+    asked = Question("what is here?", task="region_caption", box=(1, 2, 3, 4.5))
+    assert replace(asked, text="and here?").box == (1, 2, 3, 4.5) and Question("ships").box is None
+    with pytest.raises(DatasetError, match=r"question 'what\?' is about the box \(1, 2, 3\); give \(x0, y0, x1, y1\)"):
+        Question("what?", box=(1, 2, 3))  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match="ends before it begins"):
+        Question("what?", box=(3, 2, 1, 4))
+    with pytest.raises(DatasetError, match="is no box"):
+        Question("what?", box=(1, 2, math.nan, 4))
+
+
 def test_mask_is_short_for_a_target_known_as_a_whole() -> None:
     mask = ships()
     question = Question("ships", mask)

@@ -23,6 +23,13 @@ DATASETS: dict[str, str] = {
     "rrsis_d": "segearth.data.readers.rrsisd:RRSISD",
     "refsegrs": "segearth.data.readers.refsegrs:RefSegRS",
     "risbench": "segearth.data.readers.risbench:RISBench",
+    "dior_rsvg": "segearth.data.readers.dior_rsvg:DiorRSVG",
+    "vrsbench": "segearth.data.readers.vrsbench:VRSBench",
+    "rsvqa_lr": "segearth.data.readers.rsvqa:RSVQALR",
+    "rsvqa_hr": "segearth.data.readers.rsvqa:RSVQAHR",
+    "rsicd": "segearth.data.readers.rsicd:RSICD",
+    "levir_cc": "segearth.data.readers.levir_cc:LevirCC",
+    "conversations": "segearth.data.readers.conversations:Conversations",
 }
 
 

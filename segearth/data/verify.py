@@ -82,7 +82,7 @@ def verify_split(dataset: SegmentationDataset) -> VerifyReport:
 
     Returns:
         The report. Its problems are those that construction noted, samples that cannot be decoded, empty questions,
-        masks that are not boolean or not of their image's size, and ids that occur twice.
+        masks that are not boolean or not of their image's size, pairs of images of two sizes, and ids that occur twice.
     """
     from tqdm import tqdm
 
@@ -143,6 +143,8 @@ def _problems_of(sample: Sample) -> list[str]:
     problems = []
     if sample.image.ndim != 3 or sample.image.shape[2] != 3 or sample.image.dtype != np.uint8:
         problems.append(f"{where}: image is {sample.image.dtype} {sample.image.shape}, expected uint8 (H, W, 3)")
+    if sample.before is not None and sample.before.shape != sample.image.shape:
+        problems.append(f"{where}: the earlier image is {sample.before.shape}, the later one {sample.image.shape}")
     if not sample.questions:
         problems.append(f"{where}: no question")
     for question in sample.questions:

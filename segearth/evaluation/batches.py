@@ -41,4 +41,5 @@ def in_batches(
 
 
 def _bytes(sample: Sample) -> int:
-    return sample.image.nbytes + sum(q.mask.nbytes for q in sample.questions if q.mask is not None)
+    before = 0 if sample.before is None else sample.before.nbytes
+    return before + sample.image.nbytes + sum(q.mask.nbytes for q in sample.questions if q.mask is not None)

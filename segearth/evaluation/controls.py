@@ -24,13 +24,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from segearth.data.base import SegmentationDataset
-from segearth.errors import DatasetError, NothingToFitError
+from segearth.errors import DatasetError, ImageError, NothingToFitError
 from segearth.evaluation.protocols import EvaluationProtocol, ask, scored_questions
 from segearth.evaluation.scorer import Scorer
 from segearth.segmenter import Segmenter
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.processes import gather_objects, is_joined
 from segearth.utils.seeds import rng_for
+from segearth.utils.text import first_line
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -181,8 +182,14 @@ class ShuffledQuestions:
         Raises:
             DatasetError: All questions belong to one image.
         """
-        order = derange([a.image_id for a in asked], [a.question.text for a in asked], seed)
-        return cls({own.id: asked[other].question for own, other in zip(asked, order, strict=True)}, in_words)
+        dealt: dict[str, Question] = {}
+        # Questions of pairs are dealt out by themselves: what has changed cannot be asked of a single image.
+        for of_pairs in (False, True):
+            own = [a for a in asked if a.of_pair == of_pairs]
+            if own:
+                order = derange([a.image_id for a in own], [a.question.text for a in own], seed)
+                dealt |= {one.id: own[other].question for one, other in zip(own, order, strict=True)}
+        return cls({a.id: dealt[a.id] for a in asked}, in_words)
 
     def answers(
         self, segmenter: Segmenter, samples: Sequence[Sample], questions: Sequence[Questions]
@@ -191,7 +198,10 @@ class ShuffledQuestions:
 
         ``frame_mask`` is taken out of them, so that the finished masks are compared, at the images' own sizes.
         """
-        asked = [[self.asked[question_id] for question_id in own] for own in questions]
+        asked = [
+            [_box_times(self.asked[question_id], *sample.image.shape[1::-1]) for question_id in own]
+            for sample, own in zip(samples, questions, strict=True)
+        ]
         answers = ask(segmenter, asked, self.in_words)
         return [[replace(answer, frame_mask=None) for answer in own] for own in answers]
 
@@ -203,12 +213,14 @@ class AskedQuestion:
     Attributes:
         id: Its id.
         image_id: The image it is asked of.
-        question: Its wording and task alone.
+        question: Its wording and task alone; a box in shares of the image's sides, so that it fits any image.
+        of_pair: Whether the image is one of a pair.
     """
 
     id: str
     image_id: str
     question: Question
+    of_pair: bool = False
 
 
 def read_questions(
@@ -222,13 +234,13 @@ def read_questions(
     """
 
     def without_targets(sample: Sample) -> list[tuple[str, AskedQuestion]]:
-        return [
-            (
-                scorer_of(asked).name if scorer_of else "",
-                AskedQuestion(question_id, sample.image_id, Question(text=asked.text, task=asked.task)),
-            )
-            for question_id, asked in scored_questions(sample, reading.protocol).items()
-        ]
+        height, width = sample.image.shape[:2]
+        found = []
+        for question_id, asked in scored_questions(sample, reading.protocol).items():
+            bare = _box_times(Question(text=asked.text, task=asked.task, box=asked.box), 1 / width, 1 / height)
+            name = scorer_of(asked).name if scorer_of else ""
+            found.append((name, AskedQuestion(question_id, sample.image_id, bare, sample.before is not None)))
+        return found
 
     return [asked for own in of_each_image(reading, without_targets, "questions") for asked in own]
 
@@ -289,7 +301,7 @@ def _controls_of(
 
 
 def of_each_image(reading: SplitReading, take: Callable[[Sample], T], label: str) -> list[T]:
-    """Applies a function to each image of a split and returns the results, in order.
+    """Applies a function to each image of a split that can be read and returns the results, in order.
 
     Processes that have joined read a share of the images each, and all get the results of all; a process that has not
     joined others reads all images.
@@ -303,9 +315,35 @@ def of_each_image(reading: SplitReading, take: Callable[[Sample], T], label: str
     count = len(dataset) if reading.limit is None else min(reading.limit, len(dataset))
     if not is_joined(world_size):
         rank, world_size = 0, 1
-    own = [take(dataset[i]) for i in tqdm(range(rank, count, world_size), label, disable=not reading.progress)]
+    numbers = tqdm(range(rank, count, world_size), label, disable=not reading.progress)
+    own = [None if (sample := read_or_none(dataset, i)) is None else (take(sample),) for i in numbers]
     parts = gather_objects(own, world_size)
-    return [parts[i % world_size][i // world_size] for i in range(count)]
+    found = [parts[i % world_size][i // world_size] for i in range(count)]
+    return [taken[0] for taken in found if taken is not None]
+
+
+def read_or_none(dataset: SegmentationDataset, index: int, problems: list[str] | None = None) -> Sample | None:
+    """Reads one image of a split; a picture that does not open is left out, so that one damaged file stops no run.
+
+    Args:
+        dataset: The split.
+        index: Of the image.
+        problems: Where what is wrong with the picture goes, in one line; left out, nobody is told.
+    """
+    try:
+        return dataset[index]
+    except ImageError as error:
+        if problems is not None:
+            problems.append(first_line(error))
+        return None
+
+
+def _box_times(question: Question, x: float, y: float) -> Question:
+    """Returns a question whose box is stretched by two factors; one without a box as it is."""
+    if question.box is None:
+        return question
+    x0, y0, x1, y1 = question.box
+    return replace(question, box=(x0 * x, y0 * y, x1 * x, y1 * y))
 
 
 def _same_answer(mask: np.ndarray, questions: Questions) -> list[Segmentation]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from segearth.data.base import SegmentationDataset
 from segearth.errors import ConfigError
 from segearth.evaluation.batches import in_batches
-from segearth.evaluation.controls import Control, SplitReading, build_controls
+from segearth.evaluation.controls import Control, SplitReading, build_controls, read_or_none
 from segearth.evaluation.examples import Extremes
 from segearth.evaluation.protocols import (
     EvaluationProtocol,
@@ -26,7 +26,7 @@ from segearth.evaluation.records import merge_records
 from segearth.evaluation.results import EvaluationResult, ScorerResult
 from segearth.evaluation.scorer import Scorer
 from segearth.evaluation.scorers import SCORERS, scorer_of
-from segearth.segmenter import Segmenter, frame_size_of
+from segearth.segmenter import NO_ANSWERS, AnswerCounts, Segmenter, counts_of, frame_size_of, set_images_of
 from segearth.structures import Question, Sample, Segmentation
 from segearth.utils.ahead import one_ahead
 from segearth.utils.processes import gather_objects
@@ -57,8 +57,9 @@ def evaluate(
     Args:
         segmenter: Any :class:`~segearth.segmenter.Segmenter`. It is given each image once, and asked all questions of
             one scorer together; the shuffled questions follow without setting the image again.
-        dataset: The split to score; questions without a target are passed over. Each question is scored by the scorer
-            of its task, see :data:`segearth.evaluation.scorers.SCORERS`.
+        dataset: The split to score; questions without a target are passed over, and so are pictures that do not open,
+            which the result counts. Each question is scored by the scorer of its task, see
+            :data:`segearth.evaluation.scorers.SCORERS`.
         protocol: A name in :data:`segearth.evaluation.protocols.PROTOCOLS`.
         controls: Whether to score the controls beside the model.
         train_dataset: The training split, for controls that are fitted on it, such as ``mean_mask``; ``None`` leaves
@@ -77,6 +78,7 @@ def evaluate(
         DatasetError: A sample id occurs twice, a prediction and a target differ in size, or a question has a target
             that the scorer of its task does not take.
         ConfigError: ``batch_size`` is less than 1.
+        SegEarthError: Questions are about pairs of images or about regions, which the segmenter cannot take.
     """
     if batch_size < 1:
         raise ConfigError(f"eval.batch_size is {batch_size}; at least one image must go through at a time")
@@ -92,6 +94,8 @@ def evaluate(
     whole = _Part.join(gather_objects(part, world_size))
     if whole.without_target:
         logger.warning("%d questions without a target were passed over", whole.without_target)
+    if whole.unreadable:
+        logger.warning("%d images could not be read and were left out: %s", len(whole.unreadable), whole.unreadable[0])
     return EvaluationResult(
         dataset=dataset.name,
         split=dataset.split,
@@ -112,6 +116,8 @@ def evaluate(
         extremes=whole.extremes,
         seconds=whole.seconds,
         without_target=whole.without_target,
+        unreadable_images=tuple(whole.unreadable),
+        counts=whole.counts,
     )
 
 
@@ -135,6 +141,8 @@ class _Part:
     scored: dict[str, _Scored] = field(default_factory=dict)
     seconds: float = 0.0
     without_target: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    counts: AnswerCounts = NO_ANSWERS
 
     @classmethod
     def join(cls, parts: list[_Part]) -> _Part:
@@ -152,6 +160,8 @@ class _Part:
             whole.extremes.merge(part.extremes)
         whole.seconds = max(part.seconds for part in parts)
         whole.without_target = sum(part.without_target for part in parts)
+        whole.unreadable = [problem for part in parts for problem in part.unreadable]
+        whole.counts = _added([part.counts for part in parts])
         return whole
 
 
@@ -160,7 +170,8 @@ def _score_all(
     batch_size: int, protocol: EvaluationProtocol, controls: Mapping[str, list[Control]], part: _Part, progress: bool,
 ) -> None:  # fmt: skip
     """Scores the images at ``indices`` into ``part``; each batch is read while the one before it is scored."""
-    samples = (dataset[index] for index in indices)
+    read = (read_or_none(dataset, index, part.unreadable) for index in indices)
+    samples = (sample for sample in read if sample is not None)
     batches = one_ahead(in_batches(samples, frame_size_of(segmenter), batch_size))
     start, waited = time.perf_counter(), 0.0
     with tqdm(total=len(indices), desc=f"{dataset.name} {dataset.split}", disable=not progress) as bar:
@@ -172,6 +183,7 @@ def _score_all(
                 break
             _score_batch(segmenter, batch, protocol, controls, part)
             bar.update(len(batch))
+        bar.update(len(part.unreadable))
     if indices:
         logger.info("waited for data %.1f %% of the time", 100 * waited / (time.perf_counter() - start))
 
@@ -188,13 +200,16 @@ def _score_batch(
     if not asked:
         return
     samples, by_scorer = [sample for sample, _ in asked], _by_scorer([own for _, own in asked])
-    start = time.perf_counter()
-    segmenter.set_images([sample.image for sample in samples])
+    start, before = time.perf_counter(), counts_of(segmenter)
+    set_images_of(segmenter, [sample.image for sample in samples], [sample.before for sample in samples])
     answers = {
         name: ask(segmenter, [own.values() for own in questions], SCORERS[name].needs_words)
         for name, questions in by_scorer.items()
     }
     part.seconds += time.perf_counter() - start
+    now = counts_of(segmenter)
+    new = AnswerCounts(now.unreadable - before.unreadable, now.answered - before.answered)
+    part.counts = _added([part.counts, new])
     for name, questions in by_scorer.items():
         scored = part.scored.setdefault(name, _Scored())
         for sample, own, found in zip(samples, questions, answers[name], strict=True):
@@ -206,6 +221,10 @@ def _score_batch(
             ):
                 scores = _records(SCORERS[name], sample, own, found, protocol)
                 records.extend(SCORERS[name].of_control(record) for record in scores)
+
+
+def _added(counts: Sequence[AnswerCounts]) -> AnswerCounts:
+    return AnswerCounts(sum(one.unreadable for one in counts), sum(one.answered for one in counts))
 
 
 def _by_scorer(questions: Sequence[Mapping[str, Question]]) -> dict[str, list[dict[str, Question]]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from segearth.config import ImageTransformConfig
-from segearth.errors import DatasetError, UnknownNameError
-from segearth.segmenter import Segmenter
+from segearth.errors import DatasetError, SegEarthError, UnknownNameError
+from segearth.segmenter import Segmenter, facts_of
 from segearth.structures import Question, Sample, Segmentation, check_target
 
 
@@ -109,7 +110,7 @@ def scored_questions(sample: Sample, protocol: EvaluationProtocol) -> dict[str, 
 def ask(
     segmenter: Segmenter, questions: Iterable[Iterable[Question]], in_words: bool = False
 ) -> list[list[Segmentation]]:
-    """Asks a segmenter the questions of each image that is set. It is given wordings and tasks, never targets.
+    """Asks a segmenter the questions of each image that is set. It is given wordings, tasks and boxes, never targets.
 
     Logits are asked for only where questions come in minimal pairs, which are scored by them, and answers in words only
     where they are scored: both cost time and memory.
@@ -121,10 +122,20 @@ def ask(
 
     Returns:
         The answers, likewise.
+
+    Raises:
+        SegEarthError: A question is about a region of the image, and the segmenter cannot be told which.
     """
     rows = [list(own) for own in questions]
     asked = [question for own in rows for question in own]
-    options = {"return_logits": True} if any(q.pairs for q in asked) else {}
+    options: dict[str, Any] = {"return_logits": True} if any(q.pairs for q in asked) else {}
+    if any(q.box is not None for q in asked):
+        if not facts_of(segmenter).takes_boxes:
+            raise SegEarthError(
+                f"questions such as {asked[0].text!r} are about a region, and a {type(segmenter).__name__} is asked "
+                "about whole images; take a vision-language model, see docs/decoupled.md"
+            )
+        options["boxes"] = [q.box for q in asked]
     if in_words:
         options["answer"] = True
     answers = iter(

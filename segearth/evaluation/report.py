@@ -136,6 +136,8 @@ def report_facts(result: EvaluationResult, model_name: str, notes: Mapping[str, 
         **_scorer_facts(main),
         **({"other_tasks": {found.scorer.name: _scorer_facts(found) for found in others}} if others else {}),
         "questions_without_target": result.without_target,
+        "unreadable_images": list(result.unreadable_images),
+        "unreadable_answers": result.counts._asdict(),
         "speed": {
             "seconds_in_predictor": result.seconds,
             "images_per_second": result.images_per_second,
@@ -222,6 +224,7 @@ def _circumstances(facts: Mapping[str, Any], explanations: Sequence[str]) -> lis
         "speed": f"{speed['images_per_second']:.2f} images/s, {speed['questions_per_second']:.2f} questions/s "
         "inside the predictor",
         "questions without a target": facts["questions_without_target"],
+        **_unreadable(facts),
         "versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         **facts["notes"],
     }
@@ -233,6 +236,17 @@ def _circumstances(facts: Mapping[str, Any], explanations: Sequence[str]) -> lis
         "",
         " ".join(["Shares are in percent.", *dict.fromkeys(explanations), "Intervals draw images, not questions."]),
     ]
+
+
+def _unreadable(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what could not be read, by name; nothing where all could, and of reports that do not say it."""
+    rows = {}
+    if images := facts.get("unreadable_images"):
+        rows["images that could not be read"] = f"{len(images)}, left out, such as {images[0]}"
+    counts = facts.get("unreadable_answers", {})
+    if counts.get("answered"):  # segmenters that write nothing have no such answers
+        rows["answers that could not be read"] = f"{counts['unreadable']} of {counts['answered']}"
+    return rows
 
 
 def rows_table(scorer: Scorer[Any], first_column: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

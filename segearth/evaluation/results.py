@@ -12,6 +12,7 @@ from segearth.evaluation.protocols import EvaluationProtocol
 from segearth.evaluation.records import Record
 from segearth.evaluation.scorer import Scorer
 from segearth.metrics.bootstrap import bootstrap_interval
+from segearth.segmenter import NO_ANSWERS, AnswerCounts
 
 
 @dataclass
@@ -99,6 +100,8 @@ class EvaluationResult:
         extremes: Best and worst samples for the picture sheet.
         seconds: Time inside the segmenter, of the slowest process; loading, scoring and controls are left out.
         without_target: Questions that the protocol asks, passed over because they have no ground truth.
+        unreadable_images: What was wrong with each image that could not be read and was left out, one line each.
+        counts: How many of the model's answers could not be read; controls do not count.
     """
 
     dataset: str
@@ -109,6 +112,8 @@ class EvaluationResult:
     extremes: Extremes
     seconds: float
     without_target: int
+    unreadable_images: tuple[str, ...] = ()
+    counts: AnswerCounts = NO_ANSWERS
 
     @property
     def main(self) -> ScorerResult:
@@ -119,6 +124,11 @@ class EvaluationResult:
         """
         for found in self.by_scorer.values():
             return found
+        if self.unreadable_images:
+            raise DatasetError(
+                f"nothing was scored: {len(self.unreadable_images)} images could not be read, such as "
+                f"{self.unreadable_images[0]}"
+            )
         raise DatasetError("no samples to score; the split needs at least one question with a mask or another target")
 
     @property

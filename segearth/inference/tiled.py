@@ -93,7 +93,7 @@ class TiledSegmenter:
     @cached_property
     def facts(self) -> SegmenterFacts:
         """The segmenter's; images are seen at their own size."""
-        return replace(facts_of(self.segmenter), side=None)
+        return replace(facts_of(self.segmenter), side=None, sees_pairs=False, takes_boxes=False)
 
     def set_image(self, image: ImageInput) -> None:
         """Takes a picture. It is encoded tile by tile when questions are asked, all of them in one pass."""

@@ -124,6 +124,11 @@ def meteor(answer: str, reference: str) -> float:
     return mean * (1 - 0.5 * (chunks / matched) ** 3)
 
 
+def lexical_score(answer: str, reference: str) -> float:
+    """Returns the mean of ROUGE-1, ROUGE-L and METEOR, in [0, 1]: how near the words of two descriptions are."""
+    return (rouge_n(answer, reference) + rouge_l(answer, reference) + meteor(answer, reference)) / 3
+
+
 def bleu(answers: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) -> float:
     """Returns BLEU of a set of answers (Papineni et al. 2002): counts are summed over the set before they are divided.
 

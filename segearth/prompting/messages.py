@@ -12,8 +12,9 @@ Message = dict[str, Any]
 
 
 def messages_for(
-    template: AnswerTemplate, question: str, images: Sequence[Any] | None = None, reply: str | None = None
-) -> list[Message]:
+    template: AnswerTemplate, question: str, images: Sequence[Any] | None = None, reply: str | None = None,
+    box: Sequence[float] | None = None,
+) -> list[Message]:  # fmt: skip
     """Returns the conversation that asks one question about an image, or about the two of a pair.
 
     Args:
@@ -22,6 +23,7 @@ def messages_for(
         images: As many as the template asks about, the earlier one of a pair first, in any form that the processor
             takes. ``None``: only their places are marked, for a processor that is given the images apart.
         reply: The answer to learn from; it follows as the assistant's turn.
+        box: Of the region that is asked about, in the template's frame.
 
     Returns:
         Each message has a ``role`` and, as ``content``, a list of parts with the ``type`` ``"image"`` or ``"text"``.
@@ -35,7 +37,7 @@ def messages_for(
         places = [{"type": "image", "image": image} for image in images]
     else:
         raise QuestionError(f"template {template.id} asks about {template.images} image(s); {len(images)} given")
-    messages = [{"role": "user", "content": [*places, _text(template.ask(question))]}]
+    messages = [{"role": "user", "content": [*places, _text(template.ask(question, box))]}]
     if reply is not None:
         messages.append({"role": "assistant", "content": [_text(reply)]})
     return messages

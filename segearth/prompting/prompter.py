@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segearth.errors import ConfigError, UnknownNameError
+from segearth.errors import ConfigError, QuestionError, UnknownNameError
 from segearth.preprocessing.images import as_rgb
 from segearth.preprocessing.resampling import resized
 from segearth.prompting.answers import ParsedAnswer, parse_answer
@@ -59,7 +59,7 @@ class Prompter:
 
         Raises:
             UnknownNameError: No such template.
-            ConfigError: ``side`` is given and the answers do not count pixels, or a template is about two images.
+            ConfigError: ``side`` is given and the answers do not count pixels.
         """
         self.model, self.processor, self.side = model.eval(), processor, side
         self.template = framed(template, side)
@@ -102,7 +102,10 @@ class Prompter:
             raise UnknownNameError("task of the prompter", task, {*own, *self.by_task})
         return self.template
 
-    def messages(self, image: np.ndarray, question: str, task: Task = "referring") -> list[Message]:
+    def messages(
+        self, image: np.ndarray, question: str, task: Task = "referring", before: np.ndarray | None = None,
+        box: Sequence[float] | None = None,
+    ) -> list[Message]:  # fmt: skip
         """Returns the turns that are put to the model, in the form that processors and trl take.
 
         Args:
@@ -110,36 +113,51 @@ class Prompter:
             question: As the user typed it. What could end its turn or stand for an image is changed, see
                 :func:`segearth.prompting.templates.as_data`.
             task: What is asked for.
+            before: The earlier image of a pair; left out where the task's template asks about one image.
+            box: Of the region that is asked about, in pixels of the image; it is written in the template's frame.
 
         Raises:
-            QuestionError: The question is empty.
+            QuestionError: The question is empty, or the template asks about a pair and there is none.
             UnknownNameError: There is no template for the task.
         """
         template = self.template_for(task)
-        return messages_for(template, question, [shown_as(image, template)])
+        if template.images == 2 and before is None:
+            raise QuestionError(
+                f"template {template.id} of task {task!r} asks about two images and one is set; set the earlier one "
+                "too: set_image(image, before=…)"
+            )
+        place = template.region(box, *image.shape[:2])
+        pair = [before, image] if template.images == 2 else [image]
+        return messages_for(template, question, [shown_as(one, template) for one in pair if one is not None], box=place)
 
     def ask(
-        self, images: Sequence[ImageInput], questions: Sequence[str], tasks: Sequence[Task] | Task = "referring"
-    ) -> list[ParsedAnswer]:
-        """Asks one question about each image.
+        self, images: Sequence[ImageInput], questions: Sequence[str], tasks: Sequence[Task] | Task = "referring",
+        before: Sequence[ImageInput | None] | None = None, boxes: Sequence[Sequence[float] | None] | None = None,
+    ) -> list[ParsedAnswer]:  # fmt: skip
+        """Asks one question about each image, or pair of images.
 
         Args:
             images: As many as questions; one image may be given several times.
             questions: As typed.
             tasks: What is asked for, for all or for each.
+            before: For each the earlier image of a pair, or ``None``.
+            boxes: For each the region that is asked about, or ``None``.
 
         Returns:
             The answers, whose instances are in pixels of their images, not cut at the borders.
 
         Raises:
             ImageError: An image cannot be used.
-            QuestionError: A question is empty.
+            QuestionError: A question is empty, or asks about a pair where there is none.
             UnknownNameError: There is no template for a task.
-            SegEarthError: There are not as many images or tasks as questions.
+            SegEarthError: There are not as many images, tasks, earlier images or boxes as questions.
         """
         arrays = one_each([as_rgb(image) for image in images], len(questions), "images")
         each = one_each(tasks, len(questions), "tasks")
-        asked = [self.messages(*one) for one in zip(arrays, questions, each, strict=True)]
+        earlier = one_each(before, len(questions), "earlier images")
+        pairs = [None if one is None else as_rgb(one) for one in earlier]
+        places = one_each(boxes, len(questions), "boxes")
+        asked = [self.messages(*one) for one in zip(arrays, questions, each, pairs, places, strict=True)]
         return [
             self.read(text, array.shape[0], array.shape[1], task)
             for text, array, task in zip(self.generate(asked), arrays, each, strict=True)
@@ -222,8 +240,6 @@ def framed(template: AnswerTemplate | str, side: int | None) -> AnswerTemplate:
         ConfigError: ``side`` is given and the answers do not count pixels, or the template is about two images.
     """
     found = answer_template(template) if isinstance(template, str) else template
-    if found.images != 1:
-        raise ConfigError(f"template {found.id} is about {found.images} images, and a prompter is asked about one")
     if side is None:
         return found
     if not found.frame.in_pixels:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from segearth.errors import ConfigError, DatasetError, QuestionError, UnknownNameError
 from segearth.prompting.answers import FENCE, FENCED_LANGUAGE, NOTHING, Instance, parse_answer
 from segearth.prompting.frames import IMAGE_PIXELS, THOUSANDTHS, Frame
+from segearth.structures import Task
 from segearth.utils.text import is_whole_text
 
 # A "<" that could begin a tag or a special token, as in </answer>, <|im_start|>, <image> or <<SYS>>; one before a
@@ -84,16 +85,39 @@ class AnswerTemplate:
         keys = (self.box_key, self.rotated_key, self.positive_key, self.negative_key, self.label_key)
         return tuple(key for key in keys if key is not None)
 
-    def ask(self, question: str) -> str:
+    def ask(self, question: str, box: Sequence[float] | None = None) -> str:
         """Returns what the model is told, with a question in it.
 
         Args:
             question: As a user typed it; it is put in by :func:`as_data`.
+            box: ``(x0, y0, x1, y1)`` of the region that is asked about, in the template's frame; it follows the
+                question, such as ``What is here? [10, 20, 30, 40]``.
 
         Raises:
             QuestionError: The question is empty or no text.
         """
-        return self.instruction.replace("{frame}", self.frame.words).replace("{question}", as_data(question))
+        asked = as_data(question)
+        if box is not None:
+            asked += f" {self._rounded(list(box))}"
+            if "{frame}" not in self.instruction:  # else the model is not told what the numbers count
+                asked += f" (coordinates are {self.frame.words})"
+        return self.instruction.replace("{frame}", self.frame.words).replace("{question}", asked)
+
+    def region(self, box: Sequence[float] | None, height: int, width: int) -> Sequence[float] | None:
+        """Returns the region that a question is about as :meth:`ask` takes it; ``None`` for none.
+
+        Args:
+            box: ``(x0, y0, x1, y1)`` in pixels of the image.
+            height: Of the image in pixels.
+            width: Of the image in pixels.
+
+        Raises:
+            ImageError: As for :meth:`segearth.prompting.frames.Frame.size_for`.
+        """
+        if box is None:
+            return None
+        x0, y0, x1, y1 = box
+        return self.frame.from_pixels(Instance(box=(x0, y0, x1, y1)), height, width).box
 
     def write(self, instances: Sequence[Instance] | None = None, thought: str = "", text: str = "") -> str:
         """Returns the perfect answer that says this; reading it gives the same instances.
@@ -293,6 +317,14 @@ _ALL = (
     ),
 )  # fmt: skip
 ANSWER_TEMPLATES: dict[str, AnswerTemplate] = {template.id: template for template in _ALL}
+
+# The tasks of GeoVLM-R1 and the templates in which they are asked.
+GEOVLM_TASKS: dict[Task, str] = {
+    "classification": "geovlm_classification@1", "multi_label": "geovlm_multilabel@1",
+    "temporal_classification": "geovlm_temporal@1", "detection": "geovlm@1", "grounding": "geovlm@1",
+    "grounding_description": "geovlm_description@1", "caption": "geovlm_caption@1",
+    "region_caption": "geovlm_region_caption@1", "change_caption": "geovlm_change_caption@1", "vqa": "geovlm_vqa@1",
+}  # fmt: skip
 
 
 def answer_template(id: str) -> AnswerTemplate:

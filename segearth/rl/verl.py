@@ -75,26 +75,35 @@ def examples_of(
 
     Args:
         samples: With their images; ``image_id`` becomes the image's key.
-        template: Asks the questions; an image is resized to its frame where that counts pixels.
+        template: Asks the questions; an image is resized to its frame where that counts pixels. One that asks about
+            two images is shown both of a pair, the earlier one first.
         preset: Which reward they are scored by.
         data_source: Name of the data set.
         ability: See :class:`VerlExample`; ``None``: each question's task.
 
     Raises:
-        DatasetError: The template asks about two images, and a sample has one: make the examples yourself.
+        DatasetError: The template asks about two images, and a sample has one.
         UnknownNameError: The template is not in the table, by whose name the answers will be read.
     """
-    if template.images != 1:
-        raise DatasetError(f"template {template.id} asks about {template.images} images; make a VerlExample for each")
     for sample in samples:
         height, width = sample.image.shape[:2]
         frame = template.frame
-        shown = resized(sample.image, *frame.size_for(height, width)) if frame.in_pixels else sample.image
+        images = [sample.image] if template.images == 1 else [sample.before, sample.image]
+        if any(image is None for image in images):
+            raise DatasetError(
+                f"template {template.id} asks about 2 images, and sample {sample.image_id} has one; give its before"
+            )
+        shown = tuple(
+            resized(image, *frame.size_for(height, width)) if frame.in_pixels else image
+            for image in images
+            if image is not None
+        )
         facts = RowFacts.of(template, height, width, sample.image_id)
         for question in sample.questions:
             if question.target is not None:
                 yield VerlExample(
-                    template.ask(question.text), (shown,), question.target, facts, preset, data_source,
+                    template.ask(question.text, template.region(question.box, height, width)), shown,
+                    question.target, facts, preset, data_source,
                     ability or question.task, question.answer,
                 )  # fmt: skip
 

@@ -80,6 +80,6 @@ def test_every_data_set_has_a_row(name):
     assert f"| `{name}` |" in (DOCS / "datasets.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["earthreason", "rrsis_d"])
+@pytest.mark.parametrize("name", ["earthreason", "rrsis_d", "conversations"])
 def test_trees_shown_are_those_of_the_errors(name):
     assert dataset_class(name).tree in (DOCS / "datasets.md").read_text(encoding="utf-8")

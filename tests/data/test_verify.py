@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from answer_fakes import conversations, dior_rsvg, levir_cc, rsicd, rsvqa, vrsbench
 from dataset_fakes import coco, corrupt, earthreason, jsonl, phrases, rrsisd, write_image, write_mask
 
 from segearth.data.base import SegmentationDataset
@@ -135,6 +136,12 @@ def with_something_odd(tree, chance):
         ("rrsis_d", rrsisd, "rrsisd/instances.json", 60),
         ("earthreason", lambda root: earthreason(root, {"1": 1}), "train/QAs/1.json", 60),
         ("jsonl", lambda root: jsonl(root, LINES), "train.jsonl", 60),
+        ("vrsbench", vrsbench, "VRSBench_train.json", 100),
+        ("rsvqa_lr", rsvqa, "LR_split_train_questions.json", 60),
+        ("rsvqa_lr", rsvqa, "LR_split_train_answers.json", 60),
+        ("rsicd", rsicd, "dataset_rsicd.json", 60),
+        ("levir_cc", levir_cc, "LevirCCcaptions.json", 60),
+        ("conversations", lambda root: conversations(root, count=1), "train.json", 100),
     ],
 )
 def test_odd_values_are_problems_never_tracebacks(tmp_path, name, make, file, rounds):
@@ -165,6 +172,12 @@ def aerial(root):
         ("earthreason", lambda root: earthreason(root, {"1": 1}), "train/QAs/1.json"),
         ("jsonl", lambda root: jsonl(root, LINES), "train.jsonl"),
         ("refsegrs", lambda root: phrases(root, {"1": 1}), "output_phrase_train.txt"),
+        ("dior_rsvg", dior_rsvg, "train.txt"),
+        ("dior_rsvg", dior_rsvg, "Annotations/00002.xml"),
+        ("vrsbench", vrsbench, "VRSBench_train.json"),
+        ("rsvqa_lr", rsvqa, "LR_split_train_images.json"),
+        ("levir_cc", levir_cc, "LevirCCcaptions.json"),
+        ("conversations", conversations, "train.json"),
         ("aerial_mini", aerial, "annotations.json"),
         ("aerial_mini", aerial, "questions_train.jsonl"),
     ],
@@ -188,7 +201,7 @@ class Odd(SegmentationDataset):
     name, tree = "odd", "ROOT/"
 
     def __len__(self):
-        return 4
+        return 5
 
     def __getitem__(self, index):
         image = np.zeros((4, 5, 3), np.uint8)
@@ -198,13 +211,15 @@ class Odd(SegmentationDataset):
         if index == 3:
             boxes = Question("x", id="t", target=Boxes(()))
             return Sample("d", image, [Question("\ud800", id="r"), Question("x", answer="\udcff", id="s"), boxes])
+        if index == 4:
+            return Sample("e", image, [Question("what?", id="u")], before=image[:3])
         return Sample("a", image if index == 1 else image.astype(float), [Question("p", id="p")] if index == 1 else [])
 
 
 def test_broken_promises_are_found(tmp_path):
     report = verify_split(Odd(tmp_path, "train"))
-    assert report.unlabelled == 4 and report.images == 4  # one has boxes, though its task does not take them
-    assert "4 without a target" in report.lines()[2]
+    assert report.unlabelled == 5 and report.images == 5  # one has boxes, though its task does not take them
+    assert "5 without a target" in report.lines()[2]
     assert report.problems == [
         "a: mask of question 'p' is (5, 4), image (4, 5)",
         "a: mask of question 'q' is uint8, expected bool",
@@ -214,7 +229,8 @@ def test_broken_promises_are_found(tmp_path):
         "d: question 'r' or its answer holds half a character; write it as UTF-8",
         "d: question 's' or its answer holds half a character; write it as UTF-8",
         "d: question 't': task 'referring' takes a target of Regions, not Boxes; give it Regions, or a task "
-        "that takes Boxes (detection, grounding)",
+        "that takes Boxes (detection, grounding, grounding_description)",
+        "e: the earlier image is (3, 5, 3), the later one (4, 5, 3)",
         "image id 'a' occurs 3 times",
         "question id 'p' occurs 2 times",
     ]

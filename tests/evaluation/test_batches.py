@@ -101,3 +101,11 @@ def test_an_error_of_the_maker_reaches_the_user():
     assert next(source) == [1]
     with pytest.raises(ValueError, match="damaged"):
         next(source)
+
+
+def test_the_earlier_image_of_a_pair_counts_among_what_waits(monkeypatch):
+    monkeypatch.setattr(module, "WAITING_BYTES", 3 * 192)  # three images of 8 x 8
+    samples = [sample(name) for name in "abcd"]
+    assert names(in_batches(samples, own_size, 8)) == [["a", "b", "c", "d"]]
+    samples[0].before = samples[0].image
+    assert names(in_batches(samples, own_size, 8)) == [["a", "b", "c"], ["d"]]

@@ -144,7 +144,8 @@ def test_facts_are_shares_under_stable_names():
         "model", "dataset", "split", "protocol", "scorer", "metrics",
         "giou_interval_95", "controls", "best_control", "margin",
         "margin_interval_95", "breakdown", "needs_words", "pairs", "calibration",
-        "questions_without_target", "speed", "seed", "time", "versions", "notes",
+        "questions_without_target", "unreadable_images", "unreadable_answers", "speed", "seed",
+        "time", "versions", "notes",
     ]  # fmt: skip
     assert facts["metrics"] == {
         "samples": 4, "images": 3, "empty_targets": 2, "giou": pytest.approx(0.575), "ciou": pytest.approx(10 / 17),

@@ -51,6 +51,12 @@ def test_what_depends_on_pixels_alone_is_as_without_tiles(height: int, width: in
     assert answer.presence == 0.9 and answer.mask.shape == (height, width)
 
 
+def test_a_tile_has_no_pair_and_a_region_may_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bright, "facts", SegmenterFacts(side=32, sees_pairs=True, takes_boxes=True))
+    facts = TiledSegmenter(Bright()).facts
+    assert not facts.sees_pairs and not facts.takes_boxes
+
+
 def test_several_pictures_of_different_sizes(debug_model: SegEarth) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((40, 200), (150, 90))]

@@ -169,5 +169,3 @@ def test_a_side_is_for_answers_in_pixels(tiny_vlm: tuple[Any, Any]) -> None:
     assert answer_template("think2seg@1").frame.size == (840, 840)
     with pytest.raises(ConfigError, match="answers of qwen3_vl@1 do not count pixels"):
         Prompter(*tiny_vlm, template="qwen3_vl@1", side=64)
-    with pytest.raises(ConfigError, match="is about 2 images"):
-        Prompter(*tiny_vlm, template="geovlm_temporal@1")

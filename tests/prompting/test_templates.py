@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +16,15 @@ from segearth.errors import ConfigError, DatasetError, QuestionError, UnknownNam
 from segearth.prompting.answers import Instance, parse_answer, words_of
 from segearth.prompting.frames import UNIT, Frame
 from segearth.prompting.messages import messages_for
-from segearth.prompting.templates import ANSWER_TEMPLATES, AnswerTemplate, answer_template, as_data, without_tags
+from segearth.prompting.templates import (
+    ANSWER_TEMPLATES,
+    GEOVLM_TASKS,
+    AnswerTemplate,
+    answer_template,
+    as_data,
+    without_tags,
+)
+from segearth.structures import TARGETS_OF_TASK, Boxes, Regions
 
 # Models are trained with these; a version that exists is never changed. Add a row for a new one, never edit one.
 DIGESTS = {
@@ -236,3 +247,31 @@ def test_messages() -> None:
 def test_torch_is_not_needed() -> None:
     code = "import sys, segearth.prompting.messages; print('torch' in sys.modules, 'transformers' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+
+
+def test_a_region_follows_the_question_in_the_templates_frame() -> None:
+    template = answer_template("geovlm_region_caption@1")
+    asked = template.ask("What is here?", template.region((50, 25, 100, 50), 100, 200))
+    assert asked.startswith("What is here? [112, 112, 224, 224]\nCoordinates are pixels of the image, which is 448")
+    assert asked == template.ask("What is here?", (112, 112, 224, 224.2)) != template.ask("What is here?")
+    assert template.region(None, 100, 200) is None
+    # A template that speaks of no coordinates says what they count.
+    told = answer_template("geovlm_vqa@1").ask("Is it a ship?", (1, 2, 3, 4))
+    assert told.startswith("Is it a ship? [1, 2, 3, 4] (coordinates are pixels of the image, which is 448 wide and 448")
+    shares = replace(template, frame=UNIT).ask("What?", (0.25, 0.5, 1 / 3, 1))
+    assert shares.startswith("What? [0.25, 0.5, 0.3333, 1]")
+
+
+def test_every_task_of_geovlm_has_a_template_that_fits_its_target() -> None:
+    assert set(GEOVLM_TASKS) == {task for task, takes in TARGETS_OF_TASK.items() if Regions not in takes}
+    for task, name in GEOVLM_TASKS.items():
+        template = answer_template(name)
+        assert (template.form == "text") == (TARGETS_OF_TASK[task] != (Boxes,))
+        assert template.images == (2 if task in ("change_caption", "temporal_classification") else 1)
+
+
+def test_the_page_shows_every_task_of_geovlm_and_a_card_that_names_them() -> None:
+    page = (Path(__file__).parents[2] / "docs/decoupled.md").read_text(encoding="utf-8")
+    cards = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", page, re.M | re.S)]
+    assert GEOVLM_TASKS in [card.get("by_task") for card in cards]
+    assert all(re.search(rf"^\| `{task}`[^|]*\|.*`{name}`", page, re.M) for task, name in GEOVLM_TASKS.items())

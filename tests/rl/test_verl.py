@@ -315,6 +315,17 @@ def test_two_images_and_a_system_message_can_be_exported(tmp_path):
         next(examples_of([sample(Question("x", TARGET))], template, "geovlm_r1/change_caption", "levir"))
 
 
+def test_both_images_of_a_pair_and_the_region_that_is_asked_about_are_exported() -> None:
+    image = np.full((10, 20, 3), 200, np.uint8)
+    asked = Question("What is here?", task="region_caption", target=Text(("a road",)), box=(5, 0, 10, 10))
+    pair = Sample("p", image, [asked], before=image // 2)
+    (example,) = examples_of([pair], answer_template("geovlm_change_caption@1"), "geovlm_r1/change_caption", "levir")
+    assert [shown.max() for shown in example.images] == [100, 200]
+    assert {shown.shape for shown in example.images} == {(448, 448, 3)}
+    (example,) = examples_of([pair], answer_template("geovlm_region_caption@1"), "geovlm_r1/region_caption", "set")
+    assert len(example.images) == 1 and example.prompt.startswith("What is here? [112, 0, 224, 448]\n")
+
+
 @pytest.mark.parametrize(
     ("change", "error"), [({"preset": "think2seg"}, UnknownNameError), ({"prompt": "an <image> here"}, DatasetError)]
 )

@@ -12,6 +12,7 @@ from segearth.errors import UnknownNameError
 from segearth.evaluation.scorer import Scorer
 from segearth.evaluation.scorers.boxes import BoxesScorer
 from segearth.evaluation.scorers.choices import ChoicesScorer
+from segearth.evaluation.scorers.descriptions import DescriptionsScorer
 from segearth.evaluation.scorers.segmentation import SegmentationScorer
 from segearth.evaluation.scorers.text import CaptionScorer, ShortAnswerScorer
 from segearth.structures import Question, check_target
@@ -19,8 +20,11 @@ from segearth.structures import Question, check_target
 # In the order of the report's sections.
 SCORERS: dict[str, Scorer[Any]] = {
     scorer.name: scorer
-    for scorer in (SegmentationScorer(), BoxesScorer(), CaptionScorer(), ShortAnswerScorer(), ChoicesScorer())
-}
+    for scorer in (
+        SegmentationScorer(), BoxesScorer(), DescriptionsScorer(), CaptionScorer(), ShortAnswerScorer(),
+        ChoicesScorer(),
+    )
+}  # fmt: skip
 
 
 def scorer_of(question: Question) -> Scorer[Any]:

@@ -91,8 +91,8 @@ class BoxesScorer(Scorer[BoxRecord]):
     """Matches the boxes of an answer's regions with the right boxes, one to one."""
 
     name = "boxes"
-    tasks = ("detection", "grounding")
-    record = BoxRecord
+    tasks: tuple[str, ...] = ("detection", "grounding")
+    record: type[BoxRecord] = BoxRecord
     headline = "matched_iou"
     headline_name = "matched IoU"
     breakdowns = ("kind", "task", "source", "target")
@@ -107,15 +107,18 @@ class BoxesScorer(Scorer[BoxRecord]):
     def score(
         self, question_id: str, question: Question, answer: Segmentation, sample: Sample, protocol: EvaluationProtocol
     ) -> BoxRecord:
-        """Scores the boxes of the answer's regions, at the image's own size whatever the protocol."""
-        regions = answer.regions
-        predicted = as_boxes([region.box for region in regions])
+        """Scores the answer's boxes, or those of its regions, at the image's own size whatever the protocol."""
+        if answer.boxes is None:
+            predicted = as_boxes([region.box for region in answer.regions])
+            scores_of_boxes = [answer.score if region.score is None else region.score for region in answer.regions]
+        else:
+            predicted, scores_of_boxes = upright(answer.boxes), [answer.score] * len(answer.boxes)
         targets = upright(_right(question))
         scores = match_boxes(predicted, targets, HIT)
         return BoxRecord(
             **identity(question_id, question, sample),
             predicted=_as_tuples(predicted),
-            confidences=tuple(float(answer.score if region.score is None else region.score) for region in regions),
+            confidences=tuple(float(score) for score in scores_of_boxes),
             targets=_as_tuples(targets),
             **scores._asdict(),
         )
@@ -149,7 +152,7 @@ class BoxesScorer(Scorer[BoxRecord]):
 
     def fit_control(self, reading: SplitReading) -> Control | None:
         """Returns the mean of the training boxes."""
-        return MeanBox.fit(reading)
+        return MeanBox.fit(reading, self.tasks)
 
 
 class MeanBox:
@@ -166,8 +169,12 @@ class MeanBox:
         self.box = box
 
     @classmethod
-    def fit(cls, reading: SplitReading) -> MeanBox:
+    def fit(cls, reading: SplitReading, tasks: Sequence[str]) -> MeanBox:
         """Averages the boxes of the training split.
+
+        Args:
+            reading: The training split.
+            tasks: Those whose boxes count.
 
         Raises:
             NothingToFitError: There is no box.
@@ -176,7 +183,7 @@ class MeanBox:
         def shares(sample: Sample) -> list[np.ndarray]:
             height, width = sample.image.shape[:2]
             asked = scored_questions(sample, reading.protocol).values()
-            own = [upright(_right(q)) for q in asked if q.task in BoxesScorer.tasks]
+            own = [upright(_right(q)) for q in asked if q.task in tasks]
             return [boxes / [width, height, width, height] for boxes in own]
 
         found = [boxes for own in of_each_image(reading, shares, "mean box") for boxes in own]

@@ -80,7 +80,7 @@ class ChoicesScorer(Scorer[ChoiceRecord]):
     """Reads the options off an answer in words and compares them with the right ones, be it one or several."""
 
     name = "choices"
-    tasks = ("classification",)
+    tasks = ("classification", "multi_label", "temporal_classification")
     record = ChoiceRecord
     headline = "f1"
     headline_name = "F1"

@@ -156,7 +156,7 @@ class CaptionScorer(_TextScorer):
     """Descriptions of an image, of a region or of a change."""
 
     name = "captions"
-    tasks = ("caption",)
+    tasks = ("caption", "region_caption", "change_caption")
     headline = "rouge_l"
     headline_name = "ROUGE-L"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from segearth.errors import RewardError
 from segearth.metrics.choices import choice_scores, read_choices
-from segearth.metrics.text import best_reference, levenshtein_ratio, meteor, rouge_l, rouge_n, word_jaccard
+from segearth.metrics.text import best_reference, levenshtein_ratio, lexical_score, word_jaccard
 from segearth.prompting.answers import ParsedAnswer, words_of
 from segearth.rl.rewards.places import detection_reward
 from segearth.rl.rewards.settings import DEFAULT_REWARDS, RewardSettings
@@ -107,11 +107,6 @@ def short_answer_reward(answer: ParsedAnswer, target: Target | None) -> float | 
     if not isinstance(target, Text):
         return None
     return best_reference(word_jaccard, words_of(answer.answer), target.references)
-
-
-def lexical_score(text: str, reference: str) -> float:
-    """Returns the mean of ROUGE-1, ROUGE-L and METEOR, in [0, 1]."""
-    return (rouge_n(text, reference) + rouge_l(text, reference) + meteor(text, reference)) / 3
 
 
 def _choices(answer: ParsedAnswer, target: Target | None) -> Any:

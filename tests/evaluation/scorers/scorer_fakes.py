@@ -40,11 +40,13 @@ class Mixed(SegmentationDataset):
             ("describe it", "caption", Text(("a bright block", "one white block"))),
             ("is there a block?", "vqa", Text(("yes",))),
             ("which class?", "classification", Choices(CLASSES, (CLASSES[i % 2],))),
+            ("describe the blocks", "grounding_description", Boxes(((4 + i, 2, 12 + i, 8),))),
         ]
         questions = [
             Question(f"{text} {i}", task=task, id=f"{i}-{task}", target=target) for text, task, target in asked
         ]
         questions[0] = replace(questions[0], mask=image[..., 0] > 0, target=None)
+        questions[-1].answer = "a bright block"
         return Sample(f"image{i}", image, questions)
 
 
@@ -58,7 +60,8 @@ class AllKnowing:
         self.images, self.worded = images, []
 
     def predict(self, questions, *, task, about, answer=False):
-        words = {"caption": "A bright block.", "vqa": "Yes.", "classification": "It is a dense residential area"}
+        words = {"caption": "A bright block.", "vqa": "Yes.", "classification": "It is a dense residential area",
+                 "grounding_description": "A bright block."}  # fmt: skip
         self.worded.append((sorted(set(task)), answer))
         return [
             answered(question, self.images[number][..., 0] > 0, words.get(each))

@@ -45,12 +45,15 @@ def test_a_task_that_nothing_scores_is_named(monkeypatch):
 
 def test_each_question_is_scored_by_the_scorer_of_its_task():
     result = evaluated()
-    assert list(result.by_scorer) == ["segmentation", "boxes", "captions", "short_answers", "choices"]
+    names = ["segmentation", "boxes", "descriptions", "captions", "short_answers", "choices"]
+    assert list(result.by_scorer) == names
     headlines = {name: found.headline for name, found in result.by_scorer.items()}
-    assert headlines == {"segmentation": 1, "boxes": 1, "captions": 1, "short_answers": 1, "choices": 0.5}
+    # METEOR of three right words in one piece is 1 - (1/3)³/2; a sixth of the score is METEOR.
+    described = 1 - 0.5 / 27 / 6
+    assert headlines == pytest.approx(dict.fromkeys(names, 1) | {"descriptions": described, "choices": 0.5})
     assert all(len(found.records) == 4 for found in result.by_scorer.values())
     assert result.metrics is result.by_scorer["segmentation"].metrics
-    assert result.questions_per_second == 20 / result.seconds
+    assert result.questions_per_second == 24 / result.seconds
     assert result.images_per_second == 4 / result.seconds
 
 
@@ -58,7 +61,8 @@ def test_words_are_asked_for_only_where_they_are_scored():
     model = AllKnowing()
     evaluate(model, Mixed(1), controls=False, progress=False)
     assert model.worded == [
-        (["referring"], False), (["detection"], False), (["caption"], True), (["vqa"], True), (["classification"], True)
+        (["referring"], False), (["detection"], False), (["caption"], True), (["vqa"], True),
+        (["classification"], True), (["grounding_description"], True),
     ]  # fmt: skip
 
 
@@ -67,6 +71,7 @@ def test_each_scorer_has_the_controls_that_make_sense_for_it():
     assert {name: list(found.controls) for name, found in result.by_scorer.items()} == {
         "segmentation": ["everything", "nothing", "mean_mask", "shuffled_questions"],
         "boxes": ["everything", "nothing", "mean_box", "shuffled_questions"],
+        "descriptions": ["everything", "nothing", "mean_box", "shuffled_questions"],
         "captions": ["commonest_answer", "shuffled_questions"],
         "short_answers": ["commonest_answer", "shuffled_questions"],
         "choices": ["every_option", "commonest_answer", "shuffled_questions"],
@@ -87,10 +92,10 @@ def test_without_the_training_split_what_is_fitted_is_left_out():
 
 @pytest.mark.parametrize(("tasks", "warnings"), [
     (["referring"], [
-        "control mean_box left out: mixed, split train: no box to take the mean of",
+        *["control mean_box left out: mixed, split train: no box to take the mean of"] * 2,
         *["control commonest_answer left out: mixed, split train: no right answer to count"] * 3,
     ]),
-    (["detection", "caption", "vqa", "classification"], [
+    (["detection", "grounding_description", "caption", "vqa", "classification"], [
         "control mean_mask left out: mixed, split train: no question has a mask to take the mean of",
     ]),
 ])  # fmt: skip
@@ -153,7 +158,7 @@ def test_nothing_to_score_is_an_error(name):
 def test_the_report_has_a_section_for_each_and_reads_back(tmp_path):
     run_evaluation(AllKnowing(), Mixed(), tmp_path, model_name="all", train_dataset=Mixed(6, "train"), progress=False)
     text = (tmp_path / "report.md").read_text()
-    headings = ["all on mixed, split test", "Boxes", "Captions", "Short answers", "Choices"]
+    headings = ["all on mixed, split test", "Boxes", "Descriptions", "Captions", "Short answers", "Choices"]
     assert re.findall(r"^# (.*)$", text, re.M) == headings
     assert "**matched IoU 100.00** (95 % interval 100.00 to 100.00), 4 questions about 4 images." in text
     assert "| **model** | 4 | 50.00 | 50.00 | 50.00 | 50.00 |" in text
@@ -163,7 +168,7 @@ def test_the_report_has_a_section_for_each_and_reads_back(tmp_path):
     facts = json.loads((tmp_path / "report.json").read_text())
     assert facts["scorer"] == "segmentation" and facts["metrics"]["giou"] == 1
     assert {name: own["metrics"]["samples"] for name, own in facts["other_tasks"].items()} == {
-        "boxes": 4, "captions": 4, "short_answers": 4, "choices": 4
+        "boxes": 4, "descriptions": 4, "captions": 4, "short_answers": 4, "choices": 4
     }  # fmt: skip
     assert facts["other_tasks"]["choices"]["f1_interval_95"] == [0, 1]
 
