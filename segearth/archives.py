@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from segearth.errors import ConfigError, MissingExtraError, SegEarthError
-from segearth.inference.scene import segment_scene
+from segearth.inference.scene import check_request, segment_scene
 from segearth.inference.scene_types import SceneOptions
 from segearth.structures import Task
 from segearth.utils.files import check_output_folder
@@ -131,7 +131,8 @@ def run_archive(
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ConfigError: Two sources would have the same output.
+        ConfigError: Two sources would have the same output, or an option is none of those that there are.
+        QuestionError: There is no question, or one is empty.
         OutputError: The folder cannot be written.
     """
     names = [str(source) for source in sources]
@@ -139,6 +140,7 @@ def run_archive(
     if twice:
         raise ConfigError(f"two scenes would be written to {twice[0]}; rename one, or work on them in separate folders")
     check_output_folder(job.folder)
+    check_request(job.questions, job.options, None if job.vector is None else job.folder / f"scene{job.vector}")
     job.folder.mkdir(parents=True, exist_ok=True)
     known = {line["source"]: line for line in read_manifest(job.folder)}
     skipped = [known[name] | {"state": SKIPPED} for name in names if _is_done(name, known.get(name), job)]
@@ -167,6 +169,8 @@ def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, addres
     if started:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
+        # Its plans and its advice mean nothing to who asks scenes a question; what goes wrong is in our own lines.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         gpus = int(ray.cluster_resources().get("GPU", 0)) if job.device in (None, "cuda") else 0
         count = max(1, min(workers or gpus or 1, len(sources)))

@@ -1,4 +1,4 @@
-"""Areas of interest: polygons outside of which nothing is asked, and no pixel read."""
+"""Areas of interest: polygons outside of which no answer lies; what does not touch them is not read."""
 
 from __future__ import annotations
 

@@ -45,9 +45,6 @@ _OPENING = re.compile(
     r"^(please )?((can|could) you )?(segment|find|show( me)?|mark|highlight|outline|locate|select|extract|map|detect"
     r"|where (is|are)|(which|what) (is|are))\s+"
 )
-_HOW_MANY = re.compile(
-    r"^how many (?P<noun>.+?)(?: (?:are there|are|can be seen|do you see|lie))?(?P<rest> (?!are there).+)?$"
-)
 _SETTLED = (
     r"(?:the )?(?:nearest|closest|farthest|furthest|largest|biggest|smallest|within|in the|on the|north|south|east|west"
     r"|to the|left|right|above|below|more than|less than)\b"
