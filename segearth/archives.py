@@ -25,6 +25,9 @@ from segearth.zoo.opening import load, name_of
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
+# Read when Ray is imported: nothing is sent anywhere unless the user wants it, and its plans and advice, which mean
+# nothing to who asks scenes a question, stay in its own log files.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR"}
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 
@@ -159,7 +162,8 @@ def run_archive(
 
 def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, address: str) -> Iterator[str]:
     """Yields a line of the manifest for each source, as soon as it is finished."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
@@ -169,8 +173,6 @@ def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, addres
     if started:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        # Its plans and its advice mean nothing to who asks scenes a question; what goes wrong is in our own lines.
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         gpus = int(ray.cluster_resources().get("GPU", 0)) if job.device in (None, "cuda") else 0
         count = max(1, min(workers or gpus or 1, len(sources)))

@@ -115,7 +115,7 @@ class BoxesScorer(Scorer[BoxRecord]):
         return BoxRecord(
             **identity(question_id, question, sample),
             predicted=_as_tuples(predicted),
-            confidences=tuple(float(answer.score if region.score is None else region.score) for region in regions),
+            confidences=tuple(answer.score_of(region) for region in regions),
             targets=_as_tuples(targets),
             **scores._asdict(),
         )
