@@ -112,7 +112,7 @@ def predict(
     if note:
         typer.secho(note, err=True)
     if has_place(image):
-        typer.secho("note: the mask will not say where on the map it lies; segearth scene writes one that does", err=True)
+        typer.secho("note: the mask will not say where on the map it lies; segearth scene keeps that", err=True)
     segmenter.set_image(picture)
     (result,) = segmenter.predict(
         [question], task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt

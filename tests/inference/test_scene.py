@@ -211,15 +211,18 @@ def test_no_seam(tmp_path: Path) -> None:
     assert logits.max() - logits.min() > 0.9 and steps < 0.11  # the steepest step of a cosine ramp of 16 px is 0.098
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("resolution", "calls"), [(None, 8), (0.4, 10)])
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    source: Path, tmp_path: Path, resolution: float | None, calls: int
+) -> None:
     questions = ["the red things", "the blue things"]
-    whole = asked(source, questions, tmp_path)
+    whole = asked(source, questions, tmp_path, resolution=resolution)
     expected = whole.output.read_bytes()
     whole.output.unlink()
     with pytest.raises(KeyboardInterrupt):
-        asked(source, questions, tmp_path, ColourFinder(dies_at=8))
+        asked(source, questions, tmp_path, ColourFinder(dies_at=calls), resolution=resolution)
     assert not whole.output.exists() and parts_folder(whole.output).exists()
-    again = asked(source, questions, tmp_path)
+    again = asked(source, questions, tmp_path, resolution=resolution)
     assert 0 < again.tiles < whole.tiles and again.output.read_bytes() == expected
     assert [answer.presence for answer in again.answers] == [answer.presence for answer in whole.answers]
 
