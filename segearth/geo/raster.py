@@ -118,6 +118,11 @@ class SceneRaster:
             values[place], valid[place] = self._three(seen), known
         return values, valid
 
+    @property
+    def own_window(self) -> Window:
+        """All of the scene's own pixels."""
+        return Window(0, 0, self.height, self.width)
+
     def read_own(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Reads pixels of the scene itself, whatever the working grid; the window must lie inside. As :meth:`read`."""
         values, valid = self._read(window, (window.height, window.width))
@@ -137,7 +142,7 @@ class SceneRaster:
         Returns:
             As for :meth:`read`, ``(h, w, 3)`` and ``(h, w)``. A scene that is small enough is not changed.
         """
-        window = window or Window(0, 0, self.height, self.width)
+        window = window or self.own_window
         smaller = max(window.height, window.width, side) / side
         size = max(1, round(window.height / smaller)), max(1, round(window.width / smaller))
         values, valid = self._read(window, size)

@@ -210,7 +210,7 @@ class SceneRun:
     def _of_whole(self, text: str, task: Task) -> Evidence:
         if (text, task) not in self._wholes:
             scene = self.scene
-            window = Window(0, 0, scene.height, scene.width) if self.area is None else self.area.window
+            window = scene.own_window if self.area is None else self.area.window
             values, valid = scene.read_whole(WHOLE_SIDE * self.side, window)
             self.segmenter.set_image(self.stretch.apply(values, valid))
             (answer,) = self.segmenter.predict([text], task=task, return_logits=True)
