@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from segearth.errors import ConfigError, MissingExtraError, SegEarthError
-from segearth.inference.scene import segment_scene
+from segearth.inference.scene import check_request, segment_scene
 from segearth.inference.scene_types import SceneOptions
 from segearth.structures import Task
 from segearth.utils.files import check_output_folder
@@ -25,6 +25,9 @@ from segearth.zoo.opening import load, name_of
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
+# Read when Ray is imported: nothing is sent anywhere unless the user wants it, and its plans and advice, which mean
+# nothing to who asks scenes a question, stay in its own log files.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR"}
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 
@@ -131,7 +134,8 @@ def run_archive(
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ConfigError: Two sources would have the same output.
+        ConfigError: Two sources would have the same output, or an option is none of those that there are.
+        QuestionError: There is no question, or one is empty.
         OutputError: The folder cannot be written.
     """
     names = [str(source) for source in sources]
@@ -139,6 +143,7 @@ def run_archive(
     if twice:
         raise ConfigError(f"two scenes would be written to {twice[0]}; rename one, or work on them in separate folders")
     check_output_folder(job.folder)
+    check_request(job.questions, job.options, None if job.vector is None else job.folder / f"scene{job.vector}")
     job.folder.mkdir(parents=True, exist_ok=True)
     known = {line["source"]: line for line in read_manifest(job.folder)}
     skipped = [known[name] | {"state": SKIPPED} for name in names if _is_done(name, known.get(name), job)]
@@ -157,7 +162,8 @@ def run_archive(
 
 def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, address: str) -> Iterator[str]:
     """Yields a line of the manifest for each source, as soon as it is finished."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:

@@ -97,6 +97,7 @@ def predict(
     from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
     from segearth.inference.visualize import overlay as draw
     from segearth.utils.files import check_apart, read_image
+    from segearth.utils.image_headers import has_place
     from segearth.zoo.opening import load
 
     if doubt and overlay is None:
@@ -111,6 +112,8 @@ def predict(
     segmenter, note = for_picture(load(model, device, precision), picture, question, tiles == "auto")
     if note:
         typer.secho(note, err=True)
+    if has_place(image):
+        typer.secho("note: the mask will not say where on the map it lies; segearth scene keeps that", err=True)
     segmenter.set_image(picture)
     (result,) = segmenter.predict(
         [question], task="reasoning" if reasoning else "referring", answer=answer, return_logits=doubt

@@ -417,6 +417,10 @@ class Segmentation:
             self._found = self.mask, connected_regions(self.mask, self.score)
         return self._found[1]
 
+    def score_of(self, region: Region) -> float:
+        """Returns a region's score, or the answer's own where the segmenter gave the region none."""
+        return float(self.score if region.score is None else region.score)
+
 
 def _check_union(regions: Sequence[Region], mask: np.ndarray, what: str) -> None:
     union = union_of(regions, *mask.shape)

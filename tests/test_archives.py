@@ -10,7 +10,7 @@ import pytest
 
 import segearth.archives as archives
 from segearth.archives import MANIFEST, ArchiveJob, read_manifest, run_archive
-from segearth.errors import ConfigError
+from segearth.errors import ConfigError, OutputError, QuestionError
 from segearth.inference.scene_types import SceneOptions
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
@@ -52,6 +52,22 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(archives, "_in_ray", loop)
     return given
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"questions": ("the roofs", " ")}, QuestionError),
+        ({"options": SceneOptions(mode="best")}, ConfigError),
+        ({"vector": ".shp"}, OutputError),
+    ],
+)
+def test_what_would_fail_for_every_scene_fails_at_once(
+    scenes: list[Path], job: ArchiveJob, here: list[str], wrong: Any, error: Any
+) -> None:
+    with pytest.raises(error):
+        run_archive(scenes, replace(job, **wrong))
+    assert not here and not job.folder.exists()
 
 
 def test_a_failure_stops_nothing_and_is_in_the_manifest(scenes: list[Path], job: ArchiveJob, here: list[str]) -> None:

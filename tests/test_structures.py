@@ -213,3 +213,10 @@ def test_ten_thousand_regions_take_no_time() -> None:
     start = time.perf_counter()
     assert len(answer(mask).regions) == 10_000
     assert time.perf_counter() - start < 2
+
+
+def test_a_region_without_a_score_has_that_of_its_answer():
+    mask = np.ones((2, 2), bool)
+    parts = Region.cut_from(mask[:, :1], 0.25), Region.cut_from(mask)
+    answer = Segmentation("the roofs", mask, 0.75, True, 0.9, given_regions=parts)
+    assert [answer.score_of(part) for part in parts] == [0.25, 0.75]

@@ -1,4 +1,4 @@
-"""Areas of interest: polygons outside of which nothing is asked, and no pixel read."""
+"""Areas of interest: polygons outside of which no answer lies; what does not touch them is not read."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _in_pixels(placed: Any, aoi: str | Path, scene: SceneRaster, working: bool) 
     if working:
         transform, border = scene.working_transform, scene.grid.window
     else:
-        transform, border = scene.transform, Window(0, 0, scene.height, scene.width)
+        transform, border = scene.transform, scene.own_window
     t = ~transform
     outline = None
     if np.isfinite(placed.bounds).all():  # infinite are places that the scene's CRS cannot express

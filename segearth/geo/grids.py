@@ -245,8 +245,7 @@ def working_grid(
         if pixel is None:
             raise ConfigError("a resolution is asked for, but the scene has no CRS to measure it by; leave it out")
         scales = (_scale(resolution / pixel[0]), _scale(resolution / pixel[1]))
-    # Where the CRS's origin lies in pixels of this scene; a transform that cannot be inverted places nothing.
-    x, y = place_of(~transform, 0, 0) if transform.determinant else (0.0, 0.0)
+    x, y = place_of(~transform, 0, 0)  # where the CRS's origin lies in pixels of this scene
     grid = WorkingGrid(_axis(height, scales[1], -y), _axis(width, scales[0], -x))
     if max(grid.height, grid.width) >= MAX_SIDE:
         raise ConfigError(f"at {resolution} m a pixel the scene has {grid.width} x {grid.height}; give a larger number")

@@ -118,6 +118,11 @@ class SceneRaster:
             values[place], valid[place] = self._three(seen), known
         return values, valid
 
+    @property
+    def own_window(self) -> Window:
+        """All of the scene's own pixels."""
+        return Window(0, 0, self.height, self.width)
+
     def read_own(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Reads pixels of the scene itself, whatever the working grid; the window must lie inside. As :meth:`read`."""
         values, valid = self._read(window, (window.height, window.width))
@@ -128,8 +133,8 @@ class SceneRaster:
         """Whether smaller versions of the scene lie in the file."""
         return bool(self._dataset.overviews(self.bands[0]))
 
-    def read_whole(self, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the whole scene made smaller, so that its longer side is at most ``side``.
+    def read_whole(self, side: int, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the whole scene, or a window of its own pixels, made smaller: its longer side is at most ``side``.
 
         Pixels are picked, not averaged. Where the file has overviews, the next larger one is read, which is fast for
         the largest scene; else all blocks are. The picture is fit for statistics and for a glance.
@@ -137,9 +142,10 @@ class SceneRaster:
         Returns:
             As for :meth:`read`, ``(h, w, 3)`` and ``(h, w)``. A scene that is small enough is not changed.
         """
-        smaller = max(self.height, self.width, side) / side
-        size = max(1, round(self.height / smaller)), max(1, round(self.width / smaller))
-        values, valid = self._read(Window(0, 0, self.height, self.width), size)
+        window = window or self.own_window
+        smaller = max(window.height, window.width, side) / side
+        size = max(1, round(window.height / smaller)), max(1, round(window.width / smaller))
+        values, valid = self._read(window, size)
         return np.ascontiguousarray(self._three(values)), valid
 
     @property
@@ -212,6 +218,7 @@ class SceneRaster:
             "bands": list(self.bands),
             "working_height": self.grid.height,
             "working_width": self.grid.width,
+            "scales": [self.grid.rows.scale, self.grid.columns.scale],
             **changed,
         }
 
@@ -264,6 +271,11 @@ def _check_form(dataset: Any, name: str) -> None:
         raise ImageError(
             f"{name} holds complex numbers ({strange[0]}); write their size to a file of its own: "
             f"gdal_translate DERIVED_SUBDATASET:AMPLITUDE:{name} amplitude.tif"
+        )
+    if not dataset.transform.determinant:
+        raise ImageError(
+            f"{name} has a transform that maps its pixels to one line; state the right corners: "
+            f"gdal_translate -a_ullr LEFT TOP RIGHT BOTTOM {name} out.tif"
         )
     placed = dataset.crs is not None or not dataset.transform.is_identity
     if not placed and (dataset.gcps[0] or dataset.rpcs):

@@ -45,17 +45,18 @@ _OPENING = re.compile(
     r"^(please )?((can|could) you )?(segment|find|show( me)?|mark|highlight|outline|locate|select|extract|map|detect"
     r"|where (is|are)|(which|what) (is|are))\s+"
 )
-_HOW_MANY = re.compile(
-    r"^how many (?P<noun>.+?)(?: (?:are there|are|can be seen|do you see|lie))?(?P<rest> (?!are there).+)?$"
-)
 _SETTLED = (
     r"(?:the )?(?:nearest|closest|farthest|furthest|largest|biggest|smallest|within|in the|on the|north|south|east|west"
-    r"|to the|left|right|above|below|more than|less than)\b"
+    r"|to the|second|third|fourth|fifth|[a-z-]+most|left|right|above|below|more than|less than)\b"
 )
 _WHICH = re.compile(
     r"^(?:which|how many) (?P<noun>[a-z -]+?)(?: (?:is|are|lies|lie|there))+ (?P<rest>" + _SETTLED + r".*)$"
 )
 _HOW_MANY = re.compile(r"^how many (?P<noun>.+?)(?: are there| can be seen| do you see| are visible)?$")
+_SUPERLATIVE = re.compile(
+    r"^(?:the )?(?P<which>(?:(?:" + "|".join(ORDINALS) + r") )?(?:" + "|".join(SIZES) + r")|[a-z-]+most)"
+    r"(?: one)?(?: of all)?$"
+)
 _LENGTH = r"(?P<length>\d+(?:\.\d+)?)\s*(?P<unit>km|kilomet(?:re|er)s?|m|met(?:re|er)s?|px|pixels?)"
 _OF_SCENE = r"(?:\s+(?:of|in) (?:the|this) (?:image|picture|scene|map|photo|area))?"
 _REGION = re.compile(
@@ -65,13 +66,15 @@ _REGION = re.compile(
     r"|(?P<half>left|right|upper|lower|top|bottom|north(?:ern)?|south(?:ern)?|east(?:ern)?|west(?:ern)?)"
     r"(?: (?:half|part|side))?|(?P<middle>middle|cent(?:re|er)))" + _OF_SCENE + r"$"
 )
+_OF_ALL = r"(?:(?: ones?)?(?= of (?:all )?the ) of(?: all)?)?"  # "the largest of all the ships" is the largest ship
 _RANK = re.compile(
     r"^(?:(?P<number>\d+|" + "|".join(NUMBERS) + r") )?(?:(?P<ordinal>" + "|".join(ORDINALS) + r") )?"
-    r"(?P<size>" + "|".join(SIZES) + r") (?P<noun>.+)$"
+    r"(?P<size>" + "|".join(SIZES) + r")" + _OF_ALL + r" (?P<noun>.+)$"
 )
 _MOST = re.compile(
-    r"^(?P<way>left|right|top|bottom|upper|lower|(?:north|south)?(?:east|west)(?:ern)?|north(?:ern)?|south(?:ern)?)"
-    r"most (?P<noun>.+)$"
+    r"^(?P<way>left|right|top|bottom|upper|lower"
+    r"|(?:(?:north|south)[- ]?)?(?:east|west)(?:ern)?|(?:north|south)(?:ern)?)"
+    r"most" + _OF_ALL + r" (?P<noun>.+)$"
 )
 _NEAREST = (
     re.compile(
@@ -166,7 +169,8 @@ def understand(text: str, mode: str = "auto") -> SceneQuestion:
         return SceneQuestion(text, "whole", "asked of the whole scene at reduced size, as told", text)
     phrase = _bare(text)
     noun, conditions = _taken_apart(phrase)
-    if conditions:
+    # What is left may itself depend on the whole, or be no thing at all: then the grammar has not understood.
+    if conditions and not _WHOLE_WORDS.search(noun) and not noun.startswith("of "):
         local = _all_of(noun)
         what = " and ".join(_in_words(condition) for condition in conditions)
         return SceneQuestion(
@@ -183,6 +187,8 @@ def _bare(text: str) -> str:
     """Takes off what only makes a sentence of it: of "Where is the ship?" the ship is left."""
     phrase = _OPENING.sub("", " ".join(text.lower().split()).strip(" .?!"), count=1)
     if match := _WHICH.match(phrase):
+        if superlative := _SUPERLATIVE.match(match["rest"]):
+            return f"{superlative['which']} {match['noun']}"
         return f"{match['noun']} {match['rest']}"
     if match := _HOW_MANY.match(phrase):
         return match["noun"]

@@ -38,6 +38,24 @@ class Ground:
     north: tuple[float, float] | None = None
 
 
+def check_settleable(conditions: Sequence[Condition], ground: Ground) -> None:
+    """Checks that a scene tells what conditions need; call it before tiles are asked for candidates.
+
+    Raises:
+        QuestionError: A condition needs metres or directions of the compass, and the scene has no map.
+    """
+    for condition in conditions:
+        if condition.of_compass and ground.north is None:
+            raise QuestionError(
+                "the scene has no map, so that nobody knows where north is; ask for left, right, upper or lower instead"
+            )
+        if condition.kind in ("within", "beyond") and not condition.in_pixels and ground.metres_per_pixel is None:
+            raise QuestionError(
+                f"{condition.length:g} metres cannot be measured, since the scene does not say how large a pixel is; "
+                f"give the distance in pixels, such as {condition.length:g} px"
+            )
+
+
 def settle(
     conditions: Sequence[Condition],
     shapes: Sequence[Geometry],
@@ -58,6 +76,7 @@ def settle(
     Raises:
         QuestionError: A condition needs metres or directions of the compass, and the scene has no map.
     """
+    check_settleable(conditions, ground)
     chosen = list(shapes)
     for condition in conditions:
         if not chosen:
@@ -132,13 +151,7 @@ def _by_others(
         return shapes if condition.kind == "beyond" else []  # everything is far from what is not there
     if condition.kind == "side":
         return _on_side(condition, shapes, others, ground)
-    in_pixels = condition.in_pixels or ground.metres_per_pixel is None
-    if condition.kind in ("within", "beyond") and in_pixels and not condition.in_pixels:
-        raise QuestionError(
-            f"{condition.length:g} metres cannot be measured, since the scene does not say how large a pixel is; "
-            f"give the distance in pixels, such as {condition.length:g} px"
-        )
-    scale = (1.0, 1.0) if in_pixels else ground.metres_per_pixel
+    scale = (1.0, 1.0) if condition.in_pixels or ground.metres_per_pixel is None else ground.metres_per_pixel
     tree = shapely.STRtree(_scaled(others, scale))
     _, distances = tree.query_nearest(_scaled(shapes, scale), return_distance=True, all_matches=False)
     if condition.kind == "within":
@@ -175,11 +188,7 @@ def _axes(condition: Condition, ground: Ground) -> list[np.ndarray]:
     x, y = condition.direction
     if not condition.of_compass:
         return [np.array(axis, float) for axis in ((x, 0), (0, y)) if any(axis)]
-    if ground.north is None:
-        raise QuestionError(
-            "the scene has no map, so that nobody knows where north is; ask for left, right, upper or lower instead"
-        )
-    north = np.array(ground.north, float)
+    north = np.array(ground.north, float)  # settle() has seen to it that there is one
     east = np.array([-north[1], north[0]])  # a quarter turn clockwise, as y points down
     return [axis for axis in (x * east, -y * north) if axis.any()]
 

@@ -103,8 +103,15 @@ class StripStore:
         self.close()
 
     def close(self) -> None:
-        """Lets other processes in; the strips stay."""
-        self._lock.release()
+        """Lets other processes in; the strips stay.
+
+        Where there is none the folder goes: nothing is lost with it, and its settings, such as an overlap that turned
+        out to be too large, would stand in the way of the next run.
+        """
+        if self._strips:
+            self._lock.release()
+        else:
+            self.remove()
 
     def remove(self) -> None:
         """Deletes the folder, once the final file is written."""

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,17 @@ PREFIX = "SEGEARTH_"  # of the tags that say how the file was made
 _LOW_DISK = 1 << 26  # bytes; with fewer free, a failed write is put down to a full disk
 # Of the scene's tags, those that tell of its values and not of the ground would be wrong of a mask.
 _OF_VALUES = ("STATISTICS_", "OVR_", "TIFFTAG_SOFTWARE", "TIFFTAG_MINSAMPLE", "TIFFTAG_MAXSAMPLE", PREFIX)
+
+
+def check_raster_path(path: str | Path) -> None:
+    """Checks that a raster can be written to ``path``; call it before a long computation.
+
+    Raises:
+        OutputError: The suffix is not that of a GeoTIFF, or the file cannot be written there.
+    """
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        raise OutputError(f"{path} is to be a GeoTIFF; let its name end with .tif")
+    check_output_file(path)
 
 
 class SceneWriter:
@@ -140,10 +151,8 @@ def scene_writer(
         OutputError: The name or folder does not do, it is the scene's own file, or the disk is full.
     """
     path = Path(path)
-    check_output_file(path)
+    check_raster_path(path)
     check_apart(scene.name, path)
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{path} is to be a GeoTIFF; let its name end with .tif")
     with atomic_path(path) as temporary:
         plain = temporary.with_name(f"{temporary.name}.plain.tif") if cog else temporary
         try:
@@ -165,6 +174,25 @@ def scene_writer(
         finally:
             if cog:
                 plain.unlink(missing_ok=True)
+
+
+def read_mask_back(path: Path, question: int, windows: Iterable[Window]) -> Iterator[np.ndarray]:
+    """Reads what a mask that was written says of one question.
+
+    Args:
+        path: The file.
+        question: Its number, from 0.
+        windows: In the scene's own pixels.
+
+    Yields:
+        Boolean ``(h, w)`` of each window.
+    """
+    with _gdal(path):
+        file = geo_package("rasterio").open(path)
+    with file:
+        for window in windows:
+            place = geo_package("rasterio.windows").Window(window.left, window.top, window.width, window.height)
+            yield file.read(question + 1, window=place) == 1
 
 
 def _create(plain: Path, path: Path, scene: SceneRaster, questions: Sequence[str], logits: bool) -> Any:

@@ -79,7 +79,7 @@ def to_supervision(answers: Answers) -> Any:
     return supervision.Detections(
         xyxy=np.array([region.box for _, _, region in found], np.float32),
         mask=np.stack([region.in_image(*answer.mask.shape) for _, answer, region in found]),
-        confidence=np.array([_score(answer, region) for _, answer, region in found], np.float32),
+        confidence=np.array([answer.score_of(region) for _, answer, region in found], np.float32),
         class_id=np.array([number for number, _, _ in found], np.int64),
         data={"class_name": np.array([answer.question for _, answer, _ in found])},
     )
@@ -115,7 +115,7 @@ def to_coco(answers: Answers, file_name: str = "", image_id: int = 1) -> dict[st
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": region.area,
                 "iscrowd": 0,
-                "score": float(_score(answer, region)),
+                "score": answer.score_of(region),
             }
         )
     return {
@@ -206,10 +206,6 @@ def _numbered_regions(answers: Answers) -> list[tuple[int, Segmentation, Region]
     return [(k, answer, region) for k, answer in enumerate(_several(answers)) for region in answer.regions]
 
 
-def _score(answer: Segmentation, region: Region) -> float:
-    return answer.score if region.score is None else region.score
-
-
 def _traced(answer: Segmentation) -> Any:
     """Traces an answer's regions one by one where it tells them apart itself (they may overlap), else its mask."""
     from segearth.geo.packages import geo_package
@@ -228,5 +224,5 @@ def _traced(answer: Segmentation) -> Any:
         np.array(polygons, object),
         np.array([region.area for region in answer.given_regions], np.int64),
         np.ones(len(polygons), np.int64),
-        np.array([_score(answer, region) for region in answer.given_regions], np.float64),
+        np.array([answer.score_of(region) for region in answer.given_regions], np.float64),
     )

@@ -17,11 +17,12 @@ from segearth.errors import ConfigError, QuestionError
 from segearth.geo.raster import SceneRaster, open_scene
 from segearth.geo.scene_questions import understand
 from segearth.geo.vector_files import check_vector_path
+from segearth.geo.writing import check_raster_path
 from segearth.inference.scene_run import SceneRun
 from segearth.inference.scene_types import SceneOptions, SceneResult
 from segearth.segmenter import Segmenter, facts_of, one_each
 from segearth.structures import Task
-from segearth.utils.files import check_apart, check_output_file
+from segearth.utils.files import check_apart
 
 logger = logging.getLogger(__name__)
 
@@ -77,13 +78,13 @@ def segment_scene(
         OutputError: A file cannot be written. Nothing is left under its name then.
     """
     options = options or SceneOptions()
-    texts = _checked([questions] if isinstance(questions, str) else list(questions), options)
+    texts = [questions] if isinstance(questions, str) else list(questions)
+    check_request(texts, options, vector)
     tasks: list[Task] = one_each(task, len(texts), "tasks")
-    check_output_file(output)
-    if vector is not None:
-        check_vector_path(vector)
-    if Path(source).exists():
-        check_apart(source, output, *([vector] if vector is not None else []))
+    check_raster_path(output)
+    read = [path for path in (source, options.aoi) if path is not None and _is_file(path)]
+    for path in read:  # each by itself: nothing is wrong with an area that is read from the source's own file
+        check_apart(path, output, *([vector] if vector is not None else []))
     asked = [understand(text, options.mode) for text in texts]
     for question in asked:
         logger.info("%s: %s", question.text, question.reason)
@@ -107,23 +108,42 @@ def read_questions(path: str | Path) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def _checked(questions: list[str], options: SceneOptions) -> list[str]:
+def check_request(questions: Sequence[str], options: SceneOptions, vector: str | Path | None = None) -> None:
+    """Checks what can be checked without a scene; call it before many are worked on.
+
+    Args:
+        questions: As for :func:`segment_scene`, as is what follows.
+        options: See there.
+        vector: See there.
+
+    Raises:
+        QuestionError: There is no question, or one is empty.
+        ConfigError: An option is none of those that there are.
+        OutputError: Polygons cannot be written to a file of that name.
+    """
     if not questions:
         raise QuestionError("no question is asked; give at least one, such as 'the buildings'")
     if empty := [number for number, text in enumerate(questions, 1) if not isinstance(text, str) or not text.strip()]:
         raise QuestionError(f"question {empty[0]} of {len(questions)} is empty; leave it out")
     if options.mode not in MODES:
         raise ConfigError(f"mode is {options.mode!r}; give one of {', '.join(MODES)}")
-    return questions
+    if isinstance(options.resolution, str) and options.resolution != "auto":
+        raise ConfigError(f"resolution is {options.resolution!r}; give metres a pixel, 'auto' or None")
+    if vector is not None:
+        check_vector_path(vector)
+
+
+def _is_file(name: str | Path) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # a polygon as text may be longer than a file's name can be
+        return False
 
 
 def _opened(source: str | Path, segmenter: Segmenter, options: SceneOptions) -> SceneRaster:
     """Opens the scene at its own resolution, or at the nearest that the weights know."""
-    wanted = options.resolution
-    if wanted != "auto":
-        if isinstance(wanted, str):
-            raise ConfigError(f"resolution is {wanted!r}; give metres a pixel, 'auto' or None")
-        return open_scene(source, options.bands, wanted)
+    if not isinstance(options.resolution, str):
+        return open_scene(source, options.bands, options.resolution)
     scene = open_scene(source, options.bands)
     known = facts_of(segmenter).resolutions
     if known is None or scene.metres_per_pixel is None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from segearth.errors import ImageError
 from segearth.geo.areas import area_of_interest
 from segearth.geo.packages import geo_package
 from segearth.geo.raster import SceneRaster
 from segearth.geo.scene_questions import SceneQuestion
-from segearth.geo.settling import Ground, settle
+from segearth.geo.settling import Ground, check_settleable, settle
 from segearth.geo.stretch import SceneStretch
 from segearth.geo.strips import StripStore, parts_folder
 from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
@@ -22,7 +23,7 @@ from segearth.geo.tracing import Traced, trace
 from segearth.geo.vector_files import write_vectors
 from segearth.geo.vectors import table_of
 from segearth.geo.windows import Window
-from segearth.geo.writing import SceneWriter, scene_writer
+from segearth.geo.writing import SceneWriter, read_mask_back, scene_writer
 from segearth.inference.scene_scores import (
     Evidence,
     MeanProbability,
@@ -34,6 +35,7 @@ from segearth.inference.scene_scores import (
 from segearth.inference.scene_types import SceneAnswer, SceneOptions, SceneResult
 from segearth.inference.tiled import OVERLAP, TILE_SIZE
 from segearth.inference.tiles import Picture, TilePass, evidence_of
+from segearth.preprocessing.images import MIN_SIDE
 from segearth.segmenter import Segmenter, facts_of, usual_batch_size
 from segearth.structures import Task
 
@@ -96,6 +98,14 @@ class SceneRun:
 
     def __post_init__(self) -> None:
         facts, options, scene = facts_of(self.segmenter), self.options, self.scene
+        if min(scene.grid.height, scene.grid.width) < MIN_SIDE:
+            raise ImageError(
+                f"{scene.name} would be seen as {scene.grid.width} x {scene.grid.height} px, and at least {MIN_SIDE} "
+                "a side are needed; take a finer resolution, or a larger piece of the scene"
+            )
+        self.ground = Ground(scene.height, scene.width, scene.metres_per_pixel, scene.north)
+        for question in self.asked:
+            check_settleable(question.conditions, self.ground)
         self.deciding = facts.deciding
         self.side = facts.side or TILE_SIZE
         self.tile_size = options.tile_size or self.side
@@ -199,17 +209,18 @@ class SceneRun:
 
     def _of_whole(self, text: str, task: Task) -> Evidence:
         if (text, task) not in self._wholes:
-            values, valid = self.scene.read_whole(WHOLE_SIDE * self.side)
+            scene = self.scene
+            window = scene.own_window if self.area is None else self.area.window
+            values, valid = scene.read_whole(WHOLE_SIDE * self.side, window)
             self.segmenter.set_image(self.stretch.apply(values, valid))
             (answer,) = self.segmenter.predict([text], task=task, return_logits=True)
             logits = evidence_of(answer, self.deciding.presence_threshold)
-            self._wholes[text, task] = SmallEvidence(logits, self.scene.height, self.scene.width, answer.presence)
+            self._wholes[text, task] = SmallEvidence(logits, window, answer.presence)
         return self._wholes[text, task]
 
     def _settled(self, of_tiles: dict[Local, Evidence]) -> dict[int, list[Geometry]]:
         """Chooses among the candidates of each question that is settled; outlines are in the scene's pixels."""
-        scene, outlines = self.scene, {}
-        ground = Ground(scene.height, scene.width, scene.metres_per_pixel, scene.north)
+        outlines: dict[Local, list[Geometry]] = {}
 
         def shapes_of(local: Local) -> list[Geometry]:
             if local not in outlines:
@@ -220,7 +231,7 @@ class SceneRun:
         for number, (question, task) in enumerate(zip(self.asked, self.tasks, strict=True)):
             if question.mode == "settle":
                 others = {each.other: shapes_of((each.other, task)) for each in question.conditions if each.other}
-                chosen[number] = settle(question.conditions, shapes_of((question.local, task)), others, ground)
+                chosen[number] = settle(question.conditions, shapes_of((question.local, task)), others, self.ground)
         return chosen
 
     def _traced(self, evidence: Evidence) -> Traced:
@@ -255,18 +266,12 @@ class SceneRun:
 
     def _table(self, number: int, evidence: Evidence) -> Any:
         """Returns the polygons of a question, traced in the mask that was written."""
-        rasterio, scene, options = geo_package("rasterio"), self.scene, self.options
-        windows = geo_package("rasterio.windows")
-
-        def strips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            with rasterio.open(self.output) as written:
-                for window in strips_of(scene.height, scene.width):
-                    place = windows.Window(window.left, window.top, window.width, window.height)
-                    yield written.read(number + 1, window=place) == 1, probabilities_of(evidence.read(window))
-
-        question = self.asked[number]
+        scene, options, question = self.scene, self.options, self.asked[number]
+        windows = list(strips_of(scene.height, scene.width))
+        masks = read_mask_back(self.output, number, windows)
+        probabilities = (probabilities_of(evidence.read(window)) for window in windows)
         table = table_of(
-            trace(strips(), scene.width), (scene.height, scene.width),
+            trace(zip(masks, probabilities, strict=True), scene.width), (scene.height, scene.width),
             transform=None if scene.crs is None else scene.transform, crs=scene.crs, min_area=options.min_area,
             simplify=options.simplify, right_angles=options.right_angles,
             facts={"question": question.text, "answer": None, "source": scene.name, "model": self.model},

@@ -34,18 +34,16 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SmallEvidence:
-    """Evidence of a scene that was seen as a whole at reduced size.
+    """Evidence of a scene, or of the window around an area of interest, that was seen as a whole at reduced size.
 
     Attributes:
-        logits: Float32 ``(h, w)``, covering the whole scene.
-        height: Rows of the scene.
-        width: Its columns.
+        logits: Float32 ``(h, w)``, covering the window.
+        window: In the scene's own pixels.
         presence: In [0, 1].
     """
 
     logits: np.ndarray
-    height: int
-    width: int
+    window: Window
     presence: float
 
     @property
@@ -54,10 +52,10 @@ class SmallEvidence:
         return float(self.logits.max())
 
     def read(self, window: Window) -> np.ndarray:
-        """See :class:`Evidence`; between the centres of the small picture's pixels it is linear."""
-        down, across = self.logits.shape[0] / self.height, self.logits.shape[1] / self.width
-        rows = resampled(self.logits, -2, window.top * down, down, window.height)
-        return resampled(rows, -1, window.left * across, across, window.width)
+        """See :class:`Evidence`; linear between the small picture's pixels, and beyond it as at its border."""
+        down, across = self.logits.shape[0] / self.window.height, self.logits.shape[1] / self.window.width
+        rows = resampled(self.logits, -2, (window.top - self.window.top) * down, down, window.height)
+        return resampled(rows, -1, (window.left - self.window.left) * across, across, window.width)
 
 
 @dataclass(frozen=True, slots=True)

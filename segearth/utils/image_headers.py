@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,10 +19,29 @@ _AVIF_CONFIG = b"av1C"  # name of the AVIF box whose third byte has a flag for m
 _HEAD = 1 << 16  # these two are looked for in so many bytes at the start of the file
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "untyped", 5: "complex", 6: "complex float"}
 _PHOTOMETRICS = {0: "MINISWHITE", 1: "MINISBLACK", 2: "RGB", 3: "PALETTE", 5: "CMYK", 6: "YCBCR", 8: "CIELAB"}
+_GEO_TAGS = (33550, 33922, 34264, 34735)  # scale, tie points, transformation, keys: OGC GeoTIFF 1.1, section 7
 
-_STRETCH = "stretch it to 8 bits first, such as with: gdal_translate -ot Byte -scale MIN MAX 0 255 {bands}IN OUT.tif"
-_CHOOSE = "choose three bands first, such as with: gdal_translate -b 1 -b 2 -b 3 {colours}IN OUT.tif"
+_STRETCH = (
+    "stretch it to 8 bits first, such as with: gdal_translate -ot Byte -scale MIN MAX 0 255 {bands}IN OUT.tif"
+    " (segearth scene takes it as it is)"
+)
+_CHOOSE = (
+    "choose three bands first, such as with: gdal_translate -b 1 -b 2 -b 3 {colours}IN OUT.tif"
+    " (segearth scene does so itself)"
+)
 _COLOURS = "-co PHOTOMETRIC=RGB "
+
+
+def has_place(file: Path | BinaryIO) -> bool:
+    """Whether a file is a TIFF that says where on the map it lies; ``False`` for what cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("TIFF",)) as image:
+            tags: Any = getattr(image, "tag_v2", {})
+            return any(tag in tags for tag in _GEO_TAGS)
+    except Exception:  # Pillow raises many classes on damaged files, and what is wrong is told by who decodes it
+        return False
 
 
 def deep_samples(image: Image.Image) -> str | None:

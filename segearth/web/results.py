@@ -60,11 +60,11 @@ def boxes_json(picture: Picture, answers: Sequence[Segmentation]) -> dict[str, A
     for answer in answers:
         for region in answer.regions:
             x0, y0, x1, y1 = region.box
-            score = answer.score if region.score is None else region.score
             detections.append(
                 {
                     "id": len(detections) + 1, "question": answer.question, "bbox": [x0, y0, x1, y1],
-                    "width": x1 - x0, "height": y1 - y0, "area_px": region.area, "score": round(float(score), 4),
+                    "width": x1 - x0, "height": y1 - y0, "area_px": region.area,
+                    "score": round(answer.score_of(region), 4),
                 }
             )  # fmt: skip
     return {
@@ -125,33 +125,13 @@ def collection_of(picture: Picture, answers: Sequence[Segmentation], model: str)
     Raises:
         MissingExtraError: A package for maps is not installed.
     """
-    features: list[Any] = []
-    crs: dict[str, Any] = {}
-    for answer in answers:
-        for table in _tables(picture, answer, model):
-            collection = json.loads(table.to_json(drop_id=True, na="null"))
-            features += collection["features"]
-            crs = {"crs": collection["crs"]} if "crs" in collection else {}
-    return {"type": "FeatureCollection", **crs, "features": features, "answers": facts_of_answers(answers)}
+    from segearth.inference.formats import to_geodataframe
 
-
-def _tables(picture: Picture, answer: Segmentation, model: str) -> list[Any]:
-    """Returns a table of the whole mask's polygons, or one for each thing that the segmenter itself tells apart."""
-    from segearth.geo.vectors import vectorise
-
-    facts: dict[str, Any] = {"question": answer.question, "answer": answer.answer}
-    facts |= {"source": picture.name, "model": model}
-    crs = None if picture.place is None else picture.place.crs
-    a, b, c, d, e, f = (1, 0, 0, 0, 1, 0) if picture.place is None else tuple(picture.place.transform)[:6]
-    if answer.given_regions is None:
-        return [vectorise(answer.mask, transform=(a, b, c, d, e, f), crs=crs, score=answer.score, **facts)]
-    tables = []
-    for number, region in enumerate(answer.regions, start=1):
-        corner = c + a * region.x0 + b * region.y0, f + d * region.x0 + e * region.y0
-        score = answer.score if region.score is None else region.score
-        own = (a, b, corner[0], d, e, corner[1])
-        tables.append(vectorise(region.mask, transform=own, crs=crs, score=score, **facts).assign(region=number))
-    return tables
+    place = picture.place
+    transform, crs = (None, None) if place is None else (place.transform, place.crs)
+    table = to_geodataframe(answers, transform, crs, source=picture.name, model=model)
+    collection = json.loads(table.to_json(drop_id=True, na="null"))
+    return {**collection, "answers": facts_of_answers(answers)}
 
 
 def dumped(value: dict[str, Any]) -> bytes:

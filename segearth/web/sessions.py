@@ -189,10 +189,9 @@ def region_rows(picture: Picture, answer: Segmentation) -> list[list[int | float
     rows: list[list[int | float | str]] = []
     pixel_area = _pixel_area(picture)
     for number, region in enumerate(answer.regions[:LISTED], start=1):
-        score = answer.score if region.score is None else region.score
         x0, y0, x1, y1 = region.box
         ground = [float(f"{region.area * pixel_area:.4g}")] if pixel_area else []
-        rows.append([number, region.area, *ground, round(float(score), 2), f"{x0}, {y0} to {x1}, {y1}"])
+        rows.append([number, region.area, *ground, round(answer.score_of(region), 2), f"{x0}, {y0} to {x1}, {y1}"])
     return rows
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 from segearth.errors import MissingExtraError, SegEarthError
 from segearth.geo.packages import geo_package
+from segearth.utils.image_headers import has_place
 from segearth.web.uploads import UNREADABLE, Limits, Picture, Place, UploadError, plain_pixels
-
-_GEO_TAGS = (33550, 33922, 34264, 34735)  # scale, tie points, transformation, keys: OGC GeoTIFF 1.1, section 7
 
 
 def read_tiff(data: bytes, name: str, limits: Limits) -> Picture:
@@ -30,7 +28,7 @@ def read_tiff(data: bytes, name: str, limits: Limits) -> Picture:
     try:
         rasterio = geo_package("rasterio")
     except MissingExtraError:
-        if _has_place(data):
+        if has_place(io.BytesIO(data)):
             raise
         return Picture(plain_pixels(data, "TIFF", name, limits), name)
     # A file of a stranger: it may not name other files, which GDAL would then read, and none is looked for beside it.
@@ -57,15 +55,3 @@ def _read(address: str, name: str, limits: Limits) -> Picture:
         pixels = SceneStretch.of(scene).apply(values, valid)
         place = None if scene.crs is None else Place(scene.crs, scene.transform)
         return Picture(pixels, name, place, None if valid.all() else valid)
-
-
-def _has_place(data: bytes) -> bool:
-    """Whether a TIFF says where it lies; Pillow reads its tags."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            tags: Any = getattr(image, "tag_v2", {})
-            return any(tag in tags for tag in _GEO_TAGS)
-    except Exception:  # what cannot be read is told by who decodes it
-        return False

@@ -168,6 +168,14 @@ def test_the_whole_scene_made_smaller(make_scene):
     with open_scene(make_scene(array)) as scene:
         assert scene.read_whole(16)[0].shape == (16, 8, 3)
         assert np.array_equal(scene.read_whole(64)[0], array.transpose(1, 2, 0))
+        part = scene.read_whole(64, Window(3, 2, 5, 4))[0]
+        assert np.array_equal(part, array.transpose(1, 2, 0)[3:8, 2:6])
+
+
+def test_a_transform_that_maps_all_to_one_line_is_refused(make_scene):
+    path = make_scene(numbered(), transform=rasterio.Affine(1e-6, 0, 85, 1e-6, 0, 27))
+    with pytest.raises(ImageError, match=r"one line.*-a_ullr"):
+        open_scene(path)
 
 
 def test_ground_control_points_and_rpcs_are_refused_with_the_command_that_helps(make_scene):

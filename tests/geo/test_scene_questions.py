@@ -18,7 +18,10 @@ def test_what_a_tile_shows_is_asked_of_tiles_as_typed(text: str) -> None:
     assert question.asked_of_tiles == (text,)
 
 
-@pytest.mark.parametrize("text", ["the longest road", "the only ship", "most of the wood", "how much of it is water"])
+@pytest.mark.parametrize("text", [
+    "the longest road", "the only ship", "most of the wood", "how much of it is water", "the largest of oaks",
+    "which house is the largest in the left half?",
+])  # fmt: skip
 def test_what_depends_on_the_whole_and_is_not_understood_is_asked_of_the_whole(text: str) -> None:
     question = understand(text)
     assert question.mode == "whole" and question.asked_of_tiles == () and "reduced size" in question.reason
@@ -31,6 +34,13 @@ def test_what_depends_on_the_whole_and_is_not_understood_is_asked_of_the_whole(t
         ("Segment the second largest ship.", "the ships", [Condition("size", rank=2)]),
         ("the three smallest pools", "the pools", [Condition("size", rank=-1, number=3)]),
         ("Which is the largest building?", "the buildings", [Condition("size")]),
+        ("Which building is the largest?", "the buildings", [Condition("size")]),
+        ("which ship is the second largest", "the ships", [Condition("size", rank=2)]),
+        ("the three largest of all the buildings", "the buildings", [Condition("size", number=3)]),
+        ("the smallest one of the pools", "the pools", [Condition("size", rank=-1)]),
+        ("the leftmost of the ships", "the ships", [Condition("most", direction=(-1, 0))]),
+        ("Which house is the leftmost one?", "the houses", [Condition("most", direction=(-1, 0))]),
+        ("the north-easternmost house", "the houses", [Condition("most", direction=(1, -1), of_compass=True)]),
         ("the northernmost house", "the houses", [Condition("most", direction=(0, -1), of_compass=True)]),
         ("Where is the leftmost ship?", "the ships", [Condition("most", direction=(-1, 0))]),
         ("the ship nearest the pier", "the ships", [Condition("nearest", other="the pier")]),

@@ -68,6 +68,13 @@ def test_other_settings_are_refused_unless_begun_anew(tmp_path):
     StripStore(tmp_path / "parts", other).close()
 
 
+def test_a_folder_without_a_strip_does_not_stay(tmp_path):
+    with pytest.raises(ValueError), StripStore(tmp_path / "parts", SETTINGS):
+        raise ValueError("before the first tile was answered")
+    assert not (tmp_path / "parts").exists()
+    StripStore(tmp_path / "parts", {**SETTINGS, "overlap": 8}).close()  # its settings are not in the way
+
+
 def test_one_process_at_a_time(tmp_path):
     with StripStore(tmp_path / "parts", SETTINGS), pytest.raises(OutputError, match="another process"):
         StripStore(tmp_path / "parts", SETTINGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from segearth.segmenter import DecidingSettings, SegmenterFacts, numbers_of_imag
 from segearth.structures import Segmentation
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
+shapely = pytest.importorskip("shapely", reason="shapely is not installed: pip install 'segearth[geo]'")
 geopandas = pytest.importorskip("geopandas", reason="geopandas is not installed: pip install 'segearth[geo]'")
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
@@ -209,15 +211,18 @@ def test_no_seam(tmp_path: Path) -> None:
     assert logits.max() - logits.min() > 0.9 and steps < 0.11  # the steepest step of a cosine ramp of 16 px is 0.098
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("resolution", "calls"), [(None, 8), (0.4, 10)])
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    source: Path, tmp_path: Path, resolution: float | None, calls: int
+) -> None:
     questions = ["the red things", "the blue things"]
-    whole = asked(source, questions, tmp_path)
+    whole = asked(source, questions, tmp_path, resolution=resolution)
     expected = whole.output.read_bytes()
     whole.output.unlink()
     with pytest.raises(KeyboardInterrupt):
-        asked(source, questions, tmp_path, ColourFinder(dies_at=8))
+        asked(source, questions, tmp_path, ColourFinder(dies_at=calls), resolution=resolution)
     assert not whole.output.exists() and parts_folder(whole.output).exists()
-    again = asked(source, questions, tmp_path)
+    again = asked(source, questions, tmp_path, resolution=resolution)
     assert 0 < again.tiles < whole.tiles and again.output.read_bytes() == expected
     assert [answer.presence for answer in again.answers] == [answer.presence for answer in whole.answers]
 
@@ -308,12 +313,33 @@ def test_a_segmenter_without_logits(source: Path, tmp_path: Path) -> None:
         ("the red things", {"resolution": "fine"}, ConfigError, "metres a pixel"),
         ("the red things", {"overlap": 60}, ConfigError, "half a tile"),
         ("the red things", {"aoi": "SRID=4326;POLYGON((0 0, 1 0, 1 1, 0 0))"}, ConfigError, "outside"),
+        ("the red things", {"resolution": 20.0}, ImageError, "finer resolution"),
     ],
 )
 def test_bad_input(source: Path, tmp_path: Path, questions: Any, options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         asked(source, questions, tmp_path, **options)
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".parts")) == ["in.tif"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_asked(source: Path, tmp_path: Path) -> None:
+    stub, area = ColourFinder(), tmp_path / "area.gpkg"
+    box = shapely.box(500_000, 2_999_950, 500_050, 3_000_000)
+    geopandas.GeoDataFrame(geometry=[box], crs="EPSG:32645").to_file(area)
+    with pytest.raises(OutputError, match=r"end with \.tif"):
+        segment_scene(stub, source, "the red things", tmp_path / "out.png", options=QUIET)
+    with pytest.raises(OutputError, match="named twice"):
+        segment_scene(
+            stub, source, "the red things", tmp_path / "out.tif", vector=area,
+            options=dataclasses.replace(QUIET, aoi=area),
+        )  # fmt: skip
+    assert not stub.asked and len(geopandas.read_file(area)) == 1
+
+
+def test_an_area_of_interest_as_a_long_text(source: Path, tmp_path: Path) -> None:
+    bend = ", ".join(f"{500_000 + x} {2_999_990 - x % 2}" for x in range(100))
+    area = f"SRID=32645;POLYGON((500000 2999925, {bend}, 500100 2999925, 500000 2999925))"
+    assert len(area) > 1000 and (bands(asked(source, "the red things", tmp_path, aoi=area).output)[0, :10] == 255).all()
 
 
 def test_a_source_that_does_not_open(tmp_path: Path) -> None:
@@ -323,13 +349,34 @@ def test_a_source_that_does_not_open(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:100_000])
     with pytest.raises(ImageError, match="damaged"):
         asked(cut, "the red things", tmp_path)
-    assert not (tmp_path / "out.tif").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.tif"]
 
 
-def test_metres_without_a_map(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("question", "remedy"),
+    [("the red things within 9 m of the blue bar", "in pixels"), ("the northernmost red thing", "upper")],
+)
+def test_what_a_scene_without_a_map_cannot_settle_is_told_first(tmp_path: Path, question: str, remedy: str) -> None:
+    source, stub = write(tmp_path / "in.tif", picture(), rasterio.Affine.identity(), None), ColourFinder()
+    with pytest.raises(QuestionError, match=remedy):
+        asked(source, question, tmp_path, stub)
+    assert not stub.asked
+
+
+def test_of_a_plain_picture_no_warning_is_printed(tmp_path: Path) -> None:
     source = write(tmp_path / "in.tif", picture(), rasterio.Affine.identity(), None)
-    with pytest.raises(QuestionError, match="in pixels"):
-        asked(source, "the red things within 9 m of the blue bar", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked(source, "the red things", tmp_path)
+
+
+def test_a_whole_scene_with_an_area_of_interest_is_seen_there_alone(source: Path, tmp_path: Path) -> None:
+    stub, box = ColourFinder(), shapely.box(500_025, 2_999_950, 500_055, 2_999_980)  # columns 50 to 110, rows 40 to 100
+    result = asked(source, "the red things", tmp_path, stub, mode="whole", aoi=f"SRID=32645;{box.wkt}")
+    expected = np.full((150, 210), 255, np.uint8)
+    expected[40:100, 50:110] = picture()[40:100, 50:110, 0] > 128
+    assert stub.asked == [(60, 60)]
+    np.testing.assert_array_equal(bands(result.output)[0], expected)
 
 
 def test_a_list_of_questions(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from segearth.errors import ImageError
 from segearth.utils.files import read_image, read_mask, rgb_of
+from segearth.utils.image_headers import has_place
 
 GEOTIFFS = Path(__file__).resolve().parents[3] / "shared" / "data" / "geotiff"
 RGB, MINISBLACK = 2, 1
@@ -162,3 +163,14 @@ def test_real_rasters():
         rgb_of(image, "PIL image")
     assert read_image(GEOTIFFS / "banepa_oam_a.tif").shape == (512, 512, 3)
     assert read_image(GEOTIFFS / "naip_4band_utm14.tif").shape == (723, 934, 3)  # red, green, blue and a fourth
+
+
+def test_a_tiff_with_a_place_on_the_map_is_told_from_a_plain_one(tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[33550] = (0.5, 0.5, 0.0)  # the scale of its pixels
+    tags.tagtype[33550] = 12
+    Image.new("RGB", (4, 4)).save(tmp_path / "map.tif", tiffinfo=tags)
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.tif")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "map.tif").read_bytes()[:20])
+    assert has_place(tmp_path / "map.tif")
+    assert not has_place(tmp_path / "plain.tif") and not has_place(tmp_path / "cut.tif")

@@ -110,15 +110,15 @@ class BoxesScorer(Scorer[BoxRecord]):
         """Scores the answer's boxes, or those of its regions, at the image's own size whatever the protocol."""
         if answer.boxes is None:
             predicted = as_boxes([region.box for region in answer.regions])
-            scores_of_boxes = [answer.score if region.score is None else region.score for region in answer.regions]
+            confidences = [answer.score_of(region) for region in answer.regions]
         else:
-            predicted, scores_of_boxes = upright(answer.boxes), [answer.score] * len(answer.boxes)
+            predicted, confidences = upright(answer.boxes), [answer.score] * len(answer.boxes)
         targets = upright(_right(question))
         scores = match_boxes(predicted, targets, HIT)
         return BoxRecord(
             **identity(question_id, question, sample),
             predicted=_as_tuples(predicted),
-            confidences=tuple(float(score) for score in scores_of_boxes),
+            confidences=tuple(map(float, confidences)),
             targets=_as_tuples(targets),
             **scores._asdict(),
         )
