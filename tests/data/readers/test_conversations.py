@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 
 import pytest
 from answer_fakes import EVERY_TASK, conversations, write_json
 from dataset_fakes import write_image
 
+from segearth.data.readers import marked_text
 from segearth.data.readers.conversations import Conversations
 from segearth.data.readers.marked_text import boxes_of, plain
 from segearth.data.verify import verify_dataset
@@ -147,3 +149,8 @@ def test_a_pair_of_two_sizes_is_an_error(tmp_path):
 def test_plain_words_keep_what_is_no_mark():
     assert plain("a [b c] 3 x < 4 <ref>ship</ref> , {<1><2><3><4>}.") == "a [b c] 3 x < 4 ship,."
     assert boxes_of("[1, 2, 3] and [1, 2]", 10, 10) == ()
+
+
+def test_the_examples_in_the_docstrings_come_out():
+    found = doctest.testmod(marked_text)
+    assert found.attempted and not found.failed
