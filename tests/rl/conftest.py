@@ -39,11 +39,13 @@ def tiny_experiment() -> Callable[..., Any]:
     def make(folder: Path, *overrides: str, name: str = "think2seg_tiny") -> ExperimentConfig:
         shape = "{kind: qwen3_vl, side: 32, patch: 4, hidden: 32, heads: 2, layers: 1, vision_hidden: 32, vision_layers: 1}"
         short = [
-            f"policy.tiny={shape}", "policy.max_new_tokens=6", "train.micro_batch_size=8", "train.global_batch_size=8",
+            "policy.max_new_tokens=6", "train.micro_batch_size=8", "train.global_batch_size=8",
             "sft.micro_batch_size=4", "sft.batch_size=4", "grpo.group=4", "sft.max_steps=2", "train.max_steps=2",
             "eval.limit=2", "data.num_workers=0", "train.log_every=1", "train.save_every=1", "train.deepspeed=none",
             "train.precision=fp32", f"train.output_dir={folder}",
         ]  # fmt: skip
+        if name == "think2seg_tiny":
+            short += [f"policy.tiny={shape}", "data.train=[{name: roofs, options: {length: 16}}]"]
         return load_experiment(configs_dir() / "experiment" / f"{name}.yaml", [*short, *overrides])
 
     return make
