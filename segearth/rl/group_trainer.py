@@ -1,4 +1,4 @@
-"""trl's GRPO with what it lacks: groups whose answers scatter are trusted less. Imported where trl is known to be there.
+"""trl's GRPO with what it lacks: groups whose answers scatter are trusted less. Imported where trl is there.
 
 https://github.com/huggingface/trl, ``GRPOTrainer``. Three methods are extended and none is replaced.
 """

@@ -328,7 +328,8 @@ def _named_errors(name: object) -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ImageError(f"{name}: more than the {limit} pixels that Pillow opens; `segearth scene` reads it by windows") from error
+        message = f"{name}: more than the {limit} pixels that Pillow opens; `segearth scene` reads it by windows"
+        raise ImageError(message) from error
     except Exception as error:  # Pillow's decoders raise many unrelated classes on damaged files
         raise ImageError(f"{name}: damaged or not an image ({error}); open it in a viewer or fetch it again") from error
 

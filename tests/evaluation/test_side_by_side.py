@@ -38,12 +38,16 @@ def experiment() -> ExperimentConfig:
 
 
 def test_each_model_by_each_protocol(tmp_path: Path) -> None:
-    candidates = [Candidate("everything", lambda: Everywhere(True), {}), Candidate("runs/none", lambda: Everywhere(False), {})]
+    candidates = [
+        Candidate("everything", lambda: Everywhere(True), {}),
+        Candidate("runs/none", lambda: Everywhere(False), {}),
+    ]
     page = evaluate_side_by_side(experiment(), candidates, "test", tmp_path / "out")
     text = page.read_text()
     assert text.startswith("# everything and runs/none") and text.count("## Protocol") == 2
     assert text.count("\n| everything |") == 2 and "| runs/none |" in text and "95 % interval" in text
-    assert (tmp_path / "out/native/runs--none/report.md").exists() and (tmp_path / "out/segearth_r1/everything").is_dir()
+    assert (tmp_path / "out/native/runs--none/report.md").exists()
+    assert (tmp_path / "out/segearth_r1/everything").is_dir()
 
 
 @pytest.mark.parametrize(
