@@ -69,7 +69,7 @@ class TinyShape:
             row of digits of which a small one gets some right.
         pieces: Further texts that are one token each.
         spread: Standard deviation of the random weights. 0.02 is that of the published models, which are dozens of
-            times wider: a narrow one passes on almost nothing of what it sees, and should have about ``1 / sqrt(hidden)``.
+            times wider: a narrow one passes on almost nothing of what it sees, and should have ``1 / sqrt(hidden)``.
         place_spread: That of the vectors that say where a patch lies. As small as the weights they drown in the
             colours, and it takes hundreds of steps until a model notices them; 1 is noticed within fifty.
     """
