@@ -21,7 +21,8 @@ from segearth.evaluation.controls import (
 from segearth.evaluation.protocols import PROTOCOLS, scored_questions
 from segearth.evaluation.scorers import SCORERS, scorer_of
 from segearth.metrics.masks import mask_iou
-from segearth.structures import Question, Sample
+from segearth.segmenter import SegmenterFacts
+from segearth.structures import Question, Sample, Segmentation
 
 NATIVE = PROTOCOLS["native"]
 
@@ -323,3 +324,29 @@ def test_shuffled_answers_are_compared_as_finished_masks():
     (answers,) = control.answers(predictor, [dataset[0]], [scored_questions(dataset[0], NATIVE)])
     assert len(answers) == 3
     assert [answer.frame_mask for answer in answers] == [None] * 3
+
+
+def test_a_region_is_dealt_in_shares_of_the_sides():
+    class Noting(PerfectPredictor):
+        facts = SegmenterFacts(takes_boxes=True)
+
+        def predict(self, questions, *, task, about, boxes):
+            self.boxes = boxes
+            return [Segmentation(text, np.zeros((1, 1), bool), 0, False, 0) for text in questions]
+
+    def about(name, height, width, box):
+        asked = Question(f"what is in {name}?", np.zeros((height, width), bool), id=name, box=box)
+        return Sample(name, np.zeros((height, width, 3), np.uint8), [asked])
+
+    dataset = Patches(0)
+    boxes = {"a": (10, 20, (5, 5, 10, 10)), "b": (100, 40, (10, 0, 20, 25)), "c": (10, 10, None)}
+    dataset.samples = [about(name, *facts) for name, facts in boxes.items()]
+    dealt, model = shuffled_on(dataset), Noting()
+    asked = [scored_questions(sample, NATIVE) for sample in dataset.samples]
+    dealt.answers(model, dataset.samples, asked)
+    shares = {"a": (0.25, 0.5, 0.5, 1), "b": (0.25, 0, 0.5, 0.25), "c": None}
+    for sample, box in zip(dataset.samples, model.boxes, strict=True):
+        wanted = shares[dealt.asked[sample.image_id].text.split()[-1][0]]
+        height, width = sample.image.shape[:2]
+        scaled = None if wanted is None else tuple(np.multiply(wanted, (width, height, width, height)))
+        assert box == (scaled if scaled is None else pytest.approx(scaled))

@@ -27,7 +27,7 @@ from segearth.evaluation.records import merge_records
 from segearth.evaluation.run import evaluate_experiment
 from segearth.inference.predictor import Predictor
 from segearth.metrics.bootstrap import bootstrap_interval
-from segearth.segmenter import SegmenterFacts
+from segearth.segmenter import AnswerCounts, SegmenterFacts
 from segearth.structures import Question, Sample, Segmentation
 
 
@@ -262,7 +262,8 @@ def test_what_another_process_did_is_joined(monkeypatch):
         assert world_size == 2
         others = [counted("~last", 1, 2, 1, 2)]
         own = {"segmentation": replace(part.scored["segmentation"], records=others, controls={"nothing": others})}
-        return [part, replace(part, scored=own, seconds=500.0, without_target=3)]
+        other = replace(part, scored=own, seconds=500.0, without_target=3, unreadable=["b.png: damaged"])
+        return [replace(part, unreadable=["a.png: damaged"]), replace(other, counts=AnswerCounts(2, 5))]
 
     def built(*_, **__):
         return {"segmentation": [ConstantMask(False)]}
@@ -273,7 +274,8 @@ def test_what_another_process_did_is_joined(monkeypatch):
     assert [r.id for r in result.records] == ["0-green field", "0-grey road", "0-red roof", "~last"]
     assert [r.id for r in result.controls["nothing"]] == ["0-green field", "0-grey road", "0-red roof", "~last"]
     assert result.control_rules == {"nothing": "no pixel is predicted"}
-    assert (result.seconds, result.without_target) == (500.0, 3)
+    assert (result.seconds, result.without_target, result.counts) == (500.0, 3, (2, 5))
+    assert result.unreadable_images == ("a.png: damaged", "b.png: damaged")
 
 
 def offered(size, *numbers):

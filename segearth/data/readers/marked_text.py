@@ -63,7 +63,7 @@ def boxes_of(text: str, height: int, width: int) -> tuple[tuple[float, float, fl
         x0, x1 = sorted(value * width / HUNDRED for value in (numbers[0], numbers[2]))
         y0, y1 = sorted(value * height / HUNDRED for value in (numbers[1], numbers[3]))
         degrees = numbers[4] if len(numbers) == 5 else 0.0
-        if degrees % 360:
+        if degrees:
             turned = ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, degrees)
             x0, y0, x1, y1 = (round(float(value), 6) for value in rotated_to_horizontal(turned)[0])
         left, top, right, bottom = (float(value) for value in clip_boxes((x0, y0, x1, y1), height, width)[0])

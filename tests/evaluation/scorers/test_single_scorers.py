@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scorer_fakes import CLASSES, answered, region
 
+from segearth.errors import DatasetError
 from segearth.evaluation.protocols import PROTOCOLS
 from segearth.evaluation.scorers import SCORERS
 from segearth.structures import Boxes, Choices, Question, Sample, Text
@@ -49,6 +50,28 @@ def test_a_region_without_a_score_has_that_of_the_answer():
     nothing_found = scored("boxes", question, boxes_answer())
     assert nothing_found.value == 1
     assert SCORERS["boxes"].summary([nothing_found]).ap50 is None
+
+
+def test_boxes_that_were_written_go_before_those_of_the_regions():
+    """A region cannot begin within a pixel, nor be less than one."""
+    question = Question("find", task="detection", target=Boxes(((0.5, 0, 10, 10), (3, 3, 3.5, 3.5))))
+    answer = boxes_answer(region((0, 0, 10, 10)))
+    answer.boxes = ((0.5, 0, 10, 10), (3, 3, 3.5, 3.5))
+    record = scored("boxes", question, answer)
+    assert record.value == 1 and record.confidences == (0.75, 0.75)
+    answer.boxes = ((15, 10, 10, 6, 90),)
+    turned = Question("find", task="detection", target=Boxes(((12, 5, 18, 15),)))
+    assert scored("boxes", turned, answer).value == pytest.approx(1)
+
+
+def test_a_description_needs_its_right_words():
+    question = Question("describe", task="grounding_description", target=Boxes(((0, 0, 10, 10),)), answer="a ship")
+    answer = boxes_answer(region((0, 0, 10, 10)))
+    assert scored("descriptions", question, answer).value == 0.5  # it said nothing
+    answer.answer = "A ship."
+    assert scored("descriptions", question, answer).wording == pytest.approx(1 - 0.5 / 8 / 3)  # two words in one piece
+    with pytest.raises(DatasetError, match=r"question q: a grounding description has boxes .* give them, or ask for"):
+        scored("descriptions", Question("describe", task=question.task, target=question.target), answer)
 
 
 def test_a_rotated_target_is_made_upright():
