@@ -28,6 +28,7 @@ NEEDED_BY = {
 # Imported, and brought by a package that is required; detectron2 and QGIS have no wheel that could be.
 BROUGHT_BY = {
     "yaml": "omegaconf", "tokenizers": "transformers", "triton": "torch", "detectron2": "", "qgis": "",
+    "accelerate": "trl", "sentence_transformers": "",  # only for rewards that compare sentences by their meaning
     "supervision": "",  # it brings a second OpenCV, so no extra installs it
     "pyproj": "geopandas", "pandas": "geopandas", "pyarrow": "datasets", "starlette": "fastapi", "anyio": "fastapi",
 }  # fmt: skip
