@@ -41,6 +41,7 @@ DIGESTS = {
     "geovlm_region_caption@1": "4057fc5b15fa",
     "geovlm_change_caption@1": "9dcc2f16e631",
     "geovlm_vqa@1": "f90f63aecad9",
+    "brief@1": "d767cf5e1e0b",
     "qwen2_vl@1": "1a4837fe4a14",
     "qwen2_5_vl@1": "68ad78fcbe30",
     "qwen3_vl@1": "5863f27680c7",

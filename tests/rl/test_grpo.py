@@ -102,7 +102,8 @@ def test_groups_that_scatter_move_the_policy_less(
 ) -> None:
     from trl import GRPOTrainer
 
-    experiment = tiny_experiment(tmp_path, "grpo.reward=rsground_r1", "grpo.consistency.lowest_weight=0.25")
+    overrides = ["grpo.reward=rsground_r1", "grpo.add=null", "grpo.consistency.lowest_weight=0.25"]
+    experiment = tiny_experiment(tmp_path, *overrides)
     own = grpo_trainer(experiment, policy_start, None, rows(), tmp_path / "grpo", BoxFill())
     inputs = asked(rows(), 0, 1)
     completions = answers(inputs, [*SPREAD, *TOGETHER])
