@@ -24,6 +24,8 @@ from segearth.prompting.tiny import tiny_sam2
 from segearth.rl.experiment import open_segmenter, train_decoupled
 from segearth.zoo.opening import training_of
 
+PUBLISHED = ["think2seg_rs", "rsground_r1", "geovlm_r1"]
+
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8") as file:
@@ -74,7 +76,7 @@ def write_earthreason(root: Path) -> None:
         earthreason(root / "rs_reason_seg/RSReasonSeg", {f"{len(split)}0": 2, f"{len(split)}1": 3}, split)
 
 
-@pytest.mark.parametrize("name", ["think2seg_rs", "rsground_r1", "geovlm_r1"])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_systems(
     name: str, tiny_experiment: Callable[..., Any], policy_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +106,7 @@ def test_published_numbers() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EARTHREASON_ROOT", "x")
         patch.setenv("RRSIS_D_ROOT", "x")
-        think, ground, geo = (load_experiment(folder / f"{n}.yaml") for n in ("think2seg_rs", "rsground_r1", "geovlm_r1"))
+        think, ground, geo = (load_experiment(folder / f"{name}.yaml") for name in PUBLISHED)
     grpo, train = think.grpo, think.train
     assert (grpo.group, grpo.beta, grpo.epsilon, grpo.temperature, train.learning_rate) == (16, 1e-3, 0.2, 1.0, 1e-6)
     assert (think.policy.max_new_tokens, think.policy.freeze_vision, train.deepspeed) == (1024, False, "zero3")
@@ -113,5 +115,5 @@ def test_published_numbers() -> None:
 
 
 def test_misspelt_fields_are_told(tiny_experiment: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="policy.tiny"):
+    with pytest.raises(UnknownNameError, match=r"policy\.tiny"):
         train_decoupled(tiny_experiment(tmp_path / "run", "policy.tiny={sied: 32}"))
