@@ -151,7 +151,7 @@ def _rows(experiment: ExperimentConfig, thought: str | None = None) -> QuestionR
 
 
 def _sight(experiment: ExperimentConfig, model: str | Path) -> dict[str, Any] | None:
-    """What a policy sees of the test split, beside what needs no sight; ``None`` where there are no boxes to compare."""
+    """What a policy sees of the test split, beside what needs no sight; ``None`` where there are no boxes."""
     chosen = split_configs(experiment.data, "test")
     policy, limit = experiment.policy, experiment.eval.limit
     if not chosen:

@@ -78,7 +78,8 @@ def grpo_trainer(
         )
     passes = passes_of("train.global_batch_size", train.global_batch_size, train.micro_batch_size)
     arguments = trl.GRPOConfig(
-        **shared_arguments(experiment, folder), max_steps=train.max_steps, learning_rate=train.learning_rate, warmup_steps=train.warmup_ratio,
+        **shared_arguments(experiment, folder), max_steps=train.max_steps, learning_rate=train.learning_rate,
+        warmup_steps=train.warmup_ratio,
         per_device_train_batch_size=train.micro_batch_size, gradient_accumulation_steps=passes,
         num_generations=grpo.group, max_completion_length=policy.max_new_tokens, temperature=grpo.temperature,
         beta=grpo.beta, epsilon=grpo.epsilon, loss_type=grpo.loss,

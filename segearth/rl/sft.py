@@ -18,7 +18,9 @@ from segearth.rl.stages import (
 )
 
 
-def sft_trainer(experiment: ExperimentConfig, model: str | Path, processor: Any, rows: QuestionRows, folder: Path) -> Any:
+def sft_trainer(
+    experiment: ExperimentConfig, model: str | Path, processor: Any, rows: QuestionRows, folder: Path
+) -> Any:
     """Prepares trl's ``SFTTrainer``: the loss is that of the answer's tokens alone.
 
     Args:

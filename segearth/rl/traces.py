@@ -1,4 +1,4 @@
-"""Reasoning traces to learn writing from, made from annotations: where to look, what is there, what decides, the choice.
+"""Reasoning traces to learn writing from, made from annotations: where to look, what is there, which it is.
 
 RSGround-R1 (arXiv 2601.21634) begins with such traces, which name places. How they are made is not public: what stands
 here is a reconstruction. A trace is a template that is filled with facts, so nothing in it is guessed, and each is
@@ -144,7 +144,7 @@ def check(answer: str, trace: Trace, template: AnswerTemplate) -> None:
     if right != given:
         raise TraceError(f"the trace of {trace.question!r} ends with {given}, but the target is {right}")
     known = {_quoted(thing, template, trace.size) for thing in trace.candidates}
-    for quoted in QUOTED.findall(read.thought):
+    for quoted in QUOTED.findall(read.thought or ""):
         if tuple(map(float, quoted)) not in known:
             raise TraceError(f"the trace of {trace.question!r} quotes the box {quoted}, which nothing in the image has")
 

@@ -37,7 +37,10 @@ def tiny_experiment() -> Callable[..., Any]:
     from segearth.utils.files import configs_dir
 
     def make(folder: Path, *overrides: str, name: str = "think2seg_tiny") -> ExperimentConfig:
-        shape = "{kind: qwen3_vl, side: 32, patch: 4, hidden: 32, heads: 2, layers: 1, vision_hidden: 32, vision_layers: 1}"
+        shape = (
+            "{kind: qwen3_vl, side: 32, patch: 4, hidden: 32, heads: 2, layers: 1, vision_hidden: 32, "
+            "vision_layers: 1}"
+        )
         short = [
             "policy.max_new_tokens=6", "train.micro_batch_size=8", "train.global_batch_size=8",
             "sft.micro_batch_size=4", "sft.batch_size=4", "grpo.group=4", "sft.max_steps=2", "train.max_steps=2",

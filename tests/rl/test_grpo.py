@@ -116,7 +116,8 @@ def test_groups_that_scatter_move_the_policy_less(
     # The centres lie 0.375 of each side from their mean: s = 0.375 * sqrt(2), C = exp(-s / 0.25) = 0.119873.
     assert made[:4].tolist() == pytest.approx([0.339905, -0.339905, 0.339905, -0.339905], abs=1e-5)
     assert made[4:].tolist() == [1.0, -1.0, 1.0, -1.0]
-    thousands = [[{"role": "assistant", "content": BRIEF.write([Instance(box=(0.0, 0.0, 1.0, 1.0))] * 501, "all over")}]]
+    text = BRIEF.write([Instance(box=(0.0, 0.0, 1.0, 1.0))] * 501, "all over")
+    thousands = [[{"role": "assistant", "content": text}]]
     scored(own, inputs, [*thousands, *completions[1:]])  # which counts as pointing at nothing
     assert own._trust.shape == (8,) and own._trust[0] > 0.3
 
@@ -139,7 +140,7 @@ def test_answers_that_are_better_become_likelier(
     tiny_experiment: Callable[..., Any], policy_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One step on two answers that are made up: the likelihood of the better one must rise against the other's."""
-    overrides = ["train.max_steps=1", "train.learning_rate=0.01", "train.warmup_ratio=0", "grpo.group=2", "grpo.beta=0.0"]
+    overrides = ["train.max_steps=1", "train.learning_rate=0.01", "train.warmup_ratio=0", "grpo.group=2"]
     experiment = tiny_experiment(tmp_path, *overrides, "train.global_batch_size=4", "train.micro_batch_size=4")
     own = grpo_trainer(experiment, policy_start, None, rows(), tmp_path / "grpo", BoxFill())
     tokenizer = own.processing_class.tokenizer
@@ -190,7 +191,8 @@ def test_what_is_misspelt_or_missing_is_told_before_the_first_step(
         preset_of(GrpoConfig(add={"position": 1.0}))
     with pytest.raises(UnknownNameError, match="reward preset"):
         preset_of(GrpoConfig(reward="think2seg"))
-    for override, problem in (("grpo.group=3", "no multiple of grpo.group"), ("grpo.reward=geovlm_r1/region_caption", "embed")):
+    wrong = {"grpo.group=3": "no multiple of grpo.group", "grpo.reward=geovlm_r1/region_caption": "embed"}
+    for override, problem in wrong.items():
         with pytest.raises(ConfigError, match=problem):
             grpo_trainer(
                 tiny_experiment(tmp_path, override), policy_start, None, rows(), tmp_path / "grpo", BoxFill()

@@ -28,7 +28,8 @@ def test_the_answers_of_a_group_show_an_image_once() -> None:
 
 def test_masks_are_joined_as_the_answer_of_a_prompted_segmenter_is() -> None:
     masks = GroupMasks(BoxFill(), IMAGES.__getitem__)
-    things = (Instance(box=(0.0, 0.0, 4.0, 4.0)), Instance(box=(0.0, 0.0, 4.0, 3.0)), Instance(box=(15.0, 5.0, 99.0, 99.0)))
+    boxes = [(0.0, 0.0, 4.0, 4.0), (0.0, 0.0, 4.0, 3.0), (15.0, 5.0, 99.0, 99.0)]
+    things = tuple(Instance(box=box) for box in boxes)
     mask = masks("a", things)  # the second is the first anew; the third is cut at the border
     assert mask.sum() == 16 + 25
     assert not masks("a", (Instance(box=(30.0, 0.0, 40.0, 4.0)),)).any()

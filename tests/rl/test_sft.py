@@ -68,7 +68,8 @@ def test_adapters_alone_learn(tiny_experiment: Callable[..., Any], policy_start:
 
 
 def test_the_vision_encoder_can_stay() -> None:
-    model, _ = tiny_vision_language_model(TinyShape(kind="qwen3_vl", side=32, patch=4, hidden=32, heads=2, vision_hidden=32))
+    shape = TinyShape(kind="qwen3_vl", side=32, patch=4, hidden=32, heads=2, vision_hidden=32)
+    model, _ = tiny_vision_language_model(shape)
     freeze_vision(model)
     frozen = {name.split(".")[1] for name, weight in model.named_parameters() if not weight.requires_grad}
     assert frozen == {"visual"} and any(weight.requires_grad for weight in model.parameters())

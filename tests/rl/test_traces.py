@@ -27,7 +27,8 @@ def thing(number: int, category: str, box: tuple[int, int, int, int]) -> Annotat
     return AnnotatedObject(number, category, np.ones((y1 - y0, x1 - x0), bool), box)
 
 
-LEFT, RIGHT, SHIP = thing(0, "roof", (0, 0, 30, 30)), thing(1, "roof", (60, 3, 90, 27)), thing(2, "ship", (30, 60, 60, 90))
+LEFT, RIGHT = thing(0, "roof", (0, 0, 30, 30)), thing(1, "roof", (60, 3, 90, 27))
+SHIP = thing(2, "ship", (30, 60, 60, 90))
 ANNOTATED = AnnotatedImage(90, 90, [LEFT, RIGHT, SHIP])
 
 
@@ -37,7 +38,8 @@ def question(*items: AnnotatedObject, kind: str = "position", text: str = "the l
 
 def test_the_nine_cells() -> None:
     names = [[grid_cell((x, y, x + 30, y + 30), 90, 90) for x in (0, 30, 60)] for y in (0, 30, 60)]
-    assert names == [[f"{row} {column}" for column in ("left", "centre", "right")] for row in ("upper", "middle", "lower")]
+    columns = ("left", "centre", "right")
+    assert names == [[f"{row} {column}" for column in columns] for row in ("upper", "middle", "lower")]
     assert grid_cell((-50, 200, -40, 300), 90, 90) == "lower left"  # beyond the image the nearest cell
     assert grid_cell((100, 0, 110, 10), 90, 300) == "upper centre"  # columns are thirds of the width
 
@@ -45,7 +47,8 @@ def test_the_nine_cells() -> None:
 def test_a_full_trace_names_cell_candidates_what_decides_and_the_choice() -> None:
     text = written(trace_of(question(LEFT), SIZE, ANNOTATED), BRIEF)
     assert text == (
-        "<think>I look at the upper left. Roof: [0, 0, 10, 10], [20, 1, 30, 9]. Its place decides: [0, 0, 10, 10].</think>\n"
+        "<think>I look at the upper left. Roof: [0, 0, 10, 10], [20, 1, 30, 9]. "
+        "Its place decides: [0, 0, 10, 10].</think>\n"
         '<answer>```json\n[{"bbox_2d": [0, 0, 10, 10]}]\n```</answer>'
     )
     both = written(trace_of(question(LEFT, RIGHT, kind="class"), SIZE, ANNOTATED), BRIEF)
