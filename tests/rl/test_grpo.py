@@ -103,6 +103,7 @@ def test_groups_that_scatter_move_the_policy_less(
     from trl import GRPOTrainer
 
     experiment = tiny_experiment(tmp_path, "grpo.reward=rsground_r1", "grpo.consistency.lowest_weight=0.25")
+    experiment.grpo.add = {}
     own = grpo_trainer(experiment, policy_start, None, rows(), tmp_path / "grpo", BoxFill())
     inputs = asked(rows(), 0, 1)
     completions = answers(inputs, [*SPREAD, *TOGETHER])
