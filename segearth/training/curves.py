@@ -69,9 +69,9 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     if max((len(line.points) for line in losses), default=0) < 2:
         return
     last = max(step for line in losses + scores for step, _ in line.points)
-    panels = [_panel("Training loss", losses, last, logarithmic=True)]
+    panels = [panel("Training loss", losses, last, logarithmic=True)]
     if scores:
-        panels.append(_panel("Validation score, percent", scores, last, limits=(0.0, 100.0)))
+        panels.append(panel("Validation score, percent", scores, last, limits=(0.0, 100.0)))
     sheet = Image.new("RGB", (WIDTH, len(panels) * PANEL), PAPER)
     for number, panel in enumerate(panels):
         sheet.paste(panel, (0, number * PANEL))
@@ -125,7 +125,7 @@ class _Scale:
         return self.start + (self.turn(value) - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _panel(
+def panel(
     title: str, lines: Sequence[Line], last: int, logarithmic: bool = False, limits: tuple[float, float] | None = None
 ) -> Image.Image:
     image = Image.new("RGB", (FINER * WIDTH, FINER * PANEL), PAPER)
