@@ -1,7 +1,7 @@
 """Puts runs of the decoupled family side by side: ``python tools/policy_curves.py OUT NAME=RUN [NAME=RUN …]``.
 
-Writes ``OUT.csv``, what the rewarded stage logged as means of ten steps, and ``OUT.png``, its curves; and prints a table of
-what each run sees of held-out images, as ``sight.json`` tells.
+Writes ``OUT.csv``, what the rewarded stage logged as means of ten steps, and ``OUT.png``, its curves; and prints a table
+of what each run sees of held-out images, as ``sight.json`` tells.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import fmean
 from PIL import Image
 
 from segearth.inference.visualize import Colour, save_picture
-from segearth.training.curves import PANEL, PAPER, WIDTH, Line, panel
+from segearth.training.curves import PANEL, PAPER, WIDTH, Line, draw_panel
 from segearth.utils.files import atomic_path
 
 STEPS = 10  # logged steps to a mean
@@ -24,6 +24,7 @@ COLOURS: tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204,
 
 
 def means(name: str, run: Path) -> list[dict[str, str | float]]:
+    """Reads the log of a run's rewarded stage."""
     with (run / "grpo/grpo.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found: list[dict[str, str | float]] = []
@@ -36,6 +37,7 @@ def means(name: str, run: Path) -> list[dict[str, str | float]]:
 
 
 def main(out: str, *named: str) -> None:
+    """Writes both files and prints the table; see the module."""
     runs = {name: Path(place) for name, _, place in (each.partition("=") for each in named)}
     rows = {name: means(name, run) for name, run in runs.items()}
     columns = list(dict.fromkeys(key for each in rows.values() for row in each for key in row))
@@ -50,7 +52,7 @@ def main(out: str, *named: str) -> None:
             for number, (name, each) in enumerate(rows.items())
         ]
         last, most = (max(point[axis] for line in lines for point in line.points) for axis in (0, 1))
-        panels.append(panel(title, lines, int(last), limits=(0.0, 1.1 * most)))
+        panels.append(draw_panel(title, lines, int(last), limits=(0.0, 1.1 * most)))
     sheet = Image.new("RGB", (WIDTH, len(panels) * PANEL), PAPER)
     for number, each in enumerate(panels):
         sheet.paste(each, (0, number * PANEL))
