@@ -204,7 +204,7 @@ def superfluous_copies(boxes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Returns:
         Boolean ``(n,)``; the first of equal boxes is never marked.
     """
-    if not len(boxes) or not len(targets):
+    if len(boxes) < 2 or not len(targets):
         return np.zeros(len(boxes), bool)
     allowed = np.unique(targets, axis=0, return_counts=True)[1].max()
     _, which = np.unique(boxes, axis=0, return_inverse=True)

@@ -132,6 +132,8 @@ def without_doubles(instances: Sequence[Instance], most: float = SAME_THING) -> 
     Returns:
         The others, in their order. Of equal boxes the first stays.
     """
+    if len(instances) < 2:
+        return list(instances)
     boxes = [level_box(instance) for instance in instances]
     boxed = [i for i, box in enumerate(boxes) if box is not None]
     values = np.array([boxes[i] for i in boxed], float).reshape(-1, 4)

@@ -296,7 +296,7 @@ _ALL = (
         "geovlm_vqa", 1, "{question}\n" + _THINK + _WORDS + ": a word or a short phrase.",
         form="text", frame=_GEOVLM,
     ),
-    # Few words to read and to write: for models of a few layers, which learn the form from traces, not by being told.
+    # Few words to read: for models of a few layers, which learn the form from traces and not from being told.
     AnswerTemplate("brief", 1, "{question}"),
     # What the Qwen models write of themselves, for use without training: https://arxiv.org/abs/2409.12191 (Qwen2-VL),
     # https://arxiv.org/abs/2502.13923 (Qwen2.5-VL), https://github.com/QwenLM/Qwen3-VL (cookbooks, 2d_grounding).

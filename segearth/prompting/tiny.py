@@ -55,9 +55,9 @@ class TinyShape:
     """The sizes of a tiny vision-language model; the defaults make one of 1.0 M parameters.
 
     Attributes:
-        kind: ``"qwen2_5_vl"`` or ``"qwen3_vl"``. The latter adds a learned vector to each patch: where it lies.
-            Without one a place is known only by how far tokens are from each other, and a model of a few layers that
-            learns from nothing then reads no coordinate off an image.
+        kind: ``"qwen2_5_vl"`` or ``"qwen3_vl"``. The latter adds to each patch a learned vector that says where it
+            lies. Without one a place is known only by how far tokens are from each other, and a model of a few layers
+            that learns from nothing then reads no coordinate off an image.
         side: Side in pixels of the square image that it sees; a multiple of ``2 * patch``.
         patch: Side in pixels of the squares that an image is cut into; four of them become one token.
         hidden: Width of the language model; a multiple of 16 times ``heads``.
@@ -69,7 +69,7 @@ class TinyShape:
             row of digits of which a small one gets some right.
         pieces: Further texts that are one token each.
         spread: Standard deviation of the random weights. 0.02 is that of the published models, which are dozens of
-            times wider: a narrow one passes on almost nothing of what it sees, and should have ``1 / sqrt(hidden)``.
+            times wider; a narrow one passes on almost nothing of what it sees: ``1 / sqrt(hidden)`` suits it.
         place_spread: That of the vectors that say where a patch lies. As small as the weights they drown in the
             colours, and it takes hundreds of steps until a model notices them; 1 is noticed within fifty.
     """

@@ -143,8 +143,7 @@ def _shares(boxes: np.ndarray, sample: Sample) -> np.ndarray:
 
 def _scores(
     prompter: Prompter, images: Sequence[np.ndarray], texts: Sequence[str],
-    asked: Sequence[tuple[int, str, np.ndarray]],
-    samples: Sequence[Sample],
+    asked: Sequence[tuple[int, str, np.ndarray]], samples: Sequence[Sample],
 ) -> tuple[list[float], float]:  # fmt: skip
     """IoU of each answer, boxes compared in shares of the sides, and the share of answers that could be read."""
     settings = RewardSettings(most_instances=MOST_BOXES)

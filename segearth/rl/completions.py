@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from segearth.errors import RewardError
@@ -14,6 +15,7 @@ from segearth.rl.ground_truth import read_ground_truth
 from segearth.rl.rewards.scoring import score_batch
 from segearth.rl.rewards.terms import MasksOf, RewardPreset, RewardRow
 from segearth.rl.rewards.wording import Embed
+from segearth.structures import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,16 @@ def row_of_completion(completion: Any, ground_truth: str, facts: RowFacts) -> Re
         frame = Frame("the row's frame", (facts.frame_height, facts.frame_width))
         answer = replace(answer, instances=tuple(frame.to_pixels(each, *size) for each in answer.instances))
     try:
-        target, wording = read_ground_truth(ground_truth)
+        target, wording = _read(ground_truth)
     except RewardError as error:
         return RewardRow(answer, None, size, facts.image_key, problem=str(error))
     return RewardRow(answer, target, size, facts.image_key, wording)
+
+
+@lru_cache(maxsize=64)
+def _read(ground_truth: str) -> tuple[Target | None, str | None]:
+    """Reads what all answers of a group are held against once; nothing changes a target."""
+    return read_ground_truth(ground_truth)
 
 
 def text_of(completion: Any) -> str:

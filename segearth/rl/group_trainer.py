@@ -1,4 +1,4 @@
-"""trl's GRPO with what it lacks: groups whose answers scatter are trusted less. Imported where trl is there.
+"""trl's GRPO with what it lacks: groups whose answers scatter are trusted less. Imported only where trl is there.
 
 https://github.com/huggingface/trl, ``GRPOTrainer``. Three methods are extended and none is replaced.
 """
@@ -63,7 +63,7 @@ class GroupTrainer(GRPOTrainer):
         assert self.consistency is not None
         own = [_pointed_at(row, completion) for row, completion in zip(inputs, completions, strict=True)]
         everyone = gather_object(own)
-        size = self.num_generations if self.model.training else self.num_generations_eval
+        size = int((self.num_generations if self._mode() == "train" else self.num_generations_eval) or 1)
         weights = []
         for start in range(0, len(everyone), size):
             group = everyone[start : start + size]
@@ -73,7 +73,10 @@ class GroupTrainer(GRPOTrainer):
         return torch.tensor(weights[first : first + len(own)])
 
     def _note(self, name: str, value: float) -> None:
-        self._metrics["train" if self.model.training else "eval"][name].append(value)
+        self._metrics[self._mode()][name].append(value)
+
+    def _mode(self) -> str:
+        return "train" if self.model is not None and self.model.training else "eval"
 
 
 def _pointed_at(row: Any, completion: Any) -> tuple[Any, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Reasoning traces to learn writing from, made of annotations: where to look, what is there, what decides.
+"""Reasoning traces to learn writing from, made from annotations: where to look, what is there, which it is.
 
 RSGround-R1 (arXiv 2601.21634) begins with such traces, which name places. How they are made is not public: what stands
 here is a reconstruction. A trace is a template that is filled with facts, so nothing in it is guessed, and each is

@@ -70,9 +70,9 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     if max((len(line.points) for line in losses), default=0) < 2:
         return
     last = max(step for line in losses + scores for step, _ in line.points)
-    panels = [_panel("Training loss", losses, last, logarithmic=True)]
+    panels = [draw_panel("Training loss", losses, last, logarithmic=True)]
     if scores:
-        panels.append(_panel("Validation score, percent", scores, last, limits=(0.0, 100.0)))
+        panels.append(draw_panel("Validation score, percent", scores, last, limits=(0.0, 100.0)))
     sheet = Image.new("RGB", (WIDTH, len(panels) * PANEL), PAPER)
     for number, panel in enumerate(panels):
         sheet.paste(panel, (0, number * PANEL))
@@ -126,9 +126,21 @@ class _Scale:
         return self.start + (self.turn(value) - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _panel(
+def draw_panel(
     title: str, lines: Sequence[Line], last: int, logarithmic: bool = False, limits: tuple[float, float] | None = None
 ) -> Image.Image:
+    """Draws curves over steps, with axes and a legend.
+
+    Args:
+        title: Above the frame.
+        lines: The curves; the first is drawn on top.
+        last: The step at which the frame ends.
+        logarithmic: Whether the values' axis is; then only positive values are drawn.
+        limits: Of the values; left out, what the values need.
+
+    Returns:
+        RGB, ``WIDTH`` x ``PANEL`` pixels.
+    """
     image = Image.new("RGB", (FINER * WIDTH, FINER * PANEL), PAPER)
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = (FINER * margin for margin in MARGIN)

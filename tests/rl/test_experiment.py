@@ -106,7 +106,8 @@ def test_published_numbers() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EARTHREASON_ROOT", "x")
         patch.setenv("RRSIS_D_ROOT", "x")
-        think, ground, geo = (load_experiment(folder / f"{name}.yaml") for name in PUBLISHED)
+        names = ("think2seg_rs", "rsground_r1", "geovlm_r1")
+        think, ground, geo = (load_experiment(folder / f"{name}.yaml") for name in names)
     grpo, train = think.grpo, think.train
     assert (grpo.group, grpo.beta, grpo.epsilon, grpo.temperature, train.learning_rate) == (16, 1e-3, 0.2, 1.0, 1e-6)
     assert (think.policy.max_new_tokens, think.policy.freeze_vision, train.deepspeed) == (1024, False, "zero3")

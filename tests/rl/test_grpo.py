@@ -103,7 +103,7 @@ def test_groups_that_scatter_move_the_policy_less(
     from trl import GRPOTrainer
 
     experiment = tiny_experiment(tmp_path, "grpo.reward=rsground_r1", "grpo.consistency.lowest_weight=0.25")
-    experiment.grpo.add = {}  # the reward has the positional term already
+    experiment.grpo.add = {}
     own = grpo_trainer(experiment, policy_start, None, rows(), tmp_path / "grpo", BoxFill())
     inputs = asked(rows(), 0, 1)
     completions = answers(inputs, [*SPREAD, *TOGETHER])
@@ -117,8 +117,8 @@ def test_groups_that_scatter_move_the_policy_less(
     # The centres lie 0.375 of each side from their mean: s = 0.375 * sqrt(2), C = exp(-s / 0.25) = 0.119873.
     assert made[:4].tolist() == pytest.approx([0.339905, -0.339905, 0.339905, -0.339905], abs=1e-5)
     assert made[4:].tolist() == [1.0, -1.0, 1.0, -1.0]
-    everywhere = BRIEF.write([Instance(box=(0.0, 0.0, 1.0, 1.0))] * 501, "all over")
-    thousands = [[{"role": "assistant", "content": everywhere}]]
+    text = BRIEF.write([Instance(box=(0.0, 0.0, 1.0, 1.0))] * 501, "all over")
+    thousands = [[{"role": "assistant", "content": text}]]
     scored(own, inputs, [*thousands, *completions[1:]])  # which counts as pointing at nothing
     assert own._trust.shape == (8,) and own._trust[0] > 0.3
 
@@ -142,7 +142,6 @@ def test_answers_that_are_better_become_likelier(
 ) -> None:
     """One step on two answers that are made up: the likelihood of the better one must rise against the other's."""
     overrides = ["train.max_steps=1", "train.learning_rate=0.01", "train.warmup_ratio=0", "grpo.group=2"]
-    overrides.append("grpo.beta=0.0")
     experiment = tiny_experiment(tmp_path, *overrides, "train.global_batch_size=4", "train.micro_batch_size=4")
     own = grpo_trainer(experiment, policy_start, None, rows(), tmp_path / "grpo", BoxFill())
     tokenizer = own.processing_class.tokenizer

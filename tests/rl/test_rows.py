@@ -26,8 +26,9 @@ def test_a_row_is_always_the_same_question() -> None:
     rows = QuestionRows([roofs()], BRIEF, per_image=2)
     texts = [row["prompt"][0]["content"][1]["text"] for row in rows]
     assert len(texts) == len(rows) == 8 and texts == [row["prompt"][0]["content"][1]["text"] for row in rows]
-    several = [len(sample.questions) > 1 for sample in roofs()]  # else one question stands in both rows
-    assert any(several) and [one != other for one, other in zip(texts[::2], texts[1::2], strict=True)] == several
+    several = [len(sample.questions) > 1 for sample in roofs()]
+    differing = [one != other for one, other in zip(texts[::2], texts[1::2], strict=True)]
+    assert differing == several and any(several)  # no question twice where there are two
     other = [row["prompt"][0]["content"][1]["text"] for row in QuestionRows([roofs()], BRIEF, 2, seed=1)]
     assert other != texts
 
@@ -82,7 +83,7 @@ def test_another_image_stands_in_for_one_that_does_not_open(caplog: pytest.LogCa
         QuestionRows([Broken({0, 1, 2, 3})], BRIEF)[0]  # type: ignore[list-item]
     with pytest.raises(DatasetError, match="no image to learn from"):
         QuestionRows([], BRIEF)
-    with pytest.raises(DatasetError, match=r"two images|2 images"):
+    with pytest.raises(DatasetError, match="2 images"):
         QuestionRows([roofs()], answer_template("geovlm_temporal@1"))
     with pytest.raises(IndexError):
         rows[4]

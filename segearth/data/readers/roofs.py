@@ -88,7 +88,7 @@ class RoofsDataset(SegmentationDataset):
         size = self.size
         image = np.full((size, size, 3), GROUND, np.float64) + rng.normal(0, 12, 3)
         taken = np.zeros((size, size), bool)
-        objects: list[Any] = []
+        objects: list[AnnotatedObject] = []
         for colour in list(rng.permutation(list(COLOURS)))[: rng.integers(1, self.most + 1)]:
             if (box := self._free_place(taken, rng)) is None:
                 continue
