@@ -28,11 +28,7 @@ def test_the_answers_of_a_group_show_an_image_once() -> None:
 
 def test_masks_are_joined_as_the_answer_of_a_prompted_segmenter_is() -> None:
     masks = GroupMasks(BoxFill(), IMAGES.__getitem__)
-<<<<<<< HEAD:tests/rl/test_group_masks.py
-    boxes = ((0.0, 0.0, 4.0, 4.0), (0.0, 0.0, 4.0, 3.0), (15.0, 5.0, 99.0, 99.0))
-=======
     boxes = [(0.0, 0.0, 4.0, 4.0), (0.0, 0.0, 4.0, 3.0), (15.0, 5.0, 99.0, 99.0)]
->>>>>>> grpo:tests/rl/test_masks.py
     things = tuple(Instance(box=box) for box in boxes)
     mask = masks("a", things)  # the second is the first anew; the third is cut at the border
     assert mask.sum() == 16 + 25

@@ -7,7 +7,7 @@ the colour that the question names among others, and say where it lies and how l
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
