@@ -1,6 +1,6 @@
 """Puts runs of the decoupled family side by side: ``python tools/policy_curves.py OUT NAME=RUN``, and further runs.
 
-Writes ``OUT.csv``, means of ten steps of what the rewarded stage logged, and ``OUT.png``, its curves; and prints a table
+Writes ``OUT.csv``, means of ten steps of what the rewarded stage logged, and ``OUT.png``, its curves. It prints a table
 of what each run sees of held-out images, as ``sight.json`` tells.
 """
 
