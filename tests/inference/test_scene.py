@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -401,3 +403,28 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     assert len(geopandas.read_file(tmp_path / "out.geojson")) >= 0
     wrong = CliRunner().invoke(app, ["scene", str(source), str(out)])
     assert wrong.exit_code == 2 and "between quotes" in wrong.output.replace("\n", " ")
+
+
+LITTLE_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from test_scene import ColourFinder, QUIET, segment_scene
+import dataclasses, geopandas, rasterio.features, torch
+questions = ["the red thing " + str(number) for number in range(8)]
+options = dataclasses.replace(QUIET, tile_size=512, overlap=64, mode="tile")
+first = segment_scene(ColourFinder(), sys.argv[1], "the red things", sys.argv[3], options=options)  # all is imported
+now = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+resource.setrlimit(resource.RLIMIT_AS, (now + (700 << 20),) * 2)
+result = segment_scene(ColourFinder(), sys.argv[2], questions, sys.argv[3], options=options)
+assert all(answer.present for answer in result.answers)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
+def test_memory_does_not_grow_with_the_scene(source: Path, tmp_path: Path) -> None:
+    """Eight questions on 8,000 x 4,000 pixels: their logits alone would be a gigabyte, 700 MiB are allowed."""
+    tall = write(tmp_path / "tall.tif", np.tile(picture(160, 200), (50, 20, 1)), tiled=True, compress="deflate")
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(source), str(tall), str(tmp_path / "out.tif")]
+    ran = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
