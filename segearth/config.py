@@ -300,6 +300,7 @@ class GrpoConfig:
     beta: float = 1e-3  # weight of the distance (KL) to the policy that the stage began with
     epsilon: float = 0.2  # how far a step may move an answer's probability, as a ratio
     temperature: float = 1.0
+    scale: str = "group"  # by what deviation advantages are divided: the group's, as published; batch; none
     loss: str = "grpo"  # how trl averages over tokens: grpo (each answer alike), dapo, dr_grpo, bnpo
 
 

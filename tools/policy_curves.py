@@ -1,7 +1,7 @@
-"""Puts runs of the decoupled family side by side: ``python tools/policy_curves.py OUT NAME=RUN``, and further runs.
+"""Puts runs of the decoupled family side by side: ``python tools/policy_curves.py OUT NAME=RUN [NAME=RUN …]``.
 
-Writes ``OUT.csv``, means of ten steps of what the rewarded stage logged, and ``OUT.png``, its curves. It prints a table
-of what each run sees of held-out images, as ``sight.json`` tells.
+Writes ``OUT.csv``, what the rewarded stage logged as means of ten steps, and ``OUT.png``, its curves; and prints a
+table of what each run sees of held-out images, as ``sight.json`` tells.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def train_decoupled(experiment: ExperimentConfig, is_main: bool = True) -> Path:
 def _finish(experiment: ExperimentConfig, folder: Path, models: dict[str, str | Path]) -> None:
     """Measures what each stage gained, and then makes the folder one that can be opened."""
     policy = experiment.policy
+    _open_whole()
     sight = {stage: _sight(experiment, model) for stage, model in models.items()}
     write_text(folder / SIGHT_FILE, json.dumps(sight, indent=2) + "\n")
     write_card(folder, PromptedCard(
@@ -192,9 +194,7 @@ def _save(trainer: Any, folder: Path) -> None:
             if model is not None:
                 model.save_pretrained(temporary)
             trainer.processing_class.save_pretrained(temporary)
-        for file in weights.iterdir():
-            file.unlink()
-        weights.rmdir()
+        shutil.rmtree(weights)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -203,6 +203,14 @@ def _merged(folder: Path) -> Any:
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForImageTextToText
 
+    _open_whole()
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     model = AutoModelForImageTextToText.from_pretrained(str(base), dtype="auto")
     return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+
+
+def _open_whole() -> None:
+    """Ends what a stage under ZeRO-3 leaves behind: that every model opened is divided among the processes."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()

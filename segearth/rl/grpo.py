@@ -83,6 +83,7 @@ def grpo_trainer(
         per_device_train_batch_size=train.micro_batch_size, gradient_accumulation_steps=passes,
         num_generations=grpo.group, max_completion_length=policy.max_new_tokens, temperature=grpo.temperature,
         beta=grpo.beta, epsilon=grpo.epsilon, loss_type=grpo.loss,
+        scale_rewards=grpo.scale,
         reward_weights=[term.weight for term in preset.terms],
     )  # fmt: skip
     trainer = GroupTrainer(

@@ -206,5 +206,7 @@ def _deepspeed(name: str) -> dict[str, Any] | None:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"train.deepspeed: {path} cannot be read ({error}); or give {NO_DEEPSPEED}") from error
+    if settings.get("zero_optimization", {}).get("stage") == 3:  # else the parts of a model are saved, which none opens
+        settings["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     told = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
     return {**dict.fromkeys(told, "auto"), "bf16": {"enabled": "auto"}, **settings}

@@ -97,4 +97,5 @@ def test_deepspeed_files_leave_to_transformers_what_it_knows(stage: int, tmp_pat
     experiment.train.deepspeed = f"zero{stage}"
     settings = shared_arguments(experiment, tmp_path)["deepspeed"]
     assert settings["zero_optimization"]["stage"] == stage
+    assert settings["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save", False) == (stage == 3)
     assert settings["train_micro_batch_size_per_gpu"] == settings["bf16"]["enabled"] == "auto"
