@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segearth.config import ExperimentConfig, GrpoConfig
-from segearth.errors import ConfigError, MissingExtraError
+from segearth.errors import ConfigError
 from segearth.prompting.opening import quiet
 from segearth.prompting.promptable import PromptableSegmenter
 from segearth.rl.completions import reward_functions
@@ -114,14 +114,17 @@ def open_embedder(source: str | None) -> Embed | None:
     """Opens a model that turns texts into sentence embeddings; ``None`` for none.
 
     Raises:
-        MissingExtraError: sentence-transformers is not installed.
+        ConfigError: sentence-transformers is not installed.
     """
     if source is None:
         return None
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise MissingExtraError("sentence-transformers", "rl") from error
+        raise ConfigError(
+            "grpo.embedder needs the package sentence-transformers, which no extra installs; "
+            "run pip install sentence-transformers"
+        ) from error
     with quiet():
         encode: Callable[..., Any] = SentenceTransformer(source).encode
     return encode

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -199,3 +200,9 @@ def test_what_is_misspelt_or_missing_is_told_before_the_first_step(
                 tiny_experiment(tmp_path, override), policy_start, None, rows(), tmp_path / "grpo", BoxFill()
             )
     assert open_embedder(None) is None
+
+
+def test_an_embedder_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match="pip install sentence-transformers"):
+        open_embedder("some/model")
