@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from segearth.cli.common import DeviceOption, ModelOption, PrecisionOption, whole_numbers
+from segearth.segmenter import Segmenter
 
 BandsOption = Annotated[str | None, typer.Option(help="Bands shown as red, green, blue, such as 4,3,2, or one.")]
 ModeOption = Annotated[str, typer.Option(help="auto, tile or whole: who can answer, see docs/geo.md.")]
@@ -168,19 +169,16 @@ def serve(
     precision: PrecisionOption = None,
 ) -> None:
     """Answers over HTTP: pictures and questions in, GeoJSON or masks out."""
-    from segearth.web.addresses import address_of, check_free
+    from segearth.web.addresses import address_of
     from segearth.web.asking import Asker
     from segearth.web.service import models_known
     from segearth.web.service import serve as listen
     from segearth.web.uploads import Limits
-    from segearth.zoo.opening import default_source, load
 
-    check_free(host, port)
-    source = model or default_source()
-    segmenter = load(source, device, precision)
-    typer.echo(f"{source} at {address_of(host, port)}/segment, described at /docs; Ctrl+C ends it")
-    known = models_known(segmenter, str(source))
-    listen(Asker(segmenter, str(source)), host, port, Limits(max_megabytes, max_megapixels), known)
+    segmenter, name = _opened_for(host, port, model, device, precision)
+    typer.echo(f"{name} at {address_of(host, port)}/segment, described at /docs; Ctrl+C ends it")
+    known = models_known(segmenter, name)
+    listen(Asker(segmenter, name), host, port, Limits(max_megabytes, max_megapixels), known)
 
 
 def demo(
@@ -193,17 +191,26 @@ def demo(
     precision: PrecisionOption = None,
 ) -> None:
     """Shows a web page on which pictures can be asked."""
-    from segearth.web.addresses import address_of, check_free
+    from segearth.web.addresses import address_of
     from segearth.web.asking import Asker
     from segearth.web.page import run_page
     from segearth.web.uploads import Limits
+
+    segmenter, name = _opened_for(host, port, model, device, precision)
+    typer.echo(f"{name} at {address_of(host, port)}; Ctrl+C ends it")
+    run_page(Asker(segmenter, name), host, port, Limits(max_megabytes, max_megapixels))
+
+
+def _opened_for(
+    host: str, port: int, model: str | None, device: str | None, precision: str | None
+) -> tuple[Segmenter, str]:
+    """Opens a model and says its name, once it is known that the address is free: opening takes a while."""
+    from segearth.web.addresses import check_free
     from segearth.zoo.opening import default_source, load
 
     check_free(host, port)
     source = model or default_source()
-    asker = Asker(load(source, device, precision), str(source))
-    typer.echo(f"{source} at {address_of(host, port)}; Ctrl+C ends it")
-    run_page(asker, host, port, Limits(max_megabytes, max_megapixels))
+    return load(source, device, precision), str(source)
 
 
 def _bands(text: str | None) -> int | list[int] | None:

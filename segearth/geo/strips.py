@@ -147,8 +147,10 @@ class StripStore:
             np.save(file, values)
         self._strips.append(strip)
 
-    def rows(self, top: int, bottom: int) -> np.ndarray:
-        """Returns some finished rows, ``(Q, bottom - top, w)``. Only these are read from disk.
+    def rows(self, top: int, bottom: int, question: int | None = None) -> np.ndarray:
+        """Returns some finished rows, ``(Q, bottom - top, w)``, or of one question ``(1, bottom - top, w)``.
+
+        Only these are read from disk.
 
         Raises:
             OutputError: Some of the rows are not there.
@@ -157,11 +159,12 @@ class StripStore:
             raise OutputError(
                 f"rows {top} to {bottom} are not all in {self.folder}, only {self.finished_rows} rows are; go on first"
             )
+        wanted = slice(None) if question is None else slice(question, question + 1)
         parts = []
         for strip in self._strips:
             if strip.top < bottom and strip.bottom > top:
                 values = np.load(self._path(strip.top, strip.bottom), mmap_mode="r")
-                parts.append(values[:, max(top - strip.top, 0) : bottom - strip.top])
+                parts.append(values[wanted, max(top - strip.top, 0) : bottom - strip.top])
         return np.concatenate(parts, axis=1)
 
     def _path(self, top: int, bottom: int) -> Path:

@@ -68,8 +68,8 @@ class TiledEvidence:
         """See :class:`segearth.inference.scene_scores.Evidence`; the window is as wide as the scene."""
         grid = self.scene.grid
         source = grid.working_window(window)
-        rows = self.store.rows(source.top, source.bottom)[self.number, :, source.left : source.right]
-        return grid.to_scene(rows[None].astype(np.float32), window)[0]
+        rows = self.store.rows(source.top, source.bottom, self.number)[..., source.left : source.right]
+        return grid.to_scene(rows.astype(np.float32), window)[0]
 
 
 @dataclass
