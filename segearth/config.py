@@ -226,7 +226,9 @@ class TrainConfig:
     max_steps: int = 1000
     global_batch_size: int = 16  # images per optimiser step, over all ranks
     micro_batch_size: int = 8  # images per rank and forward pass
+    optimizer: str = "adamw"  # adamw | muon, which needs fewer steps from random weights; only with deepspeed: zero0
     learning_rate: float = 1e-4
+    matrix_learning_rate: float = 0.02  # muon's, of weight matrices; all else learns with learning_rate
     min_learning_rate_ratio: float = 0.0
     warmup_ratio: float = 0.03
     weight_decay: float = 0.0

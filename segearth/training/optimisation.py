@@ -13,7 +13,11 @@ from torch import nn
 
 from segearth.config import LoraConfig, TrainConfig
 from segearth.errors import ConfigError, MissingExtraError, nearest_names
+from segearth.training.muon import MuonWithAdamW, weight_matrices
 from segearth.utils.files import configs_dir
+
+MUON = "muon"
+OPTIMIZERS = ("adamw", MUON)
 
 
 def add_lora(causal_lm: nn.Module, config: LoraConfig) -> None:
@@ -72,14 +76,30 @@ def _adapter_delta(model: nn.Module, layer_name: str, state: Mapping[str, torch.
             parameter.data = kept[name]
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Returns AdamW over the parameters that learn; weight decay leaves out norms, biases and other single vectors."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.betas[0], config.betas[1])
-    )
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Returns AdamW, or Muon with AdamW, over the parameters that learn.
+
+    Weight decay leaves out norms, biases and other single vectors.
+
+    Raises:
+        ConfigError: There is no such optimizer.
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise ConfigError(f"train.optimizer {config.optimizer!r}: use {' or '.join(OPTIMIZERS)}")
+    matrices = weight_matrices(model) if config.optimizer == MUON else []
+    taken, betas = {id(p) for p in matrices}, (config.betas[0], config.betas[1])
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    parts = [
+        (matrices, config.matrix_learning_rate, config.weight_decay),
+        ([p for p in others if p.ndim > 1], config.learning_rate, config.weight_decay),
+        ([p for p in others if p.ndim <= 1], config.learning_rate, 0.0),
+    ]
+    groups = [
+        {"params": params, "lr": rate, "weight_decay": decay, "matrices": params is matrices}
+        for params, rate, decay in parts
+        if params  # an empty group is an error in DeepSpeed
+    ]
+    return MuonWithAdamW(groups, betas) if config.optimizer == MUON else torch.optim.AdamW(groups, betas=betas)
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

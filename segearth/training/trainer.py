@@ -32,6 +32,7 @@ from segearth.training.freezing import check_frozen, choose_what_learns
 from segearth.training.journal import Journal
 from segearth.training.masters import MasterWeights, WeightAverage, frozen_weights
 from segearth.training.optimisation import (
+    MUON,
     accumulation_steps,
     build_optimizer,
     deepspeed_settings,
@@ -70,6 +71,11 @@ class Trainer:
         seed_everything(train.seed)
         self.bf16 = self._wants_bf16()
         self.settings = deepspeed_settings(train, self.process.world_size, self.bf16)
+        if train.optimizer == MUON and zero_stage(self.settings):
+            raise ConfigError(
+                f"train.optimizer=muon needs whole weight matrices, and train.deepspeed {train.deepspeed} is ZeRO stage "
+                f"{zero_stage(self.settings)}, which lays them end to end; set train.deepspeed=zero0"
+            )
         if train.ema_decay and zero_stage(self.settings) == 3:
             raise ConfigError(
                 f"train.ema_decay needs whole parameters on each rank, and train.deepspeed {train.deepspeed} is ZeRO "

@@ -46,13 +46,16 @@ def interrupt_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(trainer, "_step", step_or_stop)
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Trainer(experiment(tmp_path / "whole")).run()
-    cut = Trainer(experiment(tmp_path / "cut"))
+@pytest.mark.parametrize("change", [{}, {"optimizer": "muon", "deepspeed": "zero0"}], ids=["adamw", "muon"])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    whole = Trainer(experiment(tmp_path / "whole", **change)).run()
+    cut = Trainer(experiment(tmp_path / "cut", **change))
     interrupt_at(cut, 4, monkeypatch)  # one step beyond the checkpoint is lost and done again
     with pytest.raises(KeyboardInterrupt):
         cut.run()
-    resumed = Trainer(experiment(tmp_path / "cut")).run()
+    resumed = Trainer(experiment(tmp_path / "cut", **change)).run()
     ours, theirs = weights(resumed), weights(whole)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -64,8 +67,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatc
     assert len(losses[0]) == 6
 
 
-def test_bf16_and_averaged_weights(tmp_path: Path) -> None:
-    trainer = Trainer(experiment(tmp_path, max_steps=2, precision="bf16"))
+@pytest.mark.parametrize("change", [{}, {"optimizer": "muon", "deepspeed": "zero0"}], ids=["adamw", "muon"])
+def test_bf16_and_averaged_weights(tmp_path: Path, change: dict[str, str]) -> None:
+    trainer = Trainer(experiment(tmp_path, max_steps=2, precision="bf16", **change))
     trainer.run()
     assert trainer.model.dtype == torch.bfloat16
     frequencies = [b for name, b in trainer.model.language_model.named_buffers() if "inv_freq" in name]
@@ -191,6 +195,7 @@ def test_accumulation_is_derived_and_checked(tmp_path: Path) -> None:
         ({"freeze": ["vision_encoder"]}, "vision_encoder is frozen with random weights"),
         ({"freeze": ["language_model"], "lora": {"enabled": True}}, "adapts a frozen language model"),
         ({"ema_decay": 0.9, "deepspeed": "zero3"}, "train.ema_decay"),
+        ({"optimizer": "muon"}, r"zero2 is ZeRO stage 2, which lays them end to end; set train\.deepspeed=zero0"),
     ],
 )
 def test_settings_that_do_not_fit(tmp_path: Path, change: dict[str, object], message: str) -> None:
