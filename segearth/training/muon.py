@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 
 SMALLEST = 9  # sides of the matrices that Muon takes; a layer with one output has no directions to balance
-# Of the quintic a x + b x^3 + c x^5, which brings singular values from (0, 1] near 1: Jordan's choice, which grows small
-# values fastest. It ends between 0.7 and 1.2, not at 1, which changes nothing that was measured.
+# Of the quintic a x + b x^3 + c x^5, which brings singular values in (0, 1] near 1. Jordan chose what makes small values
+# grow fastest. They end near 1 and not at it, which does not matter for a step.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -42,7 +42,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
-def weight_matrices(model: nn.Module) -> list[nn.Parameter]:
+def weight_matrices(model: nn.Module) -> list[Tensor]:
     """Returns the parameters that Muon is for: what learns of linear layers and convolutions.
 
     Left to AdamW are tables of vectors (embeddings, also those that predict words, and relative positions), filters of
@@ -67,8 +67,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Takes the parameters.
 
         Args:
-            groups: Each with ``params``, ``lr``, ``weight_decay`` and ``matrices``. Parameters of matrix groups have two
-                axes or more; what follows the first is taken as one.
+            groups: Each with ``params``, ``lr``, ``weight_decay`` and ``matrices``. Where that is ``True``, parameters
+                have two axes or more; what follows the first is taken as one.
             betas: AdamW's.
             momentum: Muon's.
         """
@@ -117,5 +117,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 def _head_of_words(module: nn.Module) -> nn.Module | None:
     """The layer of a language model that predicts words, by transformers' name for it."""
-    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    getter: Any = getattr(module, "get_output_embeddings", None)
+    head = getter() if getter is not None else None
     return head if isinstance(head, nn.Module) else None

@@ -2,7 +2,8 @@
 
 ZeRO (arXiv 1910.02054, section 3) shares the state out among GPUs: from stage 1 on what the optimiser holds, from stage
 2 on gradients too, at stage 3 weights too. In bf16 a weight that learns takes 2 bytes, its gradient 2, and the
-optimiser 12: a copy in fp32, which it changes, and AdamW's two moments. A frozen weight takes 2 bytes and no more.
+optimiser 12: a copy in fp32, which it changes, and AdamW's two moments; Muon keeps one of the matrices that it steps. A
+frozen weight takes 2 bytes and no more.
 
 Activations, what a step needs only for a moment, and DeepSpeed's buffers come on top.
 """
@@ -17,6 +18,8 @@ from segearth.errors import ConfigError
 from segearth.models.build import build_on_meta
 from segearth.models.segearth import SegEarth
 from segearth.training.freezing import choose_what_learns
+from segearth.training.muon import weight_matrices
+from segearth.training.optimisation import MUON
 
 GIB = 2**30
 FP32, BF16 = 4, 2  # bytes
@@ -30,7 +33,7 @@ class StateMemory:
     Attributes:
         weights: Of the model, those that do not learn included.
         gradients: Of the weights that learn.
-        optimizer: Their fp32 copies, where there are some, and AdamW's two moments.
+        optimizer: Their fp32 copies, where there are some, and the optimizer's moments.
         average: The averaged weights that ``train.ema_decay`` asks for.
     """
 
@@ -46,7 +49,7 @@ class StateMemory:
 
 
 def state_memory(
-    frozen: int, learning: int, stage: int, gpus: int, bf16: bool = True, averaged: bool = False
+    frozen: int, learning: int, stage: int, gpus: int, bf16: bool = True, averaged: bool = False, by_muon: int = 0
 ) -> StateMemory:
     """Computes what one of several GPUs holds.
 
@@ -57,6 +60,7 @@ def state_memory(
         gpus: How many share the state, at least 1.
         bf16: Whether the model computes in bf16, else in fp32.
         averaged: Whether averaged weights are kept, which is not possible at ZeRO's stage 3.
+        by_muon: How many of the weights that learn Muon steps, which keeps one moment where AdamW keeps two.
 
     Raises:
         ConfigError: No such stage, no GPU, or averaged weights at stage 3.
@@ -71,7 +75,7 @@ def state_memory(
     return StateMemory(
         weights=size * (frozen + learning) / of_weights,
         gradients=size * learning / of_gradients,
-        optimizer=FP32 * (2 + has_copies) * learning / of_states,
+        optimizer=FP32 * ((2 + has_copies) * learning - by_muon) / of_states,
         average=FP32 * averaged * learning / of_states,
     )
 
@@ -92,22 +96,25 @@ def memory_table(model: SegEarth, train: TrainConfig, gpus: Sequence[int]) -> st
 
     Args:
         model: From :func:`shape_in_training`.
-        train: ``precision`` (``auto`` counts as bf16, which it is on a GPU) and ``ema_decay`` are read.
+        train: ``precision`` (``auto`` counts as bf16, which it is on a GPU), ``optimizer`` and ``ema_decay`` are read.
+            Muon goes with stage 0 alone.
         gpus: Numbers of GPUs.
     """
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters()) - learning
     bf16, averaged = train.precision != "fp32", train.ema_decay > 0
+    with_muon = train.optimizer == MUON
+    by_muon = sum(p.numel() for p in weight_matrices(model)) if with_muon else 0
     lines = [
         f"Computed GiB a GPU: {learning / 1e6:.1f} M weights learn, {frozen / 1e6:.1f} M are frozen, "
-        f"{'bf16' if bf16 else 'fp32'}, AdamW. Activations come on top.",
+        f"{'bf16' if bf16 else 'fp32'}, {'Muon with AdamW' if with_muon else 'AdamW'}. Activations come on top.",
         "",
         "| ZeRO stage | GPUs | weights | gradients | optimizer | average | together |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for stage in STAGES[:3] if averaged else STAGES:
+    for stage in STAGES[:1] if with_muon else STAGES[:3] if averaged else STAGES:
         for count in gpus:
-            memory = state_memory(frozen, learning, stage, count, bf16, averaged)
+            memory = state_memory(frozen, learning, stage, count, bf16, averaged, by_muon)
             shown = " | ".join(f"{part / GIB:.2f}" for part in (*astuple(memory), memory.total))
             lines.append(f"| {stage} | {count} | {shown} |")
     return "\n".join(lines)

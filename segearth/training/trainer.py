@@ -73,8 +73,9 @@ class Trainer:
         self.settings = deepspeed_settings(train, self.process.world_size, self.bf16)
         if train.optimizer == MUON and zero_stage(self.settings):
             raise ConfigError(
-                f"train.optimizer=muon needs whole weight matrices, and train.deepspeed {train.deepspeed} is ZeRO stage "
-                f"{zero_stage(self.settings)}, which lays them end to end; set train.deepspeed=zero0"
+                f"train.optimizer=muon needs whole weight matrices, and train.deepspeed {train.deepspeed} is ZeRO "
+                f"stage {zero_stage(self.settings)}, which lays them end to end; set train.deepspeed=zero0, or "
+                "train.optimizer=adamw"
             )
         if train.ema_decay and zero_stage(self.settings) == 3:
             raise ConfigError(

@@ -11,6 +11,7 @@ import torch
 
 from segearth.config import LoraConfig, TrainConfig
 from segearth.errors import ConfigError
+from segearth.training.muon import weight_matrices
 from segearth.training.state_memory import memory_table, shape_in_training, state_memory
 from segearth.zoo.lookup import shape_config
 
@@ -70,6 +71,18 @@ def test_the_table_tells_of_what_it_is() -> None:
     assert f" | {weights:.2f} | " in lines[4] and lines[4].endswith(f" | {together:.2f} |")
     averaged = memory_table(model, TrainConfig(ema_decay=0.9, precision="fp32"), [2]).splitlines()
     assert len(averaged) == 4 + 3 and "fp32" in averaged[0]  # stage 3 keeps no average
+
+
+def test_muon_keeps_one_moment_of_its_matrices() -> None:
+    model = shape_in_training(shape_config("segearth_tiny"), TrainConfig())
+    learning = sum(p.numel() for p in model.parameters())
+    matrices = sum(p.numel() for p in weight_matrices(model))
+    assert 0.8 < matrices / learning < 0.95
+    lines = memory_table(model, TrainConfig(optimizer="muon"), [1, 8]).splitlines()
+    assert "Muon with AdamW" in lines[0]
+    assert [line.split(" | ")[0] for line in lines[4:]] == ["| 0", "| 0"]  # which takes whole matrices
+    together = (16 * learning - 4 * matrices) / 2**30
+    assert all(line.endswith(f" | {together:.2f} |") for line in lines[4:])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
