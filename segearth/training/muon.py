@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from segearth.errors import ConfigError
 
 SMALLEST = 9  # sides of the matrices that Muon takes; a layer with one output has no directions to balance
-# Of the quintic a x + b x^3 + c x^5, which brings singular values in (0, 1] near 1. Jordan chose what makes small values
+# Of the quintic a x + b x^3 + c x^5, which brings singular values in (0, 1] near 1. Jordan chose what makes small ones
 # grow fastest. They end near 1 and not at it, which does not matter for a step.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
