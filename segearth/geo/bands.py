@@ -64,6 +64,11 @@ def _listed(dataset: Any) -> str:
     return ", ".join(named[:12]) + (", …" if len(named) > 12 else "")
 
 
+def alpha_of(dataset: Any) -> int | None:
+    """Returns the number of the band that holds a data set's alpha, from 1; ``None`` where there is none."""
+    return next((number for number, colour in enumerate(dataset.colorinterp, 1) if colour.name == "alpha"), None)
+
+
 def palette_of(dataset: Any, band: int) -> np.ndarray | None:
     """Returns a band's colours where its values are numbers of colours: ``uint8`` ``(4, N)``, RGB and alpha."""
     if dataset.colorinterp[band - 1] != geo_package("rasterio.enums").ColorInterp.palette:

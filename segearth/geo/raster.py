@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segearth.errors import ImageError
-from segearth.geo.bands import choose_bands, palette_of
+from segearth.geo.bands import alpha_of, choose_bands, palette_of
 from segearth.geo.grids import metres_per_pixel, working_grid
 from segearth.geo.packages import geo_package, rasterio_errors
 from segearth.geo.windows import Window
@@ -67,6 +67,8 @@ class SceneRaster:
         self._palette = palette_of(dataset, self.bands[0]) if len(set(self.bands)) == 1 else None
         flags = [dataset.mask_flag_enums[band - 1] for band in self._apart]
         self._masked = any(geo_package("rasterio.enums").MaskFlags.all_valid not in each for each in flags)
+        # Where a file has both, GDAL's masks are of its nodata value alone.
+        self._alpha = alpha_of(dataset) if any(value is not None for value in dataset.nodatavals) else None
         kinds = [np.dtype(dataset.dtypes[band - 1]) for band in self.bands]
         self.dtype = np.dtype(np.uint8) if self._palette is not None else np.result_type(*kinds)
         self.tags: dict[str, str] = dataset.tags()
@@ -177,8 +179,11 @@ class SceneRaster:
             values = self._dataset.read(bands, window=place, out_shape=(len(bands), *size))
             masks = np.ones((len(bands), 1, 1), np.uint8)  # reading what is all valid takes as long as the pixels do
             if self._masked:
-                masks = self._dataset.read_masks(bands, window=place, out_shape=values.shape)
-        valid = self._valid(values, masks > 0)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", geo_package("rasterio.errors").NodataShadowWarning)
+                    masks = self._dataset.read_masks(bands, window=place, out_shape=values.shape)
+            opaque = self._dataset.read(self._alpha, window=place, out_shape=size) > 0 if self._alpha else True
+        valid = self._valid(values, masks > 0) & opaque
         if self._palette is not None:
             colours = self._palette[:, values[0].clip(0, self._palette.shape[1] - 1)]
             return colours[:3], valid & (colours[3] > 0)

@@ -106,6 +106,17 @@ def test_alpha_and_masks(make_scene):
     assert np.argwhere(~valid).tolist() == [[2, 3]]
 
 
+@pytest.mark.filterwarnings("error")
+def test_alpha_and_a_value_for_no_data_both_count(make_scene):
+    rgba = numbered(4)
+    rgba[3] = 255
+    rgba[3, 0, 0] = 0  # transparent, and not the value
+    rgba[:3, 1, 1] = 0  # the value, and not transparent
+    colours = ["red", "green", "blue", "alpha"]
+    _, valid = whole(make_scene(rgba, colours=colours, nodata=0))
+    assert np.argwhere(~valid).tolist() == [[0, 0], [1, 1]]
+
+
 def test_a_palette_is_shown_in_its_colours(tmp_path):
     path = tmp_path / "palette.tif"
     numbers = np.array([[0, 1], [2, 1]], np.uint8)
