@@ -106,7 +106,7 @@ def test_alpha_and_masks(make_scene):
     assert np.argwhere(~valid).tolist() == [[2, 3]]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::rasterio.errors.NodataShadowWarning")
 def test_alpha_and_a_value_for_no_data_both_count(make_scene):
     rgba = numbered(4)
     rgba[3] = 255
