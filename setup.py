@@ -59,7 +59,7 @@ setup(
     packages=[*find_packages(include=["segearth", "segearth.*"]), "segearth.configs"],
     package_dir={"segearth.configs": "configs"},  # experiments by name, also without a checkout
     package_data={
-        "segearth": ["**/*.json", "**/*.yaml", "**/*.jpg", "**/*.jsonl", "**/*.md", "**/*.safetensors"],
+        "segearth": ["**/*.json", "**/*.yaml", "**/*.jpg", "**/*.jsonl", "**/*.md", "**/*.txt", "**/*.safetensors"],
         "segearth.configs": ["**/*.json", "**/*.yaml", "**/*.py"],  # of its own: the line above looks below segearth/
     },
     install_requires=REQUIRES,

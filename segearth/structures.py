@@ -386,6 +386,7 @@ class Segmentation:
             union is ``mask``. ``None``: :attr:`regions` takes the mask apart.
         boxes: Where boxes were asked for, those that were answered, in the forms of :class:`Boxes` and in fractions of
             a pixel, which regions cannot have. ``None``: they are those of the regions.
+        unknown_words: Words of the question that the model never met in training and so passed over, in lower case.
     """
 
     question: str
@@ -398,6 +399,7 @@ class Segmentation:
     logits: np.ndarray | None = None
     given_regions: tuple[Region, ...] | None = None
     boxes: tuple[tuple[float, ...], ...] | None = None
+    unknown_words: tuple[str, ...] = ()
     _found: tuple[np.ndarray, tuple[Region, ...]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ Deepness, whose metadata the file carries
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,13 @@ from segearth.models.language_model import additive
 from segearth.preprocessing.transform import MULTIPLE
 from segearth.segmenter import DecidingSettings
 from segearth.structures import Question, Task
+from segearth.text.known_words import Reading
 from segearth.utils.files import atomic_path, check_output_file
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
+
+logger = logging.getLogger(__name__)
 
 OVERLAP = 25  # per cent of a tile that Deepness lets neighbours share
 
@@ -58,7 +62,10 @@ class AnswerGraph(nn.Module):
         self.reader = model.language_model.causal_lm.base_model
         config = model.config
         self.deciding = DecidingSettings(config.presence_threshold, config.presence_decides)
-        text = model.prompt_encoder.encode([Question(question, task=task)]).to(model.device)
+        reading = model.known_words.read(question) if model.known_words else Reading(question, ())
+        if reading.unknown:
+            logger.warning("the model never met %s in training and passes over them", ", ".join(reading.unknown))
+        text = model.prompt_encoder.encode([Question(reading.text, task=task)]).to(model.device)
         words = model.sum_words(text)
         kept = {
             "mean": torch.tensor(config.image_transform.mean).view(1, 3, 1, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, overload
@@ -15,9 +16,12 @@ from segearth.model_types import ImageFeatures
 from segearth.preprocessing.images import as_rgb
 from segearth.segmenter import DecidingSettings, ImageInput, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
+from segearth.text.known_words import Reading
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
+
+logger = logging.getLogger(__name__)
 
 PIXELS_AT_ONCE = 1 << 26  # enlarged logits are computed so many at a time: 256 MiB
 # Questions that are read and decoded together. More of them take more memory, and no less time each.
@@ -68,6 +72,7 @@ class Predictor:
         self.transform = model.image_transform
         self._features: ImageFeatures | None = None
         self._sizes: list[tuple[int, int]] = []
+        self._warned_of: set[str] = set()
 
     @property
     def facts(self) -> SegmenterFacts:
@@ -158,13 +163,15 @@ class Predictor:
         texts = [questions] if isinstance(questions, str) else questions
         if self._features is None:
             raise SegEarthError("no image is set (a set_image that fails leaves none); call set_image first")
-        asked = [Question(text, task=own) for text, own in zip(texts, one_each(task, len(texts), "tasks"), strict=True)]
+        read = [self._read(text) for text in texts]
+        tasks = one_each(task, len(texts), "tasks")
+        asked = [Question(reading.text, task=own) for reading, own in zip(read, tasks, strict=True)]
         of_images: list[list[int]] = [[] for _ in self._sizes]  # for each image the indices of its questions
         for index, image in enumerate(numbers_of_images(about, len(texts), len(self._sizes))):
             of_images[image].append(index)
         answers: dict[int, Segmentation] = {}
         for index, scores in self._scores(self._features, asked, of_images, answer):
-            answers[index] = self._decide(asked[index].text, scores, return_logits)
+            answers[index] = self._decide(texts[index], scores, return_logits, read[index].unknown)
         return answers[0] if isinstance(questions, str) else [answers[index] for index in range(len(asked))]
 
     @torch.inference_mode()
@@ -208,8 +215,21 @@ class Predictor:
             else:
                 yield from ((row, None) for row in self.transform.invert(logits, height, width))
 
+    def _read(self, text: str) -> Reading:
+        """Leaves out words that the model never met, and warns of each once."""
+        known = self.model.known_words
+        if known is None or not isinstance(text, str):  # what is no text is refused where it is encoded
+            return Reading(text, ())
+        reading = known.read(text)
+        if new := [word for word in reading.unknown if word not in self._warned_of]:
+            self._warned_of.update(new)
+            logger.warning("the model never met %s in training and passes over such words", ", ".join(map(repr, new)))
+        return reading
+
     @torch.inference_mode()
-    def _decide(self, question: str, scores: RawScores, with_logits: bool) -> Segmentation:
+    def _decide(
+        self, question: str, scores: RawScores, with_logits: bool, unknown_words: tuple[str, ...]
+    ) -> Segmentation:
         decision = decide(scores.logits, scores.presence, self.facts.deciding)
         return Segmentation(
             question,
@@ -220,6 +240,7 @@ class Predictor:
             scores.words,
             frame_mask=None if scores.frame is None else decision.of_frame(scores.frame).cpu().numpy(),
             logits=scores.logits.float().cpu().numpy() if with_logits else None,
+            unknown_words=unknown_words,
         )
 
 

@@ -12,11 +12,13 @@ def summary_of(answer: Segmentation) -> str:
     """Says how much was found, in how many regions, how sure that is, and where the first regions are.
 
     Areas and boxes are in pixels. The lines after the first name a region each; of many the first five, which are the
-    largest unless the segmenter itself tells regions apart.
+    largest unless the segmenter itself tells regions apart. Words that the model passed over come last.
     """
     sure = f"(present {answer.presence:.2f}, score {answer.score:.2f})"
+    unknown = [f"  words that it does not know and passed over: {', '.join(answer.unknown_words)}"]
+    unknown = unknown if answer.unknown_words else []
     if not answer.present:
-        return f"nothing of the kind {sure}"
+        return "\n".join([f"nothing of the kind {sure}", *unknown])
     regions, pixels = answer.regions, int(answer.mask.sum())
     share = f"{100 * pixels / answer.mask.size:.1f} % of the picture"
     lines = [f"{_counted(len(regions), 'region')}, {_counted(pixels, 'pixel')}, {share} {sure}"]
@@ -25,7 +27,7 @@ def summary_of(answer: Segmentation) -> str:
         lines.append(f"  {_counted(region.area, 'pixel')} in columns {x0} to {x1 - 1}, rows {y0} to {y1 - 1}")
     if len(regions) > LISTED:
         lines.append(f"  and {len(regions) - LISTED} more")
-    return "\n".join(lines)
+    return "\n".join(lines + unknown)
 
 
 def summary_of_scene(result: SceneResult) -> str:

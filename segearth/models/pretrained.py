@@ -63,6 +63,8 @@ def save_folder(model: SegEarth, folder: Path, state: dict[str, Tensor] | None =
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(tensors, str(temporary), metadata={"format": "pt", RANDOM: ",".join(sorted(model.random_parts))})
     model.prompt_encoder.tokenizer.save_pretrained(folder)
+    if model.known_words is not None:
+        model.known_words.save(folder)
     described = to_dict(model.config)
     # The language model is described in full, so that a saved folder opens without the hub it once came from.
     described["language_model"] |= model.language_model.describe()

@@ -31,6 +31,7 @@ from segearth.models.pretrained import (
 from segearth.models.readme import write_readme
 from segearth.models.word_heads import BagOfWords
 from segearth.structures import Question
+from segearth.text.known_words import KnownWords, load_known_words
 from segearth.utils.devices import to_device
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ class SegEarth(Freezable, ModelHubMixin):
         prompt_encoder: Turns questions into the tokens that these weights were trained with.
         image_transform: Turns pictures into the frames that these weights were trained with, and masks back.
         random_parts: Names of the parts whose weights were neither loaded nor trained; kept with the saved weights.
+        known_words: The words that it has met in training, where its language model started at random; ``None``: it
+            takes every word.
     """
+
+    known_words: KnownWords | None = None
 
     def __init__(
         self,
@@ -307,6 +312,7 @@ class SegEarth(Freezable, ModelHubMixin):
         with WithoutRandomStart():
             model = cls(**build_parts(config, load_weights=False))
         model.random_parts = load_folder(model, folder)
+        model.known_words = load_known_words(folder)
         return model.eval()
 
 

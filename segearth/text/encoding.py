@@ -96,6 +96,11 @@ class PromptEncoder:
         """Turns generated token ids into text, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
+    def descriptions(self, text: EncodedText) -> list[str]:
+        """Returns the description of each encoded prompt in words again."""
+        pairs = zip(text.input_ids.tolist(), text.description_mask.tolist(), strict=True)
+        return [self.decode([token for token, own in zip(ids, mask, strict=True) if own]) for ids, mask in pairs]
+
     def _row(self, question: Question, with_reply: bool) -> dict[str, list[Any]]:
         row: dict[str, list[Any]] = {"ids": [], "description": [], "labels": []}
         if question.task not in self._before_description:

@@ -26,6 +26,7 @@ from segearth.losses.criterion import Criterion
 from segearth.model_types import Batch
 from segearth.models.pretrained import BEST, LAST, UNKNOWN_SPLITS
 from segearth.models.segearth import SegEarth
+from segearth.text.known_words import KnownWords, words_of
 from segearth.training import checkpoint as ckpt
 from segearth.training.distributed import start_process
 from segearth.training.freezing import check_frozen, choose_what_learns
@@ -49,6 +50,7 @@ from segearth.zoo.lookup import build_from_spec
 from segearth.zoo.opening import training_of
 
 logger = logging.getLogger(__name__)
+WORDS = "known_words"  # in what a checkpoint keeps beside its tensors
 
 
 class Trainer:
@@ -162,6 +164,7 @@ class Trainer:
     def _validate(self, done: int, journal: Journal) -> None:
         """Scores the weights that would be saved now, and keeps them if none before were better."""
         self._check_weights(done)
+        self._share_words()
         began = time.perf_counter()
         average = None if self.average is None else self.average.state_dict()
         score, is_best = self.validation.run(Predictor(self.model), done, weights_of(self.model, average))
@@ -185,6 +188,8 @@ class Trainer:
             waited = time.perf_counter()
             batch: Batch = next(batches)
             window.waited += time.perf_counter() - waited
+            if self.words is not None:
+                self.words.update(*map(words_of, self.model.prompt_encoder.descriptions(batch.text)))
             batch = batch.to(self.process.device)
             losses = self.criterion(self.engine(batch), batch)
             self.engine.backward(losses.total)
@@ -197,14 +202,26 @@ class Trainer:
     def _save(self, done: int) -> None:
         """Writes checkpoint and model after ``done`` steps, unless the weights are no longer finite."""
         self._check_weights(done)
+        self._share_words()
         keep = max(1, self.config.train.keep_checkpoints)
-        facts = {"validation": self.validation.state_dict()}
+        words = None if self.words is None else sorted(self.words)
+        facts = {"validation": self.validation.state_dict(), WORDS: words}
         ckpt.save_checkpoint(self.engine, self.average, self.folder, done, keep, self.process, facts)
         self._export(LAST, done)
 
     def _check_weights(self, done: int) -> None:
         if not self.masters.are_finite():  # the loss would not show it: it was computed before the last update
             raise TrainingError(f"weights are infinite or undefined after step {done}; {self._advice()}")
+
+    def _share_words(self) -> None:
+        """Gives the model the words that any process has met so far; all processes call it together."""
+        if self.words is None:
+            return
+        met = [self.words] * self.process.world_size
+        if self.process.world_size > 1:
+            torch.distributed.all_gather_object(met, self.words)
+        self.words = set().union(*met)
+        self.model.known_words = KnownWords(self.words)
 
     def _export(self, name: str, done: int, facts: dict[str, Any] | None = None) -> None:
         facts = {"trained_on": self.splits_seen, **(facts or {})}
@@ -229,6 +246,9 @@ class Trainer:
     def _build_model(self) -> SegEarth:
         train = self.config.train
         model = build_from_spec(self.config.model)
+        # The words that the language model has met. One with pretrained weights has met more than anyone can list.
+        from_nothing = "language_model" in model.random_parts or model.known_words is not None
+        self.words: set[str] | None = set(model.known_words or ()) if from_nothing else None
         choose_what_learns(model, train)
         check_frozen(model, train.lora.enabled)
         if train.activation_checkpointing:
@@ -272,7 +292,12 @@ class Trainer:
         if newest is not None:
             ckpt.load_checkpoint(self.engine, self.average, newest, self.process)
             step = ckpt.checkpoint_step(newest)
-            self.validation.load_state_dict(ckpt.checkpoint_facts(newest).get("validation", {}))
+            facts = ckpt.checkpoint_facts(newest)
+            self.validation.load_state_dict(facts.get("validation", {}))
+            if self.words is not None:  # a checkpoint by a version that kept no words does not tell which were met
+                self.words = set(facts[WORDS]) if facts.get(WORDS) is not None else None
+                self.model.known_words = None
+                self._share_words()
             logger.info("resuming from %s", newest)
         wait_for_all()
         if self.process.is_main:

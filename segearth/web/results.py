@@ -37,6 +37,7 @@ def facts_of_answers(answers: Sequence[Segmentation]) -> list[dict[str, Any]]:
             "presence": round(float(answer.presence), 4),
             "score": round(float(answer.score), 4),
             "answer": answer.answer,
+            "unknown_words": list(answer.unknown_words),
             "regions": len(answer.regions),
             "area_px": int(np.count_nonzero(answer.mask)),
         }

@@ -14,6 +14,7 @@ from segearth.errors import ConfigError, OutputError, QuestionError
 from segearth.inference.export_question import AnswerGraph, deepness_metadata, export_question
 from segearth.inference.predictor import Predictor
 from segearth.models.segearth import SegEarth
+from segearth.text.known_words import KnownWords
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'segearth[onnx]'")
@@ -53,6 +54,15 @@ def test_above_a_half_is_the_mask_that_predict_gives(session: Any, debug_model: 
     assert answer.logits is not None
     expected = torch.from_numpy(answer.logits).sigmoid().minimum(torch.tensor(answer.presence))
     np.testing.assert_allclose(probability[0, 0], expected, atol=1e-5)
+
+
+def test_words_that_the_model_never_met_are_left_out_of_the_graph(
+    debug_model: SegEarth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, other = (AnswerGraph(debug_model, text, "referring") for text in ("the roofs", "trace the roofs"))
+    assert plain.question.shape != other.question.shape
+    monkeypatch.setattr(debug_model, "known_words", KnownWords(["the", "roofs"]))
+    assert torch.equal(AnswerGraph(debug_model, "trace the roofs", "referring").question, plain.question)
 
 
 def test_what_presence_decides_is_in_the_graph(debug_model: SegEarth) -> None:

@@ -11,6 +11,7 @@ from segearth.errors import ImageError, QuestionError, SegEarthError
 from segearth.inference.predictor import Predictor
 from segearth.models.segearth import SegEarth
 from segearth.structures import Question
+from segearth.text.known_words import KnownWords
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +185,26 @@ def test_misuse(debug_model: SegEarth, picture: np.ndarray) -> None:
         fresh.predict("roads", task="guessing")
     with pytest.raises(SegEarthError, match="2 questions but 1 tasks"):
         fresh.predict(["a", "b"], task=["reasoning"])
+
+
+def test_words_that_the_model_never_met_are_passed_over_and_told(
+    debug_model: SegEarth, picture: np.ndarray, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(debug_model)
+    predictor.set_image(picture)
+    plain, other = predictor.predict(["the road", "Which pixels belong to the road"], return_logits=True)
+    assert (plain.unknown_words, other.unknown_words) == ((), ())  # without a list every word is taken
+    assert not np.array_equal(plain.logits, other.logits)
+    monkeypatch.setattr(debug_model, "known_words", KnownWords(["the", "road", "roads"]))
+    known, unknown, again = predictor.predict(
+        ["the road", "Which pixels belong to the road", "Which roads"], return_logits=True
+    )
+    assert known.unknown_words == ()
+    np.testing.assert_allclose(known.logits, plain.logits, atol=1e-5)
+    assert unknown.unknown_words == ("which", "pixels", "belong", "to")
+    assert unknown.question == "Which pixels belong to the road"
+    np.testing.assert_allclose(unknown.logits, plain.logits, atol=1e-5)
+    assert again.unknown_words == ("which",)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "the model never met 'which', 'pixels', 'belong', 'to' in training and passes over such words"
+    ]  # each word once

@@ -29,3 +29,11 @@ def test_of_many_regions_the_largest_are_named() -> None:
 def test_nothing_of_the_kind() -> None:
     absent = Segmentation("roofs", np.zeros((9, 9), bool), 0.0, False, 0.1)
     assert summary_of(absent) == "nothing of the kind (present 0.10, score 0.00)"
+
+
+def test_words_that_were_passed_over_come_last() -> None:
+    mask = np.ones((2, 2), bool)
+    here = summary_of(Segmentation("blue roofs", mask, 0.5, True, 0.75, unknown_words=("blue",))).splitlines()
+    absent = summary_of(Segmentation("x", ~mask, 0.0, False, 0.1, unknown_words=("blue", "teal"))).splitlines()
+    assert len(here) == 3 and here[-1] == "  words that it does not know and passed over: blue"
+    assert absent[1:] == ["  words that it does not know and passed over: blue, teal"]

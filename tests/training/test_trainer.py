@@ -23,10 +23,14 @@ import experiments
 from experiments import weights
 from ranks import run_on_ranks
 
+from segearth.model_types import EncodedText
+from segearth.models.build import build_model
+from segearth.structures import Question
+from segearth.text.known_words import KnownWords, load_known_words, words_of
 from segearth.training.checkpoint import latest_checkpoint
 from segearth.training.trainer import Trainer, count_images
 from segearth.utils.torchvision_mend import mend_torchvision
-from segearth.zoo.lookup import build_from_spec
+from segearth.zoo.lookup import build_from_spec, shape_config
 
 REPO = Path(__file__).parents[2]
 
@@ -81,6 +85,38 @@ def test_bf16_and_averaged_weights(tmp_path: Path, change: dict[str, str]) -> No
     apart = [name for name, value in averaged.items() if not torch.equal(value, last[name])]
     assert len(apart) > 0.9 * len(averaged)
     assert any(not torch.equal(value, value.bfloat16().float()) for value in averaged.values())
+
+
+def test_the_words_of_all_steps_are_kept_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Trainer(experiment(tmp_path / "whole"))
+    seen: set[str] = set()
+    encode = whole.model.prompt_encoder.encode
+
+    def note(questions: list[Question], *options: bool) -> EncodedText:
+        seen.update(word for question in questions for word in words_of(question.text))
+        return encode(questions, *options)
+
+    monkeypatch.setattr(whole.model.prompt_encoder, "encode", note)
+    whole.run()
+    assert load_known_words(tmp_path / "whole" / "model") == seen and len(seen) > 5
+    cut = Trainer(experiment(tmp_path / "cut"))
+    interrupt_at(cut, 4, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    Trainer(experiment(tmp_path / "cut")).run()
+    assert load_known_words(tmp_path / "cut" / "model") == seen
+
+
+def test_what_a_start_knew_stays_known_and_a_start_without_a_list_gets_none(tmp_path: Path) -> None:
+    for name, words in (("listed", KnownWords(["yurt"])), ("unlisted", None)):
+        start = build_model(shape_config("segearth_debug"))
+        start.random_parts, start.known_words = set(), words
+        start.save_pretrained(tmp_path / name)
+        values = experiment(tmp_path / f"from_{name}", max_steps=1)
+        values.model = {"pretrained": str(tmp_path / name), "image_transform": {"size": 64}}
+        found = load_known_words(Trainer(values).run() / "model")
+        assert (found is None) == (words is None)
+        assert found is None or ("yurt" in found and len(found) > 1)
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
