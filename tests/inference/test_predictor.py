@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from segearth.text.known_words import KnownWords
 
 
 @pytest.fixture(scope="module")
-def predictor(debug_model: SegEarth) -> Predictor:
-    debug_model.config.presence_threshold = 0.0  # random weights: never call a thing absent
-    return Predictor(debug_model)
+def predictor(debug_model: SegEarth) -> Iterator[Predictor]:
+    usual, debug_model.config.presence_threshold = debug_model.config.presence_threshold, 0.0
+    yield Predictor(debug_model)  # random weights: never call a thing absent
+    debug_model.config.presence_threshold = usual
 
 
 def test_several_questions_equal_one_by_one(predictor: Predictor, picture: np.ndarray) -> None:
