@@ -166,7 +166,6 @@ class AugmentConfig:
     mosaic: float = 0.0  # share of annotated views that are put together from parts of several images
     paste: float = 0.0  # share of the other annotated views into which objects of other images are pasted
     most_pasted: int = 5  # the most objects that are pasted into a view
-    foreign_words: float = 0.0  # share of an annotated view's questions that get made-up words, to be passed over
 
 
 @dataclass

@@ -13,7 +13,6 @@ from segearth.config import AugmentConfig
 from segearth.data.feed.collage import Part, can_be_pasted, cut_out, mosaic, mosaic_boxes, paste
 from segearth.data.questions.annotation import AnnotatedDataset, AnnotatedImage, Box, cut_to, transform_image
 from segearth.data.questions.builder import BuilderSettings, Expression, ExpressionBuilder
-from segearth.data.questions.foreign import with_foreign_words
 from segearth.preprocessing.resampling import raised
 from segearth.structures import Question, Regions
 
@@ -95,7 +94,6 @@ class AnnotatedViews:
             if drawn:
                 break
         image, questions = jitter(view.image, self.augment, rng), [view.question(found) for found in drawn]
-        questions = with_foreign_words(questions, self.augment.foreign_words, rng)
         if self.absent_classes is None:
             return Drawn(image, questions, [])
         classes = self.builder.classes(view.annotated, rng, self.absent_classes)
