@@ -2,7 +2,7 @@
 
 AdamW scales each number of a gradient by itself. Muon takes the gradient of a layer's weights as the matrix that it is,
 and steps along the nearest matrix that stretches nothing: a few strong directions no longer drown the many weak ones.
-A model that starts at random then needs about a third of the steps (docs/training.md has the figures).
+A model that starts at random learns faster with it, most of all in its first steps (docs/training.md has the figures).
 
 By Keller Jordan and others, 2024, https://kellerjordan.github.io/posts/muon/.
 """
