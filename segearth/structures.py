@@ -386,7 +386,8 @@ class Segmentation:
             union is ``mask``. ``None``: :attr:`regions` takes the mask apart.
         boxes: Where boxes were asked for, those that were answered, in the forms of :class:`Boxes` and in fractions of
             a pixel, which regions cannot have. ``None``: they are those of the regions.
-        unknown_words: Words of the question that the model never met in training and so passed over, in lower case.
+        unknown_words: Words of the question that the model never met in training, in lower case. It went by the others,
+            where there were others.
     """
 
     question: str

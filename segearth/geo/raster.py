@@ -179,8 +179,7 @@ class SceneRaster:
             values = self._dataset.read(bands, window=place, out_shape=(len(bands), *size))
             masks = np.ones((len(bands), 1, 1), np.uint8)  # reading what is all valid takes as long as the pixels do
             if self._masked:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", geo_package("rasterio.errors").NodataShadowWarning)
+                with self._without_shadow_warning():
                     masks = self._dataset.read_masks(bands, window=place, out_shape=values.shape)
             opaque = self._dataset.read(self._alpha, window=place, out_shape=size) > 0 if self._alpha else True
         valid = self._valid(values, masks > 0) & opaque
@@ -188,6 +187,16 @@ class SceneRaster:
             colours = self._palette[:, values[0].clip(0, self._palette.shape[1] - 1)]
             return colours[:3], valid & (colours[3] > 0)
         return values.astype(self.dtype, copy=False), valid
+
+    @contextlib.contextmanager
+    def _without_shadow_warning(self) -> Iterator[None]:
+        """Keeps GDAL's masks from warning that they leave alpha out, which is read beside them."""
+        if self._alpha is None:
+            yield
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", geo_package("rasterio.errors").NodataShadowWarning)
+            yield
 
     def _three(self, values: np.ndarray) -> np.ndarray:
         """Brings bands ``(C, h, w)`` as :meth:`_read` gives them into the order red, green, blue: ``(h, w, 3)``."""

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from segearth.models.pixel_decoder import NUM_LEVELS
 from segearth.models.word_heads import WORD_DIM
 from segearth.preprocessing.transform import MULTIPLE
 from segearth.structures import Question
+from segearth.text.known_words import read_question
 from segearth.utils.files import atomic_folder, check_new_folder, write_text
 from segearth.utils.versions import installed_versions
 
@@ -171,7 +172,8 @@ def describe(model: SegEarth, image_tokens: np.ndarray, questions: Sequence[Ques
         QuestionError: A question is empty or too long.
     """
     language_model = model.language_model
-    text = model.prompt_encoder.encode(questions).to(model.device)
+    known = [replace(question, text=read_question(question.text, model.known_words).text) for question in questions]
+    text = model.prompt_encoder.encode(known).to(model.device)
     prefix = language_model.make_prefix(model.embed_prefix(torch.from_numpy(image_tokens).to(model.device)))
     about = torch.zeros(len(questions), dtype=torch.long)
     embeds = language_model.embed(text.input_ids)

@@ -31,7 +31,7 @@ from segearth.models.language_model import additive
 from segearth.preprocessing.transform import MULTIPLE
 from segearth.segmenter import DecidingSettings
 from segearth.structures import Question, Task
-from segearth.text.known_words import Reading
+from segearth.text.known_words import read_question
 from segearth.utils.files import atomic_path, check_output_file
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ class AnswerGraph(nn.Module):
         self.reader = model.language_model.causal_lm.base_model
         config = model.config
         self.deciding = DecidingSettings(config.presence_threshold, config.presence_decides)
-        reading = model.known_words.read(question) if model.known_words else Reading(question, ())
+        reading = read_question(question, model.known_words)
         if reading.unknown:
-            logger.warning("the model never met %s in training and passes over them", ", ".join(reading.unknown))
+            unknown = ", ".join(map(repr, reading.unknown))
+            logger.warning("the model never met %s in training and goes by the other words", unknown)
         text = model.prompt_encoder.encode([Question(reading.text, task=task)]).to(model.device)
         words = model.sum_words(text)
         kept = {

@@ -16,7 +16,7 @@ from segearth.model_types import ImageFeatures
 from segearth.preprocessing.images import as_rgb
 from segearth.segmenter import DecidingSettings, ImageInput, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
-from segearth.text.known_words import Reading
+from segearth.text.known_words import Reading, read_question
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 PIXELS_AT_ONCE = 1 << 26  # enlarged logits are computed so many at a time: 256 MiB
 # Questions that are read and decoded together. More of them take more memory, and no less time each.
 QUESTIONS_AT_ONCE = 32
+MOST_WARNED_OF = 1000  # unknown words that are remembered, so that each is told once
 
 # What is read and decoded together: some images, each with some questions about it. An image is given by its number
 # among those that were set, a question by its index in the list that the caller gave to `predict`.
@@ -217,13 +218,11 @@ class Predictor:
 
     def _read(self, text: str) -> Reading:
         """Leaves out words that the model never met, and warns of each once."""
-        known = self.model.known_words
-        if known is None or not isinstance(text, str):  # what is no text is refused where it is encoded
-            return Reading(text, ())
-        reading = known.read(text)
+        self.model.prompt_encoder.check(text)  # as it was asked: what is wrong with it may be left out
+        reading = read_question(text, self.model.known_words)
         if new := [word for word in reading.unknown if word not in self._warned_of]:
-            self._warned_of.update(new)
-            logger.warning("the model never met %s in training and passes over such words", ", ".join(map(repr, new)))
+            self._warned_of = {*new, *(self._warned_of if len(self._warned_of) < MOST_WARNED_OF else ())}
+            logger.warning("the model never met %s in training and goes by the other words", ", ".join(map(repr, new)))
         return reading
 
     @torch.inference_mode()

@@ -12,10 +12,10 @@ def summary_of(answer: Segmentation) -> str:
     """Says how much was found, in how many regions, how sure that is, and where the first regions are.
 
     Areas and boxes are in pixels. The lines after the first name a region each; of many the first five, which are the
-    largest unless the segmenter itself tells regions apart. Words that the model passed over come last.
+    largest unless the segmenter itself tells regions apart. Words that the model does not know come last.
     """
     sure = f"(present {answer.presence:.2f}, score {answer.score:.2f})"
-    unknown = [f"  words that it does not know and passed over: {', '.join(answer.unknown_words)}"]
+    unknown = [f"  words that it does not know: {', '.join(answer.unknown_words)}"]
     unknown = unknown if answer.unknown_words else []
     if not answer.present:
         return "\n".join([f"nothing of the kind {sure}", *unknown])

@@ -144,7 +144,8 @@ class TiledSegmenter:
         evidence = np.empty((len(questions), height, width), np.float32)
         for strip in blended(tiles, whole, (height, width), self.overlap, len(questions)):
             evidence[:, strip.window.top : strip.window.bottom] = strip.logits
-        for question, logits, presence in zip(questions, evidence, tile_pass.presence, strict=True):
+        told = zip(questions, evidence, tile_pass.presence, tile_pass.unknown_words, strict=True)
+        for question, logits, presence, unknown in told:
             decision = decide(torch.from_numpy(logits), float(presence), self.facts.deciding)
             yield Segmentation(
                 question,
@@ -153,4 +154,5 @@ class TiledSegmenter:
                 decision.present,
                 float(presence),
                 logits=logits if return_logits else None,
+                unknown_words=unknown,
             )

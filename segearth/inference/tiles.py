@@ -24,6 +24,7 @@ class TilePass:
     Attributes:
         presence: For each question the highest presence of all tiles so far, in [0, 1]: a thing is in the scene if it
             is in one of its tiles.
+        unknown_words: For each question the words that the segmenter does not know.
     """
 
     def __init__(self, segmenter: Segmenter, questions: Sequence[str], tasks: Sequence[Task], batch_size: int) -> None:
@@ -39,6 +40,7 @@ class TilePass:
         self.questions, self.tasks = list(questions), list(tasks)
         self.threshold = facts_of(segmenter).deciding.presence_threshold
         self.presence = np.zeros(len(self.questions))
+        self.unknown_words: list[tuple[str, ...]] = [()] * len(self.questions)
 
     def over(self, rows: Iterable[Iterable[Picture]]) -> Iterator[tuple[Window, np.ndarray]]:
         """Asks tile after tile.
@@ -63,6 +65,7 @@ class TilePass:
             for number, (window, _) in enumerate(batch):
                 of_tile = answers[number * count : (number + 1) * count]
                 self.presence = np.maximum(self.presence, [answer.presence for answer in of_tile])
+                self.unknown_words = [answer.unknown_words for answer in of_tile]
                 yield window, np.stack([evidence_of(answer, self.threshold) for answer in of_tile])
 
 

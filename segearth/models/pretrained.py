@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from segearth import __version__
 from segearth.config import ModelConfig, from_dict, to_dict
 from segearth.errors import CheckpointError
+from segearth.text.known_words import FILE as KNOWN_WORDS_FILE
+from segearth.text.known_words import KnownWords, load_known_words
 from segearth.utils.files import atomic_path, write_text
 from segearth.utils.hub import download, find_source
 
@@ -28,6 +30,7 @@ BESIDE = "."  # what a saved config calls its tokenizer: the one in the config's
 BEST, LAST = "model_best", "model"  # in a training run's folder: by its validation, and after its last step
 TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
 UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
+KNOWN_WORDS = "known_words"  # key in config.json: how many words are in the list beside it
 RANDOM = "random_parts"  # key in the metadata of the weights' file: the parts that are still random
 
 # A number in a folder's config.json that says which names its files use; folders without one are of format 1. Raise it
@@ -63,7 +66,8 @@ def save_folder(model: SegEarth, folder: Path, state: dict[str, Tensor] | None =
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(tensors, str(temporary), metadata={"format": "pt", RANDOM: ",".join(sorted(model.random_parts))})
     model.prompt_encoder.tokenizer.save_pretrained(folder)
-    if model.known_words is not None:
+    (folder / KNOWN_WORDS_FILE).unlink(missing_ok=True)  # an older model's, which this one would obey
+    if model.known_words:
         model.known_words.save(folder)
     described = to_dict(model.config)
     # The language model is described in full, so that a saved folder opens without the hub it once came from.
@@ -72,6 +76,8 @@ def save_folder(model: SegEarth, folder: Path, state: dict[str, Tensor] | None =
     # on another and is nobody else's business.
     described["text"]["tokenizer"] = BESIDE
     facts = {"library": "segearth", "version": __version__, FORMAT_KEY: FORMAT, "model": described}
+    if model.known_words:
+        facts[KNOWN_WORDS] = len(model.known_words)
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
 
 
@@ -103,6 +109,22 @@ def read_config(folder: Path) -> ModelConfig:
         )
     config.text.tokenizer = str(folder)
     return config
+
+
+def saved_known_words(folder: Path) -> KnownWords | None:
+    """Reads the words that a saved model has met; ``None`` where it takes every word.
+
+    Raises:
+        CheckpointError: The list is damaged, or is not the one that was saved with the model.
+    """
+    words, number = load_known_words(folder), _saved_facts(folder).get(KNOWN_WORDS)
+    found = None if words is None else len(words)
+    if found != number:
+        raise CheckpointError(
+            f"{folder} was saved with {number or 'no'} known words, and its {KNOWN_WORDS_FILE} holds "
+            f"{found or 'none'}; fetch the folder again"
+        )
+    return words
 
 
 def _saved_facts(folder: Path) -> dict[str, Any]:

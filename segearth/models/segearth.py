@@ -27,11 +27,12 @@ from segearth.models.pretrained import (
     local_folder,
     read_config,
     save_folder,
+    saved_known_words,
 )
 from segearth.models.readme import write_readme
 from segearth.models.word_heads import BagOfWords
 from segearth.structures import Question
-from segearth.text.known_words import KnownWords, load_known_words
+from segearth.text.known_words import KnownWords
 from segearth.utils.devices import to_device
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ class SegEarth(Freezable, ModelHubMixin):
         with WithoutRandomStart():
             model = cls(**build_parts(config, load_weights=False))
         model.random_parts = load_folder(model, folder)
-        model.known_words = load_known_words(folder)
+        model.known_words = saved_known_words(folder)
         return model.eval()
 
 

@@ -101,6 +101,14 @@ class PromptEncoder:
         pairs = zip(text.input_ids.tolist(), text.description_mask.tolist(), strict=True)
         return [self.decode([token for token, own in zip(ids, mask, strict=True) if own]) for ids, mask in pairs]
 
+    def check(self, text: str) -> None:
+        """Checks that a text can be asked.
+
+        Raises:
+            QuestionError: It is empty, not text, or too long.
+        """
+        self._description(text)
+
     def _row(self, question: Question, with_reply: bool) -> dict[str, list[Any]]:
         row: dict[str, list[Any]] = {"ids": [], "description": [], "labels": []}
         if question.task not in self._before_description:

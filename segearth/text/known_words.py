@@ -16,13 +16,21 @@ from segearth.utils.files import write_text
 
 FILE = "known_words.txt"
 WORD = re.compile(r"[^\W\d_]{2,}")  # letters of any script; the s of "picture's" says nothing
+# Without one of these a question would ask for the opposite, so they stay even where they are unknown.
+NEGATIONS = frozenset(("no", "not", "non", "without", "except", "excluding", "but", "other", "than", "nor", "never"))
+# A question of which only such words are left would ask for nothing.
+FILLERS = frozenset((
+    "the", "an", "all", "any", "each", "every", "of", "in", "on", "at", "by", "to", "from", "for", "with", "and", "or",
+    "is", "are", "was", "were", "be", "it", "its", "this", "that", "these", "those", "there", "here", "where", "what",
+    "which", "who", "me", "you", "do", "does", "show", "find", "mark", "see",
+))  # fmt: skip
 
 
 class Reading(NamedTuple):
     """A question as a model with :class:`KnownWords` reads it.
 
     Attributes:
-        text: Without the words that it does not know.
+        text: Without the words that it does not know, if what is left asks for something.
         unknown: Those words in lower case, each once, in their order.
     """
 
@@ -37,14 +45,15 @@ class KnownWords(frozenset[str]):
         """Leaves out what is not known.
 
         Args:
-            text: A question. What lies between two spaces is left out if one of its words is unknown. Numbers stay. If
-                nothing known is left, the text stays as it is: the model must be asked something.
+            text: A question. What lies between two spaces is left out if one of its words is unknown, but for
+                negations. Numbers stay. If nothing or only words such as "the" would be left, all stays.
         """
         found = words_of(text)
         unknown = tuple(dict.fromkeys(word for word in found if word not in self))
-        if not unknown or len(unknown) == len(set(found)):
+        kept = [part for part in text.split() if (self | NEGATIONS).issuperset(words_of(part))]
+        if not unknown or FILLERS.issuperset(words_of(" ".join(kept))):
             return Reading(text, unknown)
-        return Reading(" ".join(part for part in text.split() if self.issuperset(words_of(part))), unknown)
+        return Reading(" ".join(kept), unknown)
 
     def save(self, folder: Path) -> None:
         """Writes the words into a model's folder, one a line."""
@@ -54,6 +63,11 @@ class KnownWords(frozenset[str]):
 def words_of(text: str) -> list[str]:
     """Returns the words of a text in lower case, in order: runs of two letters or more."""
     return [word.lower() for word in WORD.findall(text)]
+
+
+def read_question(text: str, known: KnownWords | None) -> Reading:
+    """Reads a question as a model does; without a list of known words every word is taken."""
+    return Reading(text, ()) if known is None else known.read(text)
 
 
 def load_known_words(folder: Path) -> KnownWords | None:

@@ -46,12 +46,12 @@ def weight_matrices(model: nn.Module) -> list[Tensor]:
     """Returns the parameters that Muon is for: what learns of linear layers and convolutions.
 
     Left to AdamW are tables of vectors (embeddings, also those that predict words, and relative positions), filters of
-    a single channel, small layers, norms and biases.
+    a single channel, small layers, low-rank adapters, norms and biases.
     """
     heads = {id(head) for head in map(_head_of_words, model.modules()) if head is not None}
     found = []
-    for module in model.modules():
-        if not isinstance(module, (nn.Linear, nn.Conv2d)) or id(module) in heads:
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, nn.Conv2d)) or id(module) in heads or "lora_" in name:
             continue
         weight = module.weight
         one_channel = isinstance(module, nn.Conv2d) and module.in_channels == module.groups
@@ -73,7 +73,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
             momentum: Muon's.
         """
         by_adamw = [group for group in groups if not group["matrices"]]
-        self._adamw = torch.optim.AdamW(by_adamw, betas=betas)  # which adds its own settings to these groups
+        # It adds its own settings to these groups. Without any it would refuse to be made.
+        self._adamw = torch.optim.AdamW(by_adamw, betas=betas) if by_adamw else None
         super().__init__(groups, {"momentum": momentum})
 
     @torch.no_grad()
@@ -87,9 +88,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
             ConfigError: DeepSpeed has laid the weights end to end, so that they are no matrices any more.
         """
         # Set each time: loading a checkpoint, and DeepSpeed in bf16, put other groups and another state in place.
-        self._adamw.param_groups = [group for group in self.param_groups if not group["matrices"]]
-        self._adamw.state = self.state
-        self._adamw.step()
+        if self._adamw is not None:
+            self._adamw.param_groups = [group for group in self.param_groups if not group["matrices"]]
+            self._adamw.state = self.state
+            self._adamw.step()
         for group in self.param_groups:
             if group["matrices"]:
                 for parameter in group["params"]:

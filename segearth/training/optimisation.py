@@ -89,10 +89,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     matrices = weight_matrices(model) if config.optimizer == MUON else []
     taken, betas = {id(p) for p in matrices}, (config.betas[0], config.betas[1])
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-    parts = [
-        (matrices, config.matrix_learning_rate, config.weight_decay),
+    parts = [  # the first group's learning rate is the one that is logged
         ([p for p in others if p.ndim > 1], config.learning_rate, config.weight_decay),
         ([p for p in others if p.ndim <= 1], config.learning_rate, 0.0),
+        (matrices, config.matrix_learning_rate, config.weight_decay),
     ]
     groups = [
         {"params": params, "lr": rate, "weight_decay": decay, "matrices": params is matrices}

@@ -44,7 +44,7 @@ from segearth.training.resume import as_yaml, check_same_run
 from segearth.training.validation import Validation, weights_of
 from segearth.training.window import Window
 from segearth.utils.files import write_text
-from segearth.utils.processes import Process, wait_for_all
+from segearth.utils.processes import Process, gather_objects, wait_for_all
 from segearth.utils.seeds import seed_everything
 from segearth.zoo.lookup import build_from_spec
 from segearth.zoo.opening import training_of
@@ -84,6 +84,7 @@ class Trainer:
                 f"train.ema_decay needs whole parameters on each rank, and train.deepspeed {train.deepspeed} is ZeRO "
                 "stage 3; set train.ema_decay to 0, or take a stage below"
             )
+        self.words: set[str] | None = None
         self.splits_seen = self._splits_seen()  # read now: at the end the folder of the first weights may be gone
         self.model = self._build_model()
         self.criterion = Criterion(config.loss)
@@ -188,7 +189,7 @@ class Trainer:
             waited = time.perf_counter()
             batch: Batch = next(batches)
             window.waited += time.perf_counter() - waited
-            if self.words is not None:
+            if self.words is not None and self.learns_words:
                 self.words.update(*map(words_of, self.model.prompt_encoder.descriptions(batch.text)))
             batch = batch.to(self.process.device)
             losses = self.criterion(self.engine(batch), batch)
@@ -217,10 +218,7 @@ class Trainer:
         """Gives the model the words that any process has met so far; all processes call it together."""
         if self.words is None:
             return
-        met = [self.words] * self.process.world_size
-        if self.process.world_size > 1:
-            torch.distributed.all_gather_object(met, self.words)
-        self.words = set().union(*met)
+        self.words = set().union(*gather_objects(self.words, self.process.world_size))
         self.model.known_words = KnownWords(self.words)
 
     def _export(self, name: str, done: int, facts: dict[str, Any] | None = None) -> None:
@@ -248,8 +246,10 @@ class Trainer:
         model = build_from_spec(self.config.model)
         # The words that the language model has met. One with pretrained weights has met more than anyone can list.
         from_nothing = "language_model" in model.random_parts or model.known_words is not None
-        self.words: set[str] | None = set(model.known_words or ()) if from_nothing else None
+        self.words = set(model.known_words or ()) if from_nothing else None
         choose_what_learns(model, train)
+        vectors = model.language_model.causal_lm.get_input_embeddings()
+        self.learns_words = any(p.requires_grad for p in vectors.parameters())
         check_frozen(model, train.lora.enabled)
         if train.activation_checkpointing:
             model.set_checkpointing(True)
@@ -337,7 +337,11 @@ class Trainer:
 
     def _advice(self) -> str:
         good = ckpt.latest_checkpoint(self.folder)
-        return f"{good or 'no checkpoint yet'} is kept: lower train.learning_rate or check the data, then run again"
+        return f"{good or 'no checkpoint yet'} is kept: lower {self._rates()} or check the data, then run again"
+
+    def _rates(self) -> str:
+        with_muon = self.config.train.optimizer == MUON
+        return "train.learning_rate and train.matrix_learning_rate" if with_muon else "train.learning_rate"
 
     def _grad_norm(self) -> dict[str, float]:
         """Returns the gradient's norm before it was clipped, or nothing: DeepSpeed has none in fp32 without ZeRO."""

@@ -164,7 +164,7 @@ def described(answer: Segmentation) -> str:
     if answer.answer:
         lines.append(f"In the model's words, which are made apart from the mask: “{_plain(answer.answer)}”")
     if answer.unknown_words:
-        lines.append(f"Words that the model does not know and passed over: {_plain(', '.join(answer.unknown_words))}.")
+        lines.append(f"Words that the model does not know: {_plain(', '.join(answer.unknown_words))}.")
     return "\n\n".join([f"#### {_plain(answer.question)}", *lines])
 
 

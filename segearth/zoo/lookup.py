@@ -92,8 +92,7 @@ def build_from_spec(spec: Mapping[str, Any]) -> SegEarth:
     """
     from segearth.models.build import build_model
     from segearth.models.parts import added_parts, build_part
-    from segearth.models.pretrained import WithoutRandomStart, load_folder, read_config
-    from segearth.text.known_words import load_known_words
+    from segearth.models.pretrained import WithoutRandomStart, load_folder, read_config, saved_known_words
 
     config, folder = _described(spec)
     if folder is None:
@@ -102,7 +101,7 @@ def build_from_spec(spec: Mapping[str, Any]) -> SegEarth:
         model = build_model(config, load_weights=False)
     added = added_parts(read_config(folder), model.config)
     model.random_parts = load_folder(model, folder, added)
-    model.known_words = load_known_words(folder)
+    model.known_words = saved_known_words(folder)
     for part in added:
         logger.warning("%s has no %s, which starts at random", spec["pretrained"], part)
         model.get_submodule(part).load_state_dict(build_part(part, model).state_dict())  # it was filled with zeros

@@ -208,5 +208,5 @@ def test_words_that_the_model_never_met_are_passed_over_and_told(
     np.testing.assert_allclose(unknown.logits, plain.logits, atol=1e-5)
     assert again.unknown_words == ("which",)
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "the model never met 'which', 'pixels', 'belong', 'to' in training and passes over such words"
+        "the model never met 'which', 'pixels', 'belong', 'to' in training and goes by the other words"
     ]  # each word once

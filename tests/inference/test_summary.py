@@ -35,5 +35,5 @@ def test_words_that_were_passed_over_come_last() -> None:
     mask = np.ones((2, 2), bool)
     here = summary_of(Segmentation("blue roofs", mask, 0.5, True, 0.75, unknown_words=("blue",))).splitlines()
     absent = summary_of(Segmentation("x", ~mask, 0.0, False, 0.1, unknown_words=("blue", "teal"))).splitlines()
-    assert len(here) == 3 and here[-1] == "  words that it does not know and passed over: blue"
-    assert absent[1:] == ["  words that it does not know and passed over: blue, teal"]
+    assert len(here) == 3 and here[-1] == "  words that it does not know: blue"
+    assert absent[1:] == ["  words that it does not know: blue, teal"]

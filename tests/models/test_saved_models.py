@@ -15,6 +15,7 @@ from segearth.models import pretrained
 from segearth.models.build import build_model
 from segearth.models.pretrained import FORMAT, WithoutRandomStart, load_weights
 from segearth.models.segearth import SegEarth
+from segearth.text.known_words import KnownWords
 from segearth.zoo.lookup import build_from_spec, model_config
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -94,6 +95,21 @@ class TestEarlierAndLaterVersions:
     def test_what_is_saved_now_says_its_format(self, model: SegEarth, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path)
         assert json.loads((tmp_path / "config.json").read_text())["format"] == FORMAT
+
+    def test_the_words_it_has_met_come_back(self, model: SegEarth, tmp_path: Path) -> None:
+        model.known_words = KnownWords(["road", "the"])
+        model.save_pretrained(tmp_path)
+        assert SegEarth.from_pretrained(tmp_path).known_words == {"road", "the"}
+        assert build_from_spec({"pretrained": str(tmp_path)}).known_words == {"road", "the"}
+        (tmp_path / "known_words.txt").write_text("road\n")
+        with pytest.raises(CheckpointError, match=r"saved with 2 known words, and its known_words\.txt holds 1; fetch"):
+            SegEarth.from_pretrained(tmp_path)
+        model.known_words = None
+        model.save_pretrained(tmp_path)  # over the other
+        assert SegEarth.from_pretrained(tmp_path).known_words is None
+        (tmp_path / "known_words.txt").write_text("road\n")
+        with pytest.raises(CheckpointError, match="saved with no known words"):
+            SegEarth.from_pretrained(tmp_path)
 
     @pytest.mark.parametrize("later", [FORMAT + 1, "new"])
     def test_a_later_folder_says_what_to_do(self, model: SegEarth, tmp_path: Path, later: int | str) -> None:

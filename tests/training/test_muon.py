@@ -143,7 +143,21 @@ def test_every_parameter_that_learns_is_stepped_once() -> None:
     stepped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(stepped) == sorted({id(p) for p in model.parameters() if p.requires_grad})
     facts = [(group["matrices"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
-    assert facts == [(True, 0.02, 0.1), (False, 3e-4, 0.1), (False, 3e-4, 0.0)]
+    assert facts == [(False, 3e-4, 0.1), (False, 3e-4, 0.0), (True, 0.02, 0.1)]
+
+
+def test_matrices_alone_are_stepped_too() -> None:
+    matrix, vector = pair(16, 16)
+    optimizer = MuonWithAdamW(groups_of(matrix, vector)[:1], BETAS)
+    before = matrix.detach().clone()
+    matrix.grad = torch.eye(16)
+    optimizer.step()
+    assert not torch.equal(matrix, before)
+
+
+def test_adapters_are_left_to_adamw() -> None:
+    layer = nn.ModuleDict({"base_layer": nn.Linear(16, 16), "lora_A": nn.ModuleDict({"default": nn.Linear(16, 16)})})
+    assert [id(p) for p in weight_matrices(layer)] == [id(layer["base_layer"].weight)]
 
 
 def test_an_unknown_optimizer_is_refused() -> None:

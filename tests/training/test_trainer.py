@@ -103,8 +103,31 @@ def test_the_words_of_all_steps_are_kept_with_the_model(tmp_path: Path, monkeypa
     interrupt_at(cut, 4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         cut.run()
+    notes = tmp_path / "cut" / "checkpoints" / "step-000003" / "complete.json"
+    facts = json.loads(notes.read_text())
+    notes.write_text(json.dumps({**facts, "known_words": [*facts["known_words"], "yurt"]}))
     Trainer(experiment(tmp_path / "cut")).run()
-    assert load_known_words(tmp_path / "cut" / "model") == seen
+    assert load_known_words(tmp_path / "cut" / "model") == {*seen, "yurt"}
+
+
+def test_a_checkpoint_without_words_gives_no_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(experiment(tmp_path))
+    interrupt_at(trainer, 4, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    notes = tmp_path / "checkpoints" / "step-000003" / "complete.json"
+    facts = json.loads(notes.read_text())
+    notes.write_text(json.dumps({key: value for key, value in facts.items() if key != "known_words"}))
+    assert load_known_words(Trainer(experiment(tmp_path)).run() / "model") is None
+
+
+def test_words_are_not_learned_where_their_vectors_are_frozen(tmp_path: Path) -> None:
+    start = build_model(shape_config("segearth_debug"))
+    start.random_parts, start.known_words = set(), KnownWords(["yurt"])
+    start.save_pretrained(tmp_path / "start")
+    values = experiment(tmp_path / "run", max_steps=1, freeze=["language_model"])
+    values.model = {"pretrained": str(tmp_path / "start"), "image_transform": {"size": 64}}
+    assert load_known_words(Trainer(values).run() / "model") == {"yurt"}
 
 
 def test_what_a_start_knew_stays_known_and_a_start_without_a_list_gets_none(tmp_path: Path) -> None:

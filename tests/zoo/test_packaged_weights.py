@@ -41,6 +41,14 @@ def test_a_card_says_what_the_weights_are(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_words_that_they_never_met_are_told(name: str) -> None:
+    segmenter = load(name, "cpu")
+    segmenter.set_image(build_dataset("aerial_mini", None, "test")[0].image)
+    (answer,) = segmenter.predict(["Which pixels belong to the largest building in the left half?"])
+    assert answer.unknown_words == ("pixels", "belong")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_they_score_what_they_did(name: str, tmp_path: Path) -> None:
     experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.limit={IMAGES}", "eval.controls=false"])
     evaluate_experiment(experiment, load(name), name, "test", tmp_path, training=training_of(name))

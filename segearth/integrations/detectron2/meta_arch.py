@@ -87,6 +87,7 @@ class SegEarthMetaArch(nn.Module):
     def _losses(self, entries: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         if any("mask" not in entry for entry in entries):
             raise DatasetError("a training entry has no 'mask'; give the loader a QuestionMapper as its mapper")
+        self.model.known_words = None  # what is learned here is not kept in a list, so from now on every word is taken
         examples = [
             frame_example(_image(entries[group[0]]), [_question(entries[i]) for i in group], self.model.image_transform)
             for group in group_by_image(entries)
