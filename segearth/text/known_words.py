@@ -18,19 +18,13 @@ FILE = "known_words.txt"
 WORD = re.compile(r"[^\W\d_]{2,}")  # letters of any script; the s of "picture's" says nothing
 # Without one of these a question would ask for the opposite, so they stay even where they are unknown.
 NEGATIONS = frozenset(("no", "not", "non", "without", "except", "excluding", "but", "other", "than", "nor", "never"))
-# A question of which only such words are left would ask for nothing.
-FILLERS = frozenset((
-    "the", "an", "all", "any", "each", "every", "of", "in", "on", "at", "by", "to", "from", "for", "with", "and", "or",
-    "is", "are", "was", "were", "be", "it", "its", "this", "that", "these", "those", "there", "here", "where", "what",
-    "which", "who", "me", "you", "do", "does", "show", "find", "mark", "see",
-))  # fmt: skip
 
 
 class Reading(NamedTuple):
     """A question as a model with :class:`KnownWords` reads it.
 
     Attributes:
-        text: Without the words that it does not know, if what is left asks for something.
+        text: Without the words that it does not know, where it knows any.
         unknown: Those words in lower case, each once, in their order.
     """
 
@@ -46,12 +40,13 @@ class KnownWords(frozenset[str]):
 
         Args:
             text: A question. What lies between two spaces is left out if one of its words is unknown, but for
-                negations. Numbers stay. If nothing or only words such as "the" would be left, all stays.
+                negations. Numbers stay. If no word would be left, all stay: the model must be asked something. Asked of
+            "the" alone, where a thing's name is unknown, it does better than asked with the unknown name.
         """
         found = words_of(text)
         unknown = tuple(dict.fromkeys(word for word in found if word not in self))
         kept = [part for part in text.split() if (self | NEGATIONS).issuperset(words_of(part))]
-        if not unknown or FILLERS.issuperset(words_of(" ".join(kept))):
+        if not unknown or not words_of(" ".join(kept)):
             return Reading(text, unknown)
         return Reading(" ".join(kept), unknown)
 
