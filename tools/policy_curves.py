@@ -24,14 +24,18 @@ COLOURS: tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204,
 
 
 def means(name: str, run: Path) -> list[dict[str, str | float]]:
-    """Reads the log of a run's rewarded stage."""
+    """Reads the log of a run's rewarded stage. Where answers of several steps are written at once, rewards are logged with
+    the first of these steps alone, so that means are taken of what is there.
+    """
     with (run / "grpo/grpo.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found: list[dict[str, str | float]] = []
     for start in range(0, len(rows), STEPS):
         part = rows[start : start + STEPS]
         line: dict[str, str | float] = {"run": name, "step": int(part[-1]["step"])}
-        line |= {key: round(fmean(float(row[key] or 0) for row in part), 5) for key in COLUMNS if key in part[0]}
+        for key in COLUMNS:
+            if known := [float(row[key]) for row in part if row.get(key)]:
+                line[key] = round(fmean(known), 5)
         found.append(line | {"cpu_seconds": float(part[-1]["cpu_seconds"])})
     return found
 

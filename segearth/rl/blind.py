@@ -91,21 +91,18 @@ def best_blind_box(targets: Sequence[Any]) -> tuple[np.ndarray, float]:
     return best, value
 
 
-def measure_sight(
-    prompter: Prompter, samples: Sequence[Sample], fitted_on: Sequence[Sample], limit: int | None = None
-) -> Sight:
+def measure_sight(prompter: Prompter, samples: Sequence[Sample], fitted_on: Sequence[Sample]) -> Sight:
     """Asks a policy every question of some images, about its own image and about another one, and scores its boxes.
 
     Args:
         prompter: The policy.
         samples: Held-out images, at least two.
         fitted_on: Images of the training split, to which the blind box is fitted.
-        limit: Only the first so many questions; ``None``: all.
 
     Raises:
         NothingToFitError: No question has boxes, or all are about one image.
     """
-    asked = _asked(samples)[:limit]
+    asked = _asked(samples)
     numbers = [number for number, _, _ in asked]
     if len(set(numbers)) < 2:
         raise NothingToFitError("all questions are about one image; give at least two images with boxes")
@@ -132,7 +129,7 @@ def _asked(samples: Sequence[Sample]) -> list[tuple[int, str, np.ndarray]]:
 
 def _another(numbers: Sequence[int], place: int) -> int:
     """The image of the next question that is about another image than this one; after the last comes the first."""
-    turn = [*numbers[place:], *numbers[:place]]
+    turn = (numbers[(place + step) % len(numbers)] for step in range(len(numbers)))
     return next(number for number in turn if number != numbers[place])
 
 

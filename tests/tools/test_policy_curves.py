@@ -25,3 +25,11 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [(row["run"], row["step"]) for row in rows] == [(n, s) for n in ("first", "second") for s in ("10", "20")]
     assert float(rows[1]["reward"]) == 18.5 and float(rows[0]["mask_iou"]) == pytest.approx(0.55)
     assert Image.open(tmp_path / "out.png").width == 960
+
+
+def test_steps_without_rewards_of_their_own_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "grpo").mkdir()
+    lines = [f"{step},{step},{'' if step % 2 else 0.25},0.5" for step in range(1, 11)]
+    (tmp_path / "grpo/grpo.csv").write_text("\n".join(["step,cpu_seconds,mask_iou,step_seconds", *lines]))
+    [line] = load_tool("policy_curves").means("one", tmp_path)
+    assert line == {"run": "one", "step": 10, "mask_iou": 0.25, "step_seconds": 0.5, "cpu_seconds": 10.0}
