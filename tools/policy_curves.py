@@ -24,8 +24,10 @@ COLOURS: tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204,
 
 
 def means(name: str, run: Path) -> list[dict[str, str | float]]:
-    """Reads the log of a run's rewarded stage. Where answers of several steps are written at once, rewards are logged with
-    the first of these steps alone, so that means are taken of what is there.
+    """Reads the log of a run's rewarded stage.
+
+    Where answers of several steps are written at once, rewards are logged with the first of these steps alone, so that
+    means are taken of what is there.
     """
     with (run / "grpo/grpo.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
