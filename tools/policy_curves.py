@@ -63,12 +63,13 @@ def main(out: str, *named: str) -> None:
     for number, each in enumerate(panels):
         sheet.paste(each, (0, number * PANEL))
     save_picture(Path(f"{out}.png"), sheet)
-    print("| run | SFT start | after GRPO | gain | shuffled images | blind box |\n|---|---|---|---|---|---|")
+    print("| run | blind box | SFT start | its boxes stretched | after GRPO | gain | on shuffled images |")
+    print("|---" * 7 + "|")
     for name, run in runs.items():
         sight = json.loads((run / "sight.json").read_text(encoding="utf-8"))
         before, after = sight["sft"], sight["grpo"]
         gain = after["policy"] - before["policy"]
-        figures = before["policy"], after["policy"], gain, after["shuffled"], after["blind"]
+        figures = after["blind"], before["policy"], before["stretched"], after["policy"], gain, after["shuffled"]
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in figures) + " |")
 
 

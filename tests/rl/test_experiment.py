@@ -65,7 +65,7 @@ def test_what_a_policy_sees_is_measured_on_the_first_images(
 
     def measure(prompter: Any, held_out: Any, fitted_on: Any) -> Sight:
         measured.append((len(held_out), len(fitted_on)))
-        return Sight(0.5, 0.0, 0.1, 1.0, 7)
+        return Sight(0.5, 0.0, 0.1, 0.5, 1.0, 1.0, 7)
 
     monkeypatch.setattr(module, "SIGHT_IMAGES", 5)
     monkeypatch.setattr(module, "measure_sight", measure)
