@@ -9,7 +9,7 @@ A run's folder, in the order in which it fills; whatever is there is not made ag
 ``grpo``            checkpoints and ``grpo.csv`` of the second stage
 ``vlm``             the policy
 ``prompted.json``   names it and the segmenter, so that ``segearth.load`` opens the run
-``sight.json``      held-out IoU of both stages beside the best blind box and shuffled images
+``sight.json``      held-out IoU of both stages, beside what needs no sight: :class:`segearth.rl.blind.Sight`
 ==================  =================================================================================================
 """
 
