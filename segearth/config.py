@@ -278,6 +278,8 @@ class SftConfig:
     """The first stage: learning to write from synthesised reasoning traces. Of ``train`` it shares what is not here."""
 
     max_steps: int = 0  # 0: no such stage
+    # What traces are made of; None: data.train. Rewards need masks alone, so they can teach scenes that no trace is of.
+    data: list[DatasetConfig] | None = None
     batch_size: int = 16  # traces per optimiser step, over all ranks
     micro_batch_size: int = 8  # traces per rank and forward pass
     learning_rate: float = 1e-5
@@ -299,6 +301,7 @@ class GrpoConfig:
     consistency: dict[str, Any] = field(default_factory=dict)  # fields of ConsistencySettings, where the preset has it
     embedder: str | None = None  # hub id or folder of a sentence-transformers model, for presets that compare texts
     group: int = 8  # answers to each question
+    updates: int = 1  # steps whose answers are written at once, by the policy as it is before the first of them
     beta: float = 1e-3  # weight of the distance (KL) to the policy that the stage began with
     epsilon: float = 0.2  # how far a step may move an answer's probability, as a ratio
     temperature: float = 1.0

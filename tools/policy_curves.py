@@ -24,14 +24,20 @@ COLOURS: tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204,
 
 
 def means(name: str, run: Path) -> list[dict[str, str | float]]:
-    """Reads the log of a run's rewarded stage."""
+    """Reads the log of a run's rewarded stage.
+
+    Where answers of several steps are written at once, rewards are logged with the first of these steps alone, so that
+    means are taken of what is there.
+    """
     with (run / "grpo/grpo.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found: list[dict[str, str | float]] = []
     for start in range(0, len(rows), STEPS):
         part = rows[start : start + STEPS]
         line: dict[str, str | float] = {"run": name, "step": int(part[-1]["step"])}
-        line |= {key: round(fmean(float(row[key] or 0) for row in part), 5) for key in COLUMNS if key in part[0]}
+        for key in COLUMNS:
+            if known := [float(row[key]) for row in part if row.get(key)]:
+                line[key] = round(fmean(known), 5)
         found.append(line | {"cpu_seconds": float(part[-1]["cpu_seconds"])})
     return found
 
@@ -57,12 +63,13 @@ def main(out: str, *named: str) -> None:
     for number, each in enumerate(panels):
         sheet.paste(each, (0, number * PANEL))
     save_picture(Path(f"{out}.png"), sheet)
-    print("| run | SFT start | after GRPO | gain | shuffled images | blind box |\n|---|---|---|---|---|---|")
+    print("| run | blind box | SFT start | its boxes stretched | after GRPO | gain | on shuffled images |")
+    print("|---" * 7 + "|")
     for name, run in runs.items():
         sight = json.loads((run / "sight.json").read_text(encoding="utf-8"))
         before, after = sight["sft"], sight["grpo"]
         gain = after["policy"] - before["policy"]
-        figures = before["policy"], after["policy"], gain, after["shuffled"], after["blind"]
+        figures = after["blind"], before["policy"], before["stretched"], after["policy"], gain, after["shuffled"]
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in figures) + " |")
 
 

@@ -1,6 +1,7 @@
 """What a policy must beat to have looked: the best box without looking, and itself with the wrong images.
 
 A policy soon learns where things lie on average, and its reward rises for it. Only what it gains over both is seeing.
+It also soon learns how large things are on average; that is told by stretching the boxes of the policy before.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ GRID = 16  # the blind box is first looked for with its sides at multiples of a 
 ROUNDS = 4  # and then each side is moved, by half of that, a quarter, …
 MOST_BOXES = 100  # of an answer that are looked at
 ENOUGH = 256  # targets that the first search is held against
+FACTORS = np.arange(10, 41) / 20  # by which boxes are stretched: 0.5, 0.55, … 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class Sight:
         policy: Of the policy.
         shuffled: Of the policy when each question is asked about another image.
         blind: Of the one box that does best on the training split.
+        stretched: Of the policy's boxes, stretched about their centres by the one factor that does best on the training
+            split. What a later stage gains over this is more than knowing how large things are.
+        factor: That factor.
         readable: Share of the answers whose boxes could be read.
         questions: How many were asked.
     """
@@ -40,6 +45,8 @@ class Sight:
     policy: float
     shuffled: float
     blind: float
+    stretched: float
+    factor: float
     readable: float
     questions: int
 
@@ -91,32 +98,36 @@ def best_blind_box(targets: Sequence[Any]) -> tuple[np.ndarray, float]:
     return best, value
 
 
-def measure_sight(
-    prompter: Prompter, samples: Sequence[Sample], fitted_on: Sequence[Sample], limit: int | None = None
-) -> Sight:
+def measure_sight(prompter: Prompter, samples: Sequence[Sample], fitted_on: Sequence[Sample]) -> Sight:
     """Asks a policy every question of some images, about its own image and about another one, and scores its boxes.
 
     Args:
         prompter: The policy.
         samples: Held-out images, at least two.
-        fitted_on: Images of the training split, to which the blind box is fitted.
-        limit: Only the first so many questions; ``None``: all.
+        fitted_on: Images of the training split, to which the blind box and the factor are fitted.
 
     Raises:
         NothingToFitError: No question has boxes, or all are about one image.
     """
-    asked = _asked(samples)[:limit]
+    asked = _asked(samples)
     numbers = [number for number, _, _ in asked]
     if len(set(numbers)) < 2:
         raise NothingToFitError("all questions are about one image; give at least two images with boxes")
-    images = [samples[number].image for number in numbers]
-    texts = [text for _, text, _ in asked]
-    own, readable = _scores(prompter, images, texts, asked, samples)
+    texts, wanted = [text for _, text, _ in asked], _wanted(asked, samples)
+    learned = _asked(fitted_on)
+    learned_from = _wanted(learned, fitted_on)
+    blind, _ = best_blind_box(learned_from)
+    own, readable = _pointed_at(prompter, [samples[number].image for number in numbers], texts)
     others = [samples[_another(numbers, place)].image for place in range(len(numbers))]
-    shuffled, _ = _scores(prompter, others, texts, asked, samples)
-    blind, _ = best_blind_box([_shares(boxes, fitted_on[number]) for number, _, boxes in _asked(fitted_on)])
-    held = [matched_iou(box_iou(blind, _shares(boxes, samples[number]))) for number, _, boxes in asked]
-    return Sight(float(np.mean(own)), float(np.mean(shuffled)), float(np.mean(held)), readable, len(asked))
+    shuffled, _ = _pointed_at(prompter, others, texts)
+    images, questions = [fitted_on[number].image for number, _, _ in learned], [text for _, text, _ in learned]
+    fitted, _ = _pointed_at(prompter, images, questions)
+    factor = float(max(FACTORS, key=lambda each: _mean_iou(fitted, learned_from, each)))
+    return Sight(
+        policy=_mean_iou(own, wanted), shuffled=_mean_iou(shuffled, wanted),
+        blind=_mean_iou([blind[None]] * len(wanted), wanted), stretched=_mean_iou(own, wanted, factor), factor=factor,
+        readable=readable, questions=len(asked),
+    )  # fmt: skip
 
 
 def _asked(samples: Sequence[Sample]) -> list[tuple[int, str, np.ndarray]]:
@@ -132,30 +143,43 @@ def _asked(samples: Sequence[Sample]) -> list[tuple[int, str, np.ndarray]]:
 
 def _another(numbers: Sequence[int], place: int) -> int:
     """The image of the next question that is about another image than this one; after the last comes the first."""
-    turn = [*numbers[place:], *numbers[:place]]
+    turn = (numbers[(place + step) % len(numbers)] for step in range(len(numbers)))
     return next(number for number in turn if number != numbers[place])
 
 
-def _shares(boxes: np.ndarray, sample: Sample) -> np.ndarray:
-    height, width = sample.image.shape[:2]
+def _wanted(asked: Sequence[tuple[int, str, np.ndarray]], samples: Sequence[Sample]) -> list[np.ndarray]:
+    return [_shares(boxes, samples[number].image) for number, _, boxes in asked]
+
+
+def _shares(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
     return boxes / [width, height, width, height]
 
 
-def _scores(
-    prompter: Prompter, images: Sequence[np.ndarray], texts: Sequence[str],
-    asked: Sequence[tuple[int, str, np.ndarray]], samples: Sequence[Sample],
-) -> tuple[list[float], float]:  # fmt: skip
-    """IoU of each answer, boxes compared in shares of the sides, and the share of answers that could be read."""
+def _pointed_at(
+    prompter: Prompter, images: Sequence[np.ndarray], texts: Sequence[str]
+) -> tuple[list[np.ndarray], float]:
+    """Boxes of each answer in shares of the sides, none where there are none, and the share of readable answers."""
     settings = RewardSettings(most_instances=MOST_BOXES)
-    scores, read = [], 0
-    for answer, image, (number, _, boxes) in zip(prompter.ask(images, texts), images, asked, strict=True):
+    found, read = [], 0
+    for answer, image in zip(prompter.ask(images, texts), images, strict=True):
         read += answer.instances is not None
         cut = replace(answer, instances=answer.instances and answer.instances[:MOST_BOXES])
-        given = boxes_of_answer(cut, settings)
-        if given is None or not len(given):
-            scores.append(0.0)
-            continue
-        height, width = image.shape[:2]
-        overlap = box_iou(given / [width, height, width, height], _shares(boxes, samples[number]))
-        scores.append(matched_iou(np.nan_to_num(overlap)))
-    return scores, read / len(asked)
+        boxes = boxes_of_answer(cut, settings)
+        found.append(np.zeros((0, 4)) if boxes is None else _shares(boxes, image))
+    return found, read / len(images)
+
+
+def _mean_iou(given: Sequence[np.ndarray], wanted: Sequence[np.ndarray], factor: float = 1.0) -> float:
+    """Mean IoU of the answers, whose boxes are first stretched about their centres and cut at the image's borders."""
+    return float(np.mean([
+        matched_iou(np.nan_to_num(box_iou(_stretched(boxes, factor), targets))) if len(boxes) else 0.0
+        for boxes, targets in zip(given, wanted, strict=True)
+    ]))  # fmt: skip
+
+
+def _stretched(boxes: np.ndarray, factor: float) -> np.ndarray:
+    if factor == 1:
+        return boxes
+    centres, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    return np.clip(np.concatenate([centres - factor * halves, centres + factor * halves], axis=1), 0, 1)

@@ -9,7 +9,7 @@ A run's folder, in the order in which it fills; whatever is there is not made ag
 ``grpo``            checkpoints and ``grpo.csv`` of the second stage
 ``vlm``             the policy
 ``prompted.json``   names it and the segmenter, so that ``segearth.load`` opens the run
-``sight.json``      held-out IoU of both stages beside the best blind box and shuffled images
+``sight.json``      held-out IoU of both stages, beside what needs no sight: :class:`segearth.rl.blind.Sight`
 ==================  =================================================================================================
 """
 
@@ -38,14 +38,16 @@ from segearth.rl.blind import measure_sight
 from segearth.rl.grpo import open_embedder, preset_of, train_grpo
 from segearth.rl.rows import QuestionRows
 from segearth.rl.sft import train_sft
-from segearth.rl.stages import checked_fields, import_trl, processes
+from segearth.rl.stages import checked_fields, import_trl
+from segearth.structures import Sample
 from segearth.utils.files import atomic_folder, write_text
 from segearth.utils.hub import find_source
-from segearth.utils.processes import is_joined
+from segearth.utils.processes import own_device, wait_for_all
 from segearth.utils.seeds import seed_everything
 
 logger = logging.getLogger(__name__)
 SIGHT_FILE = "sight.json"
+SIGHT_IMAGES = 256  # where eval.limit does not say how many; all stages are measured, while other processes wait
 ASKED_AT_ONCE = 64  # questions, where a policy is measured
 
 
@@ -76,23 +78,24 @@ def train_decoupled(experiment: ExperimentConfig, is_main: bool = True) -> Path:
     if is_main:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(experiment))))
         _make_start(experiment, folder)
-    _meet()
+    wait_for_all()
     pretrained = experiment.policy.pretrained
     model = folder / "start" if pretrained is None else find_source(pretrained, "vision-language model")
     if experiment.sft.max_steps:
         if not (folder / "sft_model").is_dir():
-            rows = _rows(experiment, experiment.sft.thought)
+            rows = _rows(experiment, _traced(experiment), experiment.sft.thought)
             _save(train_sft(experiment, model, _processor(model), rows, folder / "sft"), folder / "sft_model")
         model = folder / "sft_model"
     if not (folder / "vlm").is_dir():
         trainer = train_grpo(
-            experiment, model, _processor(model), _rows(experiment), folder / "grpo", open_segmenter(experiment),
-            open_embedder(experiment.grpo.embedder),
+            experiment, model, _processor(model), _rows(experiment, experiment.data.train), folder / "grpo",
+            open_segmenter(experiment), open_embedder(experiment.grpo.embedder),
         )  # fmt: skip
         _save(trainer, folder / "vlm")
+        del trainer  # what it holds of the device's memory is needed to measure
     if is_main:
         _finish(experiment, folder, {"sft": model, "grpo": folder / "vlm"})
-    _meet()
+    wait_for_all()
     return folder
 
 
@@ -100,22 +103,20 @@ def _finish(experiment: ExperimentConfig, folder: Path, models: dict[str, str | 
     """Measures what each stage gained, and then makes the folder one that can be opened."""
     policy = experiment.policy
     _open_whole()
-    sight = {stage: _sight(experiment, model) for stage, model in models.items()}
+    sight = _sight(experiment, models)
+    seen = experiment.data.train + (_traced(experiment) if experiment.sft.max_steps else [])
     write_text(folder / SIGHT_FILE, json.dumps(sight, indent=2) + "\n")
     write_card(folder, PromptedCard(
         "vlm", policy.segmenter, policy.template, max_new_tokens=policy.max_new_tokens, side=policy.side,
-        trained_on=[split_label(config) for config in experiment.data.train],
+        trained_on=list(dict.fromkeys(split_label(config) for config in seen)),
     ))  # fmt: skip
 
 
 def open_segmenter(experiment: ExperimentConfig) -> PromptableSegmenter:
     """Opens the frozen segmenter of an experiment, on the device of this process."""
-    import torch
-
     if experiment.policy.segmenter == BOXES:
         return BoxFill()
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    return PromptableSam.from_pretrained(experiment.policy.segmenter, device)
+    return PromptableSam.from_pretrained(experiment.policy.segmenter, own_device(apple=False))
 
 
 def _make_start(experiment: ExperimentConfig, folder: Path) -> None:
@@ -128,14 +129,6 @@ def _make_start(experiment: ExperimentConfig, folder: Path) -> None:
                 part.save_pretrained(temporary)
 
 
-def _meet() -> None:
-    """Waits for the other processes, where there are some."""
-    if is_joined(processes()):
-        import torch.distributed as dist
-
-        dist.barrier()
-
-
 def _processor(model: str | Path) -> Any:
     import_trl()  # which mends what processors need too
     from transformers import AutoProcessor
@@ -146,35 +139,49 @@ def _processor(model: str | Path) -> Any:
     return processor
 
 
-def _rows(experiment: ExperimentConfig, thought: str | None = None) -> QuestionRows:
+def _traced(experiment: ExperimentConfig) -> list[DatasetConfig]:
+    own = experiment.sft.data
+    return experiment.data.train if own is None else own
+
+
+def _rows(experiment: ExperimentConfig, configs: list[DatasetConfig], thought: str | None = None) -> QuestionRows:
     template = framed(experiment.policy.template, experiment.policy.side)
-    datasets = [_open(config) for config in experiment.data.train]
+    datasets = [_open(config) for config in configs]
     return QuestionRows(datasets, template, experiment.data.questions_per_image, experiment.train.seed, thought)
 
 
-def _sight(experiment: ExperimentConfig, model: str | Path) -> dict[str, Any] | None:
-    """What a policy sees of the test split, beside what needs no sight; ``None`` where there are no boxes."""
+def _sight(experiment: ExperimentConfig, models: dict[str, str | Path]) -> dict[str, dict[str, Any] | None]:
+    """What policies see of the test split, beside what needs no sight; ``None`` each where there are no boxes."""
     chosen = split_configs(experiment.data, "test")
-    policy, limit = experiment.policy, experiment.eval.limit
     if not chosen:
-        return None
-    prompter = Prompter.from_pretrained(
-        model, template=policy.template, side=policy.side, max_new_tokens=policy.max_new_tokens,
-        batch_size=ASKED_AT_ONCE,
-    )  # fmt: skip
-    held_out, fitted_on = _open(chosen[0]), _open(experiment.data.train[0])
-    began = time.perf_counter()
+        return dict.fromkeys(models)
+    held_out, fitted_on = (_first_images(experiment, config) for config in (chosen[0], experiment.data.train[0]))
+    found: dict[str, dict[str, Any] | None] = dict.fromkeys(models)
     try:
-        seen = measure_sight(prompter, _some(held_out, limit), _some(fitted_on, limit))
+        for stage, model in models.items():
+            began = time.perf_counter()
+            seen = measure_sight(_prompter(experiment, model), held_out, fitted_on)
+            logger.info("%s: %s (%.0f s)", model, seen, time.perf_counter() - began)
+            found[stage] = seen.as_dict()
     except NothingToFitError as error:
         logger.warning("what the policy sees is not measured: %s", error)
-        return None
-    logger.info("%s: %s (%.0f s)", model, seen, time.perf_counter() - began)
-    return seen.as_dict()
+    return found
 
 
-def _some(dataset: SegmentationDataset, limit: int | None) -> list[Any]:
-    return [dataset[index] for index in range(min(len(dataset), limit or len(dataset)))]
+def _prompter(experiment: ExperimentConfig, model: str | Path) -> Prompter:
+    import torch
+
+    policy, device = experiment.policy, own_device(apple=False)
+    half = device.type == "cuda" and experiment.train.precision != "fp32"
+    return Prompter.from_pretrained(
+        model, device, torch.bfloat16 if half else torch.float32, template=policy.template, side=policy.side,
+        max_new_tokens=policy.max_new_tokens, batch_size=ASKED_AT_ONCE,
+    )  # fmt: skip
+
+
+def _first_images(experiment: ExperimentConfig, config: DatasetConfig) -> list[Sample]:
+    dataset, limit = _open(config), experiment.eval.limit
+    return [dataset[index] for index in range(min(len(dataset), SIGHT_IMAGES if limit is None else limit))]
 
 
 def _open(config: DatasetConfig) -> SegmentationDataset:

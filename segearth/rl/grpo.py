@@ -76,14 +76,15 @@ def grpo_trainer(
         raise ConfigError(
             f"train.global_batch_size is {train.global_batch_size} answers, no multiple of grpo.group {grpo.group}"
         )
+    if grpo.updates < 1:
+        raise ConfigError(f"grpo.updates is {grpo.updates}; give at least 1")
     passes = passes_of("train.global_batch_size", train.global_batch_size, train.micro_batch_size)
     arguments = trl.GRPOConfig(
         **shared_arguments(experiment, folder), max_steps=train.max_steps, learning_rate=train.learning_rate,
-        warmup_steps=train.warmup_ratio,
-        per_device_train_batch_size=train.micro_batch_size, gradient_accumulation_steps=passes,
-        num_generations=grpo.group, max_completion_length=policy.max_new_tokens, temperature=grpo.temperature,
-        beta=grpo.beta, epsilon=grpo.epsilon, loss_type=grpo.loss,
-        scale_rewards=grpo.scale,
+        warmup_steps=train.warmup_ratio, per_device_train_batch_size=train.micro_batch_size,
+        gradient_accumulation_steps=passes, steps_per_generation=passes * grpo.updates, num_generations=grpo.group,
+        max_completion_length=policy.max_new_tokens, temperature=grpo.temperature, beta=grpo.beta,
+        epsilon=grpo.epsilon, loss_type=grpo.loss, scale_rewards=grpo.scale,
         reward_weights=[term.weight for term in preset.terms],
     )  # fmt: skip
     trainer = GroupTrainer(

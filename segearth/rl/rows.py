@@ -33,7 +33,7 @@ class QuestionRows:
     the answer to learn from (``completion``).
 
     Attributes:
-        problems: How many images could not be used, each of which another one stood in for.
+        left_out: Why images could not be used, by the numbers of data set and image; another one stood in for each.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class QuestionRows:
         if template.images != 1:
             raise DatasetError(f"template {template.id} asks about {template.images} images; take one about a single")
         self.datasets, self.template, self.per_image = list(datasets), template, per_image
-        self.seed, self.thought, self.problems = seed, thought, 0
+        self.seed, self.thought = seed, thought
+        self.left_out: dict[tuple[int, int], str] = {}
         self._places = [(d, i) for d, dataset in enumerate(self.datasets) for i in range(len(dataset))]
         if not self._places:
             raise DatasetError("there is no image to learn from; name a data set in data.train")
@@ -114,9 +115,9 @@ class QuestionRows:
                 problem = "no question of it can be used"
             except (SegEarthError, OSError) as error:
                 problem = first_line(error)
-            self.problems += 1
-            if self.problems == 1:
-                logger.warning("image %s is left out, as all such are: %s", place, problem)
+            if not self.left_out:
+                logger.warning("image %d of data set %d is left out, as all such are: %s", *place[::-1], problem)
+            self.left_out[place] = problem
         raise DatasetError("no image has a question to learn from; see the warning above for the first one's reason")
 
     def _rows(self, dataset: int, index: int) -> list[Row]:

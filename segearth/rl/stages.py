@@ -54,6 +54,9 @@ def shared_arguments(experiment: ExperimentConfig, folder: Path) -> dict[str, An
     train = experiment.train
     on_gpu = torch.cuda.is_available()
     bf16 = train.precision == "bf16" or (train.precision == "auto" and on_gpu)
+    # Weights that learn are kept in float32: a step at a learning rate of 1e-6 is less than bf16 can tell from nothing.
+    # Beside adapters the others do not learn; DeepSpeed keeps float32 copies of its own.
+    half = bf16 and train.lora.enabled and train.deepspeed == NO_DEEPSPEED
     return dict(
         output_dir=str(folder), seed=train.seed, data_seed=train.seed, bf16=bf16, use_cpu=not on_gpu,
         lr_scheduler_type="cosine_with_min_lr" if train.min_learning_rate_ratio < 1 else "constant_with_warmup",
@@ -63,7 +66,7 @@ def shared_arguments(experiment: ExperimentConfig, folder: Path) -> dict[str, An
         logging_steps=train.log_every, save_steps=train.save_every, save_total_limit=train.keep_checkpoints,
         report_to="tensorboard" if train.tensorboard else "none", disable_tqdm=True, remove_unused_columns=False,
         dataloader_num_workers=experiment.data.num_workers, deepspeed=_deepspeed(train.deepspeed),
-        model_init_kwargs={"dtype": "bfloat16" if bf16 and train.deepspeed == NO_DEEPSPEED else "float32"},
+        model_init_kwargs={"dtype": "bfloat16" if half else "float32"},
     )  # fmt: skip
 
 

@@ -164,6 +164,19 @@ def test_processes_read_a_share_each_and_build_the_same_controls(monkeypatch):
         assert built[3].asked == alone[3].asked
 
 
+def test_of_a_large_training_split_a_part_from_all_over_it_is_read_and_the_report_says_so(monkeypatch):
+    monkeypatch.setattr(module, "MOST_FITTED", 5)
+    whole, large = Reading(5, "train"), Reading(40, "train")
+    assert "fitted on" not in controls_for(Patches(2), whole, progress=False)[2].rule
+    assert whole.read == list(range(5))
+    # The limit is that of the split to evaluate, and its seed decides the shuffle alone.
+    rules = [controls_for(Patches(2), large, progress=False, limit=2, seed=seed)[2].rule for seed in (0, 1)]
+    assert rules[0] == rules[1] and rules[0].endswith("(fitted on 5 of the 40 training images)")
+    assert large.read[:5] == large.read[5:] == sorted(set(large.read)) and max(large.read) > 20
+    part = SplitReading(large, NATIVE, limit=8, drawn=5).images()
+    assert len(part) == 5 and max(part) < 8
+
+
 def test_controls_come_in_a_fixed_order_and_say_what_they_do():
     controls = controls_for(Patches(3), Patches(3, "train"), progress=False)
     assert [c.name for c in controls] == ["everything", "nothing", "mean_mask", "shuffled_questions"]

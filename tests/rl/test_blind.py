@@ -83,3 +83,13 @@ def test_who_answers_the_same_box_loses_nothing_and_unreadable_answers_count_as_
     assert mute.policy == pytest.approx(1 / 3) and mute.readable == pytest.approx(1 / 3)
     with pytest.raises(NothingToFitError, match="two images"):
         measure_sight(Looking([*BOXES]), SAMPLES[:1], SAMPLES)  # type: ignore[arg-type]
+
+
+def test_boxes_of_the_wrong_size_are_told_from_those_of_the_wrong_place() -> None:
+    small = [(2.5, 2.5, 7.5, 7.5), (25, 25, 35, 35), (2.5, 25, 7.5, 35)]  # half of each side
+    seen = measure_sight(Looking(small), SAMPLES, SAMPLES)  # type: ignore[arg-type]
+    assert (seen.policy, seen.factor, seen.stretched) == (0.25, 2.0, 1.0)
+    right = measure_sight(Looking([*BOXES]), SAMPLES, SAMPLES)  # type: ignore[arg-type]
+    assert (right.stretched, right.factor) == (1.0, 1.0)
+    elsewhere = measure_sight(Looking([BOXES[1], BOXES[0], None]), SAMPLES, SAMPLES)  # type: ignore[arg-type]
+    assert elsewhere.stretched == 0.0

@@ -21,6 +21,8 @@ from segearth.config import ExperimentConfig
 from segearth.errors import ConfigError, UnknownNameError
 from segearth.evaluation.run import evaluate_experiment
 from segearth.prompting.tiny import tiny_sam2
+from segearth.rl import experiment as module
+from segearth.rl.blind import Sight
 from segearth.rl.experiment import open_segmenter, train_decoupled
 from segearth.zoo.opening import training_of
 
@@ -53,6 +55,45 @@ def test_from_nothing_to_a_report(tiny_experiment: Callable[..., Any], tmp_path:
     when = (folder / "vlm/model.safetensors").stat().st_mtime_ns
     train_decoupled(config)  # nothing is left to do
     assert (folder / "vlm/model.safetensors").stat().st_mtime_ns == when
+
+
+def test_what_a_policy_sees_is_measured_on_the_first_images(
+    tiny_experiment: Callable[..., Any], policy_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole public split would be held in memory, and asked of a large model twice a stage."""
+    measured: list[tuple[int, int]] = []
+
+    def measure(prompter: Any, held_out: Any, fitted_on: Any) -> Sight:
+        measured.append((len(held_out), len(fitted_on)))
+        return Sight(0.5, 0.0, 0.1, 0.5, 1.0, 1.0, 7)
+
+    monkeypatch.setattr(module, "SIGHT_IMAGES", 5)
+    monkeypatch.setattr(module, "measure_sight", measure)
+    models: dict[str, str | Path] = {"sft": policy_start, "grpo": policy_start}
+    config = tiny_experiment(tmp_path, "eval.limit=null")
+    found = module._sight(config, models)
+    assert measured == [(5, 5)] * 2 and found["sft"] == found["grpo"] and found["sft"] is not None
+    assert found["sft"]["questions"] == 7
+    config.eval.limit = 9
+    module._sight(config, models)
+    assert measured[2:] == [(9, 9)] * 2
+    config.data.test = []
+    assert module._sight(config, models) == {"sft": None, "grpo": None}
+
+
+def test_traces_may_be_of_other_scenes_than_rewards(
+    tiny_experiment: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_experiment(tmp_path, "sft.data=[{name: aerial_mini}]", "eval.limit=1")
+    assert module._rows(config, module._traced(config)).datasets[0].name == "aerial_mini"
+    monkeypatch.setattr(module, "_sight", lambda experiment, models: {})
+    module._finish(config, tmp_path, {})
+    assert training_of(tmp_path) == {"trained_on": ["roofs train", "aerial_mini train"]}
+    config.sft.max_steps = 0  # then no trace is read
+    module._finish(config, tmp_path, {})
+    assert training_of(tmp_path) == {"trained_on": ["roofs train"]}
+    config.sft.data = None
+    assert module._traced(config) == config.data.train
 
 
 def test_adapters_are_merged_into_what_is_saved(tiny_experiment: Callable[..., Any], tmp_path: Path) -> None:

@@ -183,6 +183,23 @@ def _likelihood(trainer: Any, ids: list[list[int]]) -> np.ndarray:
     return np.array(found)
 
 
+def test_answers_of_several_steps_are_written_at_once(
+    tiny_experiment: Callable[..., Any], policy_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tiny_experiment(tmp_path, "grpo.updates=2", "train.micro_batch_size=4", "train.max_steps=4")
+    own = grpo_trainer(experiment, policy_start, None, rows(), tmp_path / "grpo", BoxFill())
+    written: list[int] = []
+    generate = type(own)._generate_single_turn
+
+    def counted(self: Any, prompt_ids: Any, *others: Any, **more: Any) -> Any:
+        written.append(len(prompt_ids))
+        return generate(self, prompt_ids, *others, **more)
+
+    monkeypatch.setattr(type(own), "_generate_single_turn", counted)
+    own.train()
+    assert own.state.global_step == 4 and written == [16, 16]  # two steps of eight answers each, twice
+
+
 def test_what_is_misspelt_or_missing_is_told_before_the_first_step(
     tiny_experiment: Callable[..., Any], policy_start: Path, tmp_path: Path
 ) -> None:
@@ -193,7 +210,10 @@ def test_what_is_misspelt_or_missing_is_told_before_the_first_step(
         preset_of(GrpoConfig(add={"position": 1.0}))
     with pytest.raises(UnknownNameError, match="reward preset"):
         preset_of(GrpoConfig(reward="think2seg"))
-    wrong = {"grpo.group=3": "no multiple of grpo.group", "grpo.reward=geovlm_r1/region_caption": "embed"}
+    wrong = {
+        "grpo.group=3": "no multiple of grpo.group", "grpo.updates=0": "grpo.updates is 0",
+        "grpo.reward=geovlm_r1/region_caption": "embed",
+    }  # fmt: skip
     for override, problem in wrong.items():
         with pytest.raises(ConfigError, match=problem):
             grpo_trainer(

@@ -77,7 +77,8 @@ class Broken:
 def test_another_image_stands_in_for_one_that_does_not_open(caplog: pytest.LogCaptureFixture) -> None:
     rows = QuestionRows([Broken({1, 2})], BRIEF)  # type: ignore[list-item]
     keys = [row["extra_info"]["image_key"] for row in rows]
-    assert keys == ["0/0", "0/3", "0/3", "0/3"] and rows.problems == 3
+    assert keys == ["0/0", "0/3", "0/3", "0/3"] and list(rows.left_out) == [(0, 1), (0, 2)]  # each once
+    assert rows.left_out[0, 2] == "image 2 cannot be read"
     assert sum("cannot be read" in record.message for record in caplog.records) == 1
     with pytest.raises(DatasetError, match="no image has a question"):
         QuestionRows([Broken({0, 1, 2, 3})], BRIEF)[0]  # type: ignore[list-item]

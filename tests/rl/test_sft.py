@@ -99,3 +99,20 @@ def test_deepspeed_files_leave_to_transformers_what_it_knows(stage: int, tmp_pat
     assert settings["zero_optimization"]["stage"] == stage
     assert settings["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save", False) == (stage == 3)
     assert settings["train_micro_batch_size_per_gpu"] == settings["bf16"]["enabled"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dtype"),
+    [
+        (["train.precision=bf16"], "float32"),  # steps of 1e-6 would be lost in bf16
+        (["train.precision=bf16", "train.lora.enabled=true"], "bfloat16"),
+        (["train.precision=bf16", "train.lora.enabled=true", "train.deepspeed=zero3"], "float32"),
+        (["train.precision=fp32", "train.lora.enabled=true"], "float32"),
+    ],
+)
+def test_weights_that_learn_are_kept_in_float32(
+    overrides: list[str], dtype: str, tiny_experiment: Callable[..., Any], tmp_path: Path
+) -> None:
+    arguments = shared_arguments(tiny_experiment(tmp_path, *overrides), tmp_path)
+    assert arguments["model_init_kwargs"] == {"dtype": dtype}
+    assert arguments["bf16"] == ("train.precision=bf16" in overrides)

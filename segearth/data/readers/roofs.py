@@ -23,6 +23,7 @@ COLOURS = {
 GROUND = (130, 120, 100)
 TRIES = 30  # places that are tried for a roof before it is left out
 SMALLEST_SIDE = 16  # pixels of an image; below it roofs have no room
+SMALLEST_ROOF = 1 / SMALLEST_SIDE  # of an image's side, so that every roof has a pixel
 
 
 class RoofsDataset(SegmentationDataset):
@@ -34,7 +35,7 @@ class RoofsDataset(SegmentationDataset):
 
     def __init__(
         self, root: str | Path | None = None, split: str = "train", length: int = 64, size: int = 64, seed: int = 0,
-        most: int = 3,
+        most: int = 3, smallest: float = 0.125, largest: float = 0.4,
     ) -> None:  # fmt: skip
         """Prepares images; no file is read.
 
@@ -46,6 +47,8 @@ class RoofsDataset(SegmentationDataset):
             seed: Decides the images.
             most: The most roofs of an image, 1 to 6; the least is one, so that some questions need no colour: where
                 things lie is learned from these first.
+            smallest: Least side of a roof as a share of the image's, from 1/16 on.
+            largest: Their greatest side, which is just not reached; with ``smallest`` it stands for the resolution.
 
         Raises:
             UnknownNameError: The split does not exist.
@@ -55,9 +58,12 @@ class RoofsDataset(SegmentationDataset):
             raise UnknownNameError(f"{self.name} split", split, self.splits)
         if size < SMALLEST_SIDE or not 1 <= most <= len(COLOURS):
             raise ConfigError(f"roofs: size {size}, most {most}; give at least {SMALLEST_SIDE} and 1 to {len(COLOURS)}")
+        if not SMALLEST_ROOF <= smallest < largest <= 1 or int(smallest * size) >= int(largest * size):
+            raise ConfigError(f"roofs: sides from {smallest} to {largest} of the image's; give 1/16 to 1, least first")
         self.root, self.split, self.strict = Path(root or "."), split, True
         self.problems = []
         self.length, self.size, self.seed, self.most = length, size, seed, most
+        self.sides = int(smallest * size), int(largest * size)
 
     def __len__(self) -> int:
         return self.length
@@ -105,7 +111,7 @@ class RoofsDataset(SegmentationDataset):
     def _free_place(self, taken: np.ndarray, rng: np.random.Generator) -> Box | None:
         """Returns a box that keeps a pixel away from the others; ``None`` if none of the places tried does."""
         for _ in range(TRIES):
-            width, height = (int(side) for side in rng.integers(self.size // 8, self.size * 2 // 5, 2))
+            width, height = (int(side) for side in rng.integers(*self.sides, 2))
             x0, y0 = int(rng.integers(0, self.size - width + 1)), int(rng.integers(0, self.size - height + 1))
             x1, y1 = x0 + width, y0 + height
             if not taken[max(0, y0 - 1) : y1 + 1, max(0, x0 - 1) : x1 + 1].any():

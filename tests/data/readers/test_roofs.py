@@ -36,6 +36,20 @@ def test_index_seed_and_split_decide_the_image() -> None:
         RoofsDataset(length=2)[2]
 
 
+def test_roofs_are_as_large_as_asked() -> None:
+    def sides(**options: float) -> list[int]:
+        drawn = RoofsDataset(length=40, size=64, **options)  # type: ignore[arg-type]
+        return [item.box[2] - item.box[0] for index in range(40) for item in drawn.annotated(index).objects]
+
+    usual, near = sides(), sides(smallest=0.3, largest=0.5)
+    assert (min(usual), max(usual)) == (8, 24) and (min(near), max(near)) == (19, 31)  # of 64 pixels
+    smallest = RoofsDataset(length=1, size=16, smallest=1 / 16, largest=0.125)[0].questions[0].mask
+    assert smallest is not None and smallest.sum() == 1
+    for wrong in ({"smallest": 0.06}, {"largest": 1.1}, {"smallest": 0.4}, {"smallest": 0.1, "largest": 0.105}):
+        with pytest.raises(ConfigError, match="least first"):
+            RoofsDataset(**wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("options", [{"size": 15}, {"most": 0}, {"most": 7}])
 def test_what_cannot_be_drawn_is_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="give at least 16 and 1 to 6"):
