@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,11 @@ class Trainer:
         self.masters = MasterWeights(self.engine, frozen)
         self.average = WeightAverage(self.masters, train.ema_decay) if train.ema_decay else None
 
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Asks the model where it is validated; one for all validations, so that it tells an unknown word once."""
+        return Predictor(self.model)
+
     def run(self) -> Path:
         """Trains to ``max_steps``, going on from the newest whole checkpoint of the folder.
 
@@ -168,7 +174,8 @@ class Trainer:
         self._share_words()
         began = time.perf_counter()
         average = None if self.average is None else self.average.state_dict()
-        score, is_best = self.validation.run(Predictor(self.model), done, weights_of(self.model, average))
+        self.model.eval()
+        score, is_best = self.validation.run(self.predictor, done, weights_of(self.model, average))
         assert self.validation.best is not None  # there is one now
         if is_best:
             self._export(BEST, done, score.facts())

@@ -285,6 +285,17 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert two.keys() == one.keys()
     apart = torch.cat([(two[name] - expected).abs().flatten() for name, expected in one.items()])
     assert (apart > 1e-6).float().mean() < 1e-3  # a step moves a weight by 1e-3
+    met = [load_known_words(tmp_path / run / "model") for run in ("run", "one")]
+    assert met[0] == met[1] and met[0]  # each process met the words of its own images alone
+
+
+def test_two_processes_take_the_same_steps_with_muon(tmp_path: Path) -> None:
+    """What rounding leaves of a gradient is enlarged where it is all that there is in a direction."""
+    run_on_ranks(run_script, *as_command(tmp_path, "zero0", "muon"))
+    Trainer(experiment(tmp_path / "one", max_steps=2, ema_decay=0.0, deepspeed="zero0", optimizer="muon")).run()
+    two, one = weights(tmp_path / "run"), weights(tmp_path / "one")
+    apart = torch.cat([(two[name] - expected).abs().flatten() for name, expected in one.items()])
+    assert (apart > 1e-5).float().mean() < 1e-2  # a step moves a weight by some 1e-3
 
 
 def weights_and_moments(plain: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -318,13 +329,13 @@ def test_the_launcher_starts_two_processes(tmp_path: Path) -> None:
     assert len(weights(tmp_path / "run")) > 0
 
 
-def as_command(folder: Path, deepspeed: str) -> list[str]:
+def as_command(folder: Path, deepspeed: str, optimizer: str = "adamw") -> list[str]:
     """The command that trains two steps in ``folder / "run"``."""
     from omegaconf import OmegaConf
 
     from segearth.config import to_dict
 
-    config = to_dict(experiment(folder / "run", max_steps=2, deepspeed=deepspeed, ema_decay=0.0))
+    config = to_dict(experiment(folder / "run", max_steps=2, deepspeed=deepspeed, ema_decay=0.0, optimizer=optimizer))
     folder.mkdir(exist_ok=True)
     OmegaConf.save(OmegaConf.create(config), folder / "experiment.yaml")
     return [str(REPO / "tools/train.py"), str(folder / "experiment.yaml")]
