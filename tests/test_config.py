@@ -76,6 +76,7 @@ def test_the_published_recipe_differs_from_ours_as_meant_and_in_nothing_else() -
         "model.mask_decoder.presence_match": (True, False),
         "loss.boxes": (5.0, 0.0),
         "train.learning_rate": (2e-3, 1e-3),
+        "train.optimizer": ("muon", "adamw"),
         "data.questions_per_image": (10, 1),
         "data.first_question_only": (False, True),
         "data.augment.enabled": (True, False),

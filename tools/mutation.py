@@ -108,6 +108,8 @@ MODULES: dict[str, Module] = {
     "optimisation": Module(
         "segearth/training/optimisation.py", ("tests/training/test_optimisation.py",), warm=(*MODEL, "peft")
     ),
+    "muon": Module("segearth/training/muon.py", ("tests/training/test_muon.py",), warm=MODEL),
+    "known_words": Module("segearth/text/known_words.py", ("tests/text/test_known_words.py",)),
     "predictor": Module(
         "segearth/inference/predictor.py",
         tuple(f"tests/inference/test_{name}.py" for name in ("predictor", "deciding", "several_images")), warm=MODEL,

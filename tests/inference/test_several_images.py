@@ -44,7 +44,7 @@ def pictures() -> list[np.ndarray]:
 def logits_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``predict`` return the question, the logits at the image's size, those in the frame, and the presence."""
 
-    def kept(self: Any, question: str, raw: RawScores, with_logits: bool) -> Any:
+    def kept(self: Any, question: str, raw: RawScores, with_logits: bool, unknown: tuple[str, ...]) -> Any:
         return question, raw.logits.clone(), None if raw.frame is None else raw.frame.clone(), raw.presence, raw.words
 
     monkeypatch.setattr(Predictor, "_decide", kept)
