@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pixel_facts import check
 from village import block, random_image, village
@@ -34,6 +34,7 @@ def drawn_or_random(seed: int) -> AnnotatedImage:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=SEEDS)
+@example(seed=4082)  # a pool whose distance from the next road comes out 1.5 % too long
 def test_every_built_question_is_true_by_its_words_and_pixels(seed: int) -> None:
     annotated = drawn_or_random(seed)
     for question in BUILDER.build(annotated, np.random.default_rng(seed)):
