@@ -218,7 +218,8 @@ class Predictor:
 
     def _read(self, text: str) -> Reading:
         """Leaves out words that the model never met, and warns of each once."""
-        self.model.prompt_encoder.check(text)  # as it was asked: what is wrong with it may be left out
+        if self.model.known_words is not None:
+            self.model.prompt_encoder.check(text)  # as it was asked: what is wrong with it may be left out below
         reading = read_question(text, self.model.known_words)
         if new := [word for word in reading.unknown if word not in self._warned_of]:
             self._warned_of = {*new, *(self._warned_of if len(self._warned_of) < MOST_WARNED_OF else ())}
