@@ -25,9 +25,7 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", PATIENT)
 # For tools/mutation.py: that a property fails is enough to know, its smallest counterexample would take minutes to
 # find; and a mutant noticed today is noticed tomorrow.
-settings.register_profile(
-    "mutation", PATIENT, phases=(Phase.explicit, Phase.generate), derandomize=True, database=None
-)
+settings.register_profile("mutation", PATIENT, phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
 
 
 def pytest_collectstart() -> None:

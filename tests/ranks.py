@@ -71,4 +71,3 @@ def _rank(
         (Path(folder) / f"error-{rank}").write_text(traceback.format_exc()[-3000:])
         os._exit(1)  # at once: the others wait for this rank and would keep it from ending
     os._exit(0)
-

@@ -81,9 +81,7 @@ def test_the_cache_is_where_it_is_said_to_be(
     assert cache.cache_folder() == tmp_path / ".cache" / "segearth"
 
 
-def test_a_cache_that_cannot_be_written_names_the_variable(
-    hub: FakeHub, published_files: Path, tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_written_names_the_variable(hub: FakeHub, published_files: Path, tmp_path: Path) -> None:
     hub.push(ID, published_files)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"is no folder.*set SEGEARTH_CACHE"):

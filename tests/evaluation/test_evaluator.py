@@ -185,9 +185,7 @@ def test_every_mask_is_scored_and_shown_beside_its_own_target():
 def test_controls_are_scored_against_the_same_targets():
     dataset = striped(roofs=rows(0, 4), ships=rows(0, 0))
     result = run(Drawn(roofs=rows(0, 4), ships=rows(0, 0)), dataset, controls=True)
-    counts = {
-        name: {r.id: (r.intersection, r.union) for r in records} for name, records in result.controls.items()
-    }
+    counts = {name: {r.id: (r.intersection, r.union) for r in records} for name, records in result.controls.items()}
     assert counts == {
         "everything": {"roofs": (16, 40), "ships": (0, 40)},
         "nothing": {"roofs": (0, 16), "ships": (0, 0)},
@@ -483,9 +481,7 @@ def test_what_is_known_of_the_training_is_not_looked_for_again(monkeypatch, tmp_
         ("cpu", 1024, "6", 6), ("cuda", 128, "1", 1),
     ],
 )  # fmt: skip
-def test_images_at_a_time_follow_device_and_frame_unless_asked_for(
-    monkeypatch, tmp_path, device, side, asked, used
-):
+def test_images_at_a_time_follow_device_and_frame_unless_asked_for(monkeypatch, tmp_path, device, side, asked, used):
     experiment = load_experiment("configs/experiment/aerial_mini.yaml", [f"eval.batch_size={asked}", "eval.limit=2"])
     seen = {}
 

@@ -124,8 +124,9 @@ def test_bad_files_and_scenes_without_a_crs(scene, make_scene, tmp_path):
         with pytest.raises(ConfigError, match=words):
             area_of_interest(tmp_path / name, scene)
     assert area_of_interest(tmp_path / "nameless.gpkg", scene, crs=32633).window == Window(1, 1, 3, 3)
-    with open_scene(make_scene(np.ones((3, 4, 4), np.uint8), "plain.tif", crs=None)) as plain, pytest.raises(
-        ConfigError, match="no CRS, so an area"
+    with (
+        open_scene(make_scene(np.ones((3, 4, 4), np.uint8), "plain.tif", crs=None)) as plain,
+        pytest.raises(ConfigError, match="no CRS, so an area"),
     ):
         area_of_interest(UTM + box(1, 1, 2, 2).wkt, plain)
 

@@ -139,9 +139,10 @@ def test_an_error_leaves_what_was_there_and_nothing_else(make_scene, tmp_path, c
         with pytest.raises(KeyError), scene_writer(tmp_path / "out.tif", scene, ["q"], cog=cog) as writer:
             writer.write(Window(0, 0, 4, 9), np.ones((1, 4, 9), bool), np.ones((4, 9), bool))
             raise KeyError
-        with pytest.raises(OutputError, match="45 pixels were not written"), scene_writer(
-            tmp_path / "out.tif", scene, ["q"], cog=cog
-        ) as writer:
+        with (
+            pytest.raises(OutputError, match="45 pixels were not written"),
+            scene_writer(tmp_path / "out.tif", scene, ["q"], cog=cog) as writer,
+        ):
             writer.write(Window(0, 0, 4, 9), np.ones((1, 4, 9), bool), np.ones((4, 9), bool))
     assert (tmp_path / "out.tif").read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "out.tif"}

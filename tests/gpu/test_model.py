@@ -128,9 +128,7 @@ def test_gradients_are_those_of_a_cpu(device: torch.device) -> None:
         assert (gradient - expected[name]).norm() <= 2e-3 * expected[name].norm() + 1e-5 * largest, name
 
 
-def stepper(
-    model: SegEarth, device: torch.device, autocast: torch.dtype | None = None
-) -> Callable[[], Tensor]:
+def stepper(model: SegEarth, device: torch.device, autocast: torch.dtype | None = None) -> Callable[[], Tensor]:
     """One step from a batch on the host to new weights; returns the loss where it is."""
     model.to(device).train()
     criterion, batch = Criterion(LossConfig(num_points=256)), make_batch(model)
@@ -181,9 +179,7 @@ def test_a_training_step_waits_for_nothing(device: torch.device, checkpointing: 
 
 @pytest.mark.compiles
 @pytest.mark.parametrize("part", ["token_compressor", "pixel_decoder", "vision_encoder"])
-def test_a_compiled_part_gives_the_same(
-    device: torch.device, part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_part_gives_the_same(device: torch.device, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
     model = build().to(device).eval()
     images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device)

@@ -20,9 +20,7 @@ BOUND = 1e-3  # another device sums in another order than the recording's
 
 
 @pytest.mark.parametrize(("kind", "task"), [("refer_seg", "referring"), ("reason_seg", "reasoning")])
-def test_answers(
-    device: torch.device, golden: Callable[[str], Path], tmp_path: Path, kind: str, task: Task
-) -> None:
+def test_answers(device: torch.device, golden: Callable[[str], Path], tmp_path: Path, kind: str, task: Task) -> None:
     weights, tokenizer = golden("tiny_state_dict.safetensors"), golden("tokenizer/tokenizer.json")
     recorded = {name: value.to(device) for name, value in load_file(golden(f"e2e_eval_{kind}.safetensors")).items()}
     source = published_folder(weights, tokenizer, tmp_path / "source")

@@ -117,16 +117,12 @@ def test_what_is_exported_is_the_model(kind: str, request: pytest.FixtureRequest
 
 
 def test_the_graphs_depend_on_image_and_question(full_model: SegEarth, sessions: dict[str, Any]) -> None:
-    noise, fields = (
-        in_onnxruntime(sessions, full_model, frame(full_model, c), QUESTIONS) for c in ("noise", "fields")
-    )
+    noise, fields = (in_onnxruntime(sessions, full_model, frame(full_model, c), QUESTIONS) for c in ("noise", "fields"))
     assert np.abs(noise[0] - fields[0]).max() > 1e-2
     assert np.abs(noise[0][0] - noise[0][1]).max() > 1e-3
 
 
-def test_the_facts_beside_the_graphs_are_theirs(
-    full_model: SegEarth, exported: Path, sessions: dict[str, Any]
-) -> None:
+def test_the_facts_beside_the_graphs_are_theirs(full_model: SegEarth, exported: Path, sessions: dict[str, Any]) -> None:
     facts = json.loads((exported / "export.json").read_text())
     assert sorted(path.name for path in exported.iterdir()) == ["decoder.onnx", "encoder.onnx", "export.json"]
     for name, session in sessions.items():

@@ -145,6 +145,7 @@ def test_the_cache_serves_again() -> None:
 def test_shared_training_gives_the_gradients_of_single_questions() -> None:
     """Gradients flow through what an image's questions share."""
     model = small("phi")
+
     def gradients(groups: list[list[int]]) -> dict[str, torch.Tensor]:
         model.zero_grad()
         for group in groups:

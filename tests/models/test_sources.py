@@ -167,9 +167,7 @@ class TestReadme:
         assert "Licence of the weights\n\ncc-by-4.0" in card.text and "Not stated" not in card.text
         assert "A hundred roofs." in card.text and 'segearth.load("me/roofs")' in card.text
 
-    def test_what_is_pushed_is_the_same(
-        self, debug_model: SegEarth, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_pushed_is_the_same(self, debug_model: SegEarth, monkeypatch: pytest.MonkeyPatch) -> None:
         pushed: dict[str, str] = {}
 
         class Hub:

@@ -29,7 +29,7 @@ def writer() -> PhraseWriter:
 @pytest.mark.parametrize(
     ("said", "phrase"),
     [
-        (' **Roofs.**\nBecause the question', "Roofs"),
+        (" **Roofs.**\nBecause the question", "Roofs"),
         ("\n \n ships\n", "ships"),
         ("...\nships", "ships"),
         ("", "where can I drive?"),

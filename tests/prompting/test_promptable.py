@@ -118,9 +118,7 @@ def test_what_sam_is_asked(sam2: Any, picture: np.ndarray, monkeypatch: pytest.M
     assert inputs["multimask_output"] is False
 
 
-def test_nothing_is_expected_of_an_empty_mask(
-    sam2: Any, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_expected_of_an_empty_mask(sam2: Any, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = sam2.forward
 
     def seeing_nothing(**inputs: Any) -> Any:

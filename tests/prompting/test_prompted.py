@@ -110,9 +110,7 @@ def test_questions_about_several_images(canned: PromptedSegmenter, picture: np.n
         canned.predict(questions)
 
 
-def test_each_image_is_encoded_once_by_the_segmenter(
-    canned: PromptedSegmenter, picture: np.ndarray, sam2: Any
-) -> None:
+def test_each_image_is_encoded_once_by_the_segmenter(canned: PromptedSegmenter, picture: np.ndarray, sam2: Any) -> None:
     sam = PromptableSam(sam2, keep=1)
     segmenter = PromptedSegmenter(canned.prompter, sam)
     segmenter.set_images([picture, picture[::-1]])

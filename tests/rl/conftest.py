@@ -38,8 +38,7 @@ def tiny_experiment() -> Callable[..., Any]:
 
     def make(folder: Path, *overrides: str, name: str = "think2seg_tiny") -> ExperimentConfig:
         shape = (
-            "{kind: qwen3_vl, side: 32, patch: 4, hidden: 32, heads: 2, layers: 1, vision_hidden: 32, "
-            "vision_layers: 1}"
+            "{kind: qwen3_vl, side: 32, patch: 4, hidden: 32, heads: 2, layers: 1, vision_hidden: 32, vision_layers: 1}"
         )
         short = [
             "policy.max_new_tokens=6", "train.micro_batch_size=8", "train.global_batch_size=8",

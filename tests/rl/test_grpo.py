@@ -216,9 +216,7 @@ def test_what_is_misspelt_or_missing_is_told_before_the_first_step(
     }  # fmt: skip
     for override, problem in wrong.items():
         with pytest.raises(ConfigError, match=problem):
-            grpo_trainer(
-                tiny_experiment(tmp_path, override), policy_start, None, rows(), tmp_path / "grpo", BoxFill()
-            )
+            grpo_trainer(tiny_experiment(tmp_path, override), policy_start, None, rows(), tmp_path / "grpo", BoxFill())
     assert open_embedder(None) is None
 
 

@@ -226,9 +226,7 @@ def test_the_floor_is_the_least_value_of_every_term():
     assert (score.total, score.terms, score.errors) == (-1.5, {"a": -1, "b": 0.5}, {"row": "why"})
 
 
-answers = st.one_of(
-    st.none(), st.lists(st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(10, 20)] * 2), max_size=3)
-)
+answers = st.one_of(st.none(), st.lists(st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(10, 20)] * 2), max_size=3))
 
 
 @given(st.lists(st.tuples(answers, st.booleans(), st.booleans(), st.booleans()), max_size=6), st.randoms())

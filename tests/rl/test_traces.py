@@ -97,7 +97,7 @@ def test_without_an_annotation_the_target_is_all_that_is_quoted() -> None:
     ("answer", "problem"),
     [
         ('<think>left</think>\n<answer>```json\n[{"bbox_2d": [0, 0, 10, 9]}]\n```</answer>', "ends with"),
-        ('<think>left</think>\n<answer>```json\n[]\n```</answer>', "ends with"),
+        ("<think>left</think>\n<answer>```json\n[]\n```</answer>", "ends with"),
         ('<think>[1, 1, 9, 9]</think>\n<answer>```json\n[{"bbox_2d": [0, 0, 10, 10]}]\n```</answer>', "quotes the box"),
         ('<answer>```json\n[{"bbox_2d": [0, 0, 10, 10]}]\n```</answer>', "cannot be read"),
     ],

@@ -325,9 +325,7 @@ def test_tiffs_that_cannot_be_used(client: TestClient, segmenter: Halves, kind: 
 def test_a_huge_geotiff_in_a_small_file_is_refused_by_its_header(client: TestClient) -> None:
     rasterio = pytest.importorskip("rasterio")
     with rasterio.MemoryFile() as memory:
-        with memory.open(
-            driver="GTiff", width=3000, height=3000, count=3, dtype="uint8", tiled=True, sparse_ok=True
-        ):
+        with memory.open(driver="GTiff", width=3000, height=3000, count=3, dtype="uint8", tiled=True, sparse_ok=True):
             pass
         content = memory.read()
     answer = post(client_of(Halves(), Limits(megapixels=8)), content, "a.tif")

@@ -75,6 +75,7 @@ class AerialMini(SegmentationDataset):
         split: str = "train",
         questions: str = "fixed",
         table: str | Path | Sequence[str | Path] = (),
+        sources: Sequence[str] = (),
     ) -> None:
         """Opens one split.
 
@@ -88,9 +89,10 @@ class AerialMini(SegmentationDataset):
                 ``"none"``: no questions; enough for training, which builds its own.
             table: Files with words and needs of your own, added to the built-in ones for the questions that training
                 builds; see ``docs/expressions.md``. They do not change the questions in files.
+            sources: Only the images of these, such as ``["gsi_road"]``; empty for all.
 
         Raises:
-            UnknownNameError: The split or the set of questions does not exist.
+            UnknownNameError: The split, the set of questions or a source does not exist.
             ConfigError: A table is missing or not as described.
             DatasetError: A file is missing or damaged, or the split has no unseen questions.
         """
@@ -107,6 +109,12 @@ class AerialMini(SegmentationDataset):
             held_out = development_groups(self.records)
             kept = split == "dev"
             self.records = [r for r in self.records if ((r["source"], r["group"]) in held_out) == kept]
+        in_split = {record["id"] for record in self.records}
+        if sources:
+            for source in sources:
+                if source not in self.sources:
+                    raise UnknownNameError("aerial_mini source", source, self.sources)
+            self.records = [record for record in self.records if record["source"] in sources]
         self._annotated_images: dict[int, AnnotatedImage] = {}
         self._categories = {category["id"]: category for category in tree["categories"]}
         self._annotations: dict[int, list[dict[str, Any]]] = {record["id"]: [] for record in self.records}
@@ -122,7 +130,7 @@ class AerialMini(SegmentationDataset):
                 entry = parse_json(line, f"{path}:{number}: ")
                 if entry["image_id"] in self._annotations:
                     self.questions.setdefault(entry["image_id"], []).append(entry)
-                elif split == stored or questions in ("unseen", "seen"):
+                elif entry["image_id"] not in in_split and (split == stored or questions in ("unseen", "seen")):
                     raise DatasetError(
                         f"{path}: question {entry['id']} is about image {entry['image_id']}, not in {split}"
                     )

@@ -91,6 +91,7 @@ def test_a_sliver_stays_one_after_a_second_crop() -> None:
 
 def test_a_piece_is_a_sliver_only_if_it_is_little_of_the_object_and_of_the_frame() -> None:
     """15 % of an object and 1 % of the frame, both counted in the new frame."""
+
     def truncated(width: int, seen: int, crop: int) -> bool:
         annotated = AnnotatedImage(1000, 100, [block(1, "a", 500 - width, 0, 500, 10)])
         return annotated.transform((500 - seen, 0, 500 - seen + crop, 100), (100, crop)).objects[0].truncated

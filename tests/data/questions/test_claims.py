@@ -143,8 +143,17 @@ def test_in_a_quarter_or_corner_by_hand(
 
 @pytest.mark.parametrize(
     ("centre", "inside"),
-    [((50, 50), True), ((36, 64), True), ((35, 50), None), ((50, 65), None), ((80, 50), None), ((50, 20), None),
-     ((81, 50), False), ((50, 19), False), ((19, 81), False)],
+    [
+        ((50, 50), True),
+        ((36, 64), True),
+        ((35, 50), None),
+        ((50, 65), None),
+        ((80, 50), None),
+        ((50, 20), None),
+        ((81, 50), False),
+        ((50, 19), False),
+        ((19, 81), False),
+    ],
 )
 def test_in_the_middle_by_hand(centre: tuple[int, int], inside: bool | None) -> None:
     x, y = centre

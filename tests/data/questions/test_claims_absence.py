@@ -138,8 +138,14 @@ def test_a_need_is_asked_although_a_bare_name_would_be_ambiguous() -> None:
 
 @pytest.mark.parametrize(
     "told",
-    [dict(count=2), dict(region="left half"), dict(attribute=("roof:material", "tin")), dict(rank=1, one=True),
-     dict(one=True), dict(relation="beside", anchor=POOL)],
+    [
+        dict(count=2),
+        dict(region="left half"),
+        dict(attribute=("roof:material", "tin")),
+        dict(rank=1, one=True),
+        dict(one=True),
+        dict(relation="beside", anchor=POOL),
+    ],
 )
 def test_an_incomplete_class_is_asked_for_as_a_class_only(told: dict) -> None:
     tin = {"roof:material": "tin"}

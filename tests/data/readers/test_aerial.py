@@ -154,6 +154,19 @@ def test_nothing_unseen_is_there_to_be_trained_on(split: str, questions: str) ->
         AerialMini(split=split, questions=questions)
 
 
+def test_the_images_of_some_sources() -> None:
+    whole = AerialMini(split="test")
+    some = AerialMini(split="test", sources=["gsi_road", "sen2ships"])
+    assert {some.source_of(index) for index in range(len(some))} == {"gsi_road", "sen2ships"}
+    assert len(some) == sum(record["source"] in ("gsi_road", "sen2ships") for record in whole.records) == 15
+    assert set(some.questions) == {record["id"] for record in some.records}
+    both = [AerialMini(split="fit", questions="none", sources=[source]) for source in whole.sources]
+    assert sum(map(len, both)) == 168
+    assert len(AerialMini(split="val", questions="unseen", sources=["gsi_road"])) == 4
+    with pytest.raises(UnknownNameError, match="aerial_mini source 'gsi_roads'; did you mean 'gsi_road'"):
+        AerialMini(sources=["gsi_roads"])
+
+
 def test_an_unknown_set_of_questions() -> None:
     with pytest.raises(UnknownNameError, match="question set 'densest'; did you mean 'dense'"):
         AerialMini(questions="densest")

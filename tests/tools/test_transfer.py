@@ -1,0 +1,46 @@
+"""The table of what learned weights are worth for a source that they have not seen, from reports by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tool_files import load_tool
+
+
+def report(folder: Path, intersections: list[int]) -> None:
+    """A report on one question of each of several images, targets and unions of ten pixels."""
+    folder.mkdir(parents=True)
+    lines = [
+        {"id": f"q{i}", "image_id": f"i{i}", "question": "roofs", "task": "referring", "kind": "", "source": "",
+         "intersection": n, "union": 10, "target_area": 10, "predicted_area": n}
+        for i, n in enumerate(intersections)
+    ]  # fmt: skip
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    giou = sum(intersections) / 10 / len(intersections)
+    (folder / "report.json").write_text(json.dumps({"metrics": {"giou": giou}}))
+
+
+def test_a_source_is_the_difference_between_learned_weights_and_none(tmp_path: Path) -> None:
+    for name, intersections in {"before": [1, 1], "learned": [6, 4], "nothing": [4, 2]}.items():
+        report(tmp_path / "gsi_road" / name / "test", intersections)
+    table = load_tool("transfer").as_table({"gsi_road": tmp_path / "gsi_road"}).splitlines()
+    assert table[2] == "| gsi_road | 2 | 10.0 | 50.0 | 30.0 | +20.0 (+20.0 to +20.0) |"
+
+
+def test_a_run_trains_on_the_others_and_is_scored_on_the_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tool = load_tool("transfer")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(tool.subprocess, "run", lambda command, **_: commands.append([str(part) for part in command]))
+    tool._run(tmp_path / "before", "gsi_road", ["gsi_solar", "sen2ships"], ["train.seed=1"])
+    assert [Path(command[1]).name for command in commands] == ["train.py", "evaluate.py"]
+    for command in commands:
+        assert "data.train=[{name: aerial_mini, split: train, options: {sources: [gsi_solar, sen2ships]}}]" in command
+        assert "data.test=[{name: aerial_mini, split: test, options: {sources: [gsi_road]}}]" in command
+        assert {"train.max_steps=450", "train.seed=1"} <= set(command)
+    report(tmp_path / "before/test", [1])
+    tool._run(tmp_path / "before", "gsi_road", ["gsi_solar"], [])
+    assert len(commands) == 2  # what is scored is not trained again
