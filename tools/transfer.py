@@ -52,7 +52,7 @@ def as_table(folders: dict[str, Path]) -> str:
     """Returns a row for each source left out: points of gIoU, and the difference that learned weights make.
 
     Args:
-        folders: For each source the folder of its runs ``before``, ``learned`` and ``nothing``, each with a ``test`` report.
+        folders: For each source the folder of its runs, ``before``, ``learned`` and ``nothing``, each with its report.
     """
     lines = [
         "| source left out | questions | not yet learned | then learned from the other sources' weights | from nothing "
