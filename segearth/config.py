@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from segearth.errors import ConfigError, nearest_names
 
 END_TO_END, DECOUPLED = FAMILIES = ("end_to_end", "decoupled")
+UNKNOWN_SPLITS = "unknown"  # in place of the splits that weights were trained on, where nobody has told
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segearth.config import DatasetConfig, ExperimentConfig
+from segearth.config import UNKNOWN_SPLITS, DatasetConfig, ExperimentConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, share_images, split_configs, split_label
 from segearth.errors import ConfigError, DatasetError
@@ -19,7 +19,6 @@ from segearth.models.pretrained import (
     BEST,
     CONFIG_FILE,
     LAST,
-    UNKNOWN_SPLITS,
     local_folder,
     save_settings,
     training_facts,
@@ -188,7 +187,7 @@ def _seen_before(scored: DatasetConfig, seen: Sequence[str] | None, experiment: 
     if any(share_images(split, label) for label in known):
         warning = "these images were trained on: the scores say nothing about new ones"
     elif UNKNOWN_SPLITS in known:
-        warning = "training began from weights that do not tell what they had seen; it may have been these images"
+        warning = "it is not known which images the weights were trained on; these may be among them"
     else:
         return None
     logger.warning("%s: %s", split, warning)

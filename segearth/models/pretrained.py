@@ -29,7 +29,6 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 BESIDE = "."  # what a saved config calls its tokenizer: the one in the config's own folder
 BEST, LAST = "model_best", "model"  # in a training run's folder: by its validation, and after its last step
 TRAINING_FILE = "training.json"  # beside trained weights: how many steps, on which splits, and their score
-UNKNOWN_SPLITS = "unknown"  # among the splits that a model has seen: it started from weights that do not tell theirs
 KNOWN_WORDS = "known_words"  # key in config.json: how many words are in the list beside it
 RANDOM = "random_parts"  # key in the metadata of the weights' file: the parts that are still random
 

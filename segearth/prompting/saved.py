@@ -1,7 +1,7 @@
 """A folder that names the parts of a prompted or concept segmenter: saved, and opened again.
 
 The folder holds ``prompted.json``, which can be written by hand. A part is a folder inside it, a folder elsewhere, or a
-hub id; it is in the form that transformers saves it in.
+hub id; it is in the form that transformers saves it in. The zoo's cards name parts in the same way.
 """
 
 from __future__ import annotations
@@ -91,39 +91,53 @@ def read_card(folder: Path) -> Card:
         raise CheckpointError(f"{path} cannot be read ({error}); write it anew, docs/decoupled.md says how") from error
     if not isinstance(values, dict) or not isinstance(values.get("family"), str):
         raise CheckpointError(f'{path} names no family; it begins {{"family": "prompted", …}} or "concept"')
-    family = values.pop("family")
+    return card_of(values.pop("family"), values, str(path))
+
+
+def card_of(family: str, values: Mapping[str, Any], origin: str) -> Card:
+    """Makes and checks a card.
+
+    Args:
+        family: ``"prompted"`` or ``"concept"``.
+        values: Fields of :class:`PromptedCard` or :class:`ConceptCard`.
+        origin: Where they stand, for the messages.
+
+    Raises:
+        CheckpointError: A part is missing.
+        UnknownNameError: No such family or precision.
+        ConfigError: An unknown key, or a value of the wrong type.
+    """
     if family not in CARD_OF_FAMILY:
         raise UnknownNameError("family", family, CARD_OF_FAMILY)
-    card = from_dict(CARD_OF_FAMILY[family], values, origin=str(path))
+    card = from_dict(CARD_OF_FAMILY[family], values, origin=origin)
     needed = ("vision_language_model", "promptable_segmenter") if family == "prompted" else ("model",)
     if missing := [key for key in needed if not getattr(card, key)]:
-        raise CheckpointError(f"{path} does not say {' and '.join(missing)}; give a folder or a hub id")
+        raise CheckpointError(f"{origin} does not say {' and '.join(missing)}; give a folder or a hub id")
     if card.precision not in PRECISIONS:
         raise UnknownNameError("precision of a prompted segmenter", card.precision, PRECISIONS)
     return card
 
 
-def open_saved(
-    folder: Path, device: Any = "cpu", precision: str | None = None
+def open_card(
+    card: Card, folder: Path | None = None, device: Any = "cpu", precision: str | None = None
 ) -> PromptedSegmenter | ConceptSegmenter:
-    """Opens what a folder's ``prompted.json`` names.
+    """Opens the parts that a card names.
 
     Args:
-        folder: With that file.
+        card: As :func:`read_card` or :func:`card_of` returns it.
+        folder: Where the card lies; a part may be a folder inside of it. ``None`` for a card of the zoo.
         device: Where to run.
         precision: In place of the card's.
 
     Raises:
-        CheckpointError: As :func:`read_card`, or a part cannot be opened.
-        UnknownNameError: As :func:`read_card`.
-        ConfigError: As :func:`read_card`, or there is no such precision for this family.
+        CheckpointError: A part cannot be opened.
+        ConfigError: There is no such precision for these families.
     """
     import torch
 
-    card = read_card(folder)
     wanted = precision or card.precision
     if wanted not in PRECISIONS:
-        raise ConfigError(f"{folder} is opened in {' or '.join(PRECISIONS)}, not in {wanted}")
+        raise ConfigError(f"prompted and concept segmenters are opened in {' or '.join(PRECISIONS)}, not in {wanted}")
     dtype = torch.bfloat16 if wanted == "bf16" else torch.float32
     if isinstance(card, ConceptCard):
         phrases = PhraseWriter.from_pretrained(_part(folder, card.phrases_by), device) if card.phrases_by else None
@@ -179,6 +193,6 @@ def write_card(folder: Path, card: Card) -> None:
     write_text(folder / CARD_FILE, json.dumps({"family": family, **to_dict(card)}, indent=2) + "\n")
 
 
-def _part(folder: Path, name: str) -> str | Path:
-    """What a card's name of a part means: a folder inside of it goes first."""
-    return folder / name if (folder / name).is_dir() else name
+def _part(folder: Path | None, name: str) -> str | Path:
+    """What a card's name of a part means: a folder beside the card goes first."""
+    return folder / name if folder is not None and (folder / name).is_dir() else name

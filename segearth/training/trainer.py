@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from segearth.config import ExperimentConfig
+from segearth.config import UNKNOWN_SPLITS, ExperimentConfig
 from segearth.data.feed.loading import Collator, TrainingView, build_loader
 from segearth.data.feed.sampling import StepSampler
 from segearth.data.registry import build_dataset, split_label
@@ -25,7 +25,7 @@ from segearth.errors import ConfigError, TrainingError
 from segearth.inference.predictor import Predictor
 from segearth.losses.criterion import Criterion
 from segearth.model_types import Batch
-from segearth.models.pretrained import BEST, LAST, UNKNOWN_SPLITS
+from segearth.models.pretrained import BEST, LAST
 from segearth.models.segearth import SegEarth
 from segearth.text.known_words import KnownWords, words_of
 from segearth.training import checkpoint as ckpt

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from segearth.config import (
+    UNKNOWN_SPLITS,
     DescriptionProjectorConfig,
     ImageTransformConfig,
     LanguageModelConfig,
@@ -16,10 +20,10 @@ from segearth.config import (
     TokenCompressorConfig,
     VisionEncoderConfig,
 )
-from segearth.errors import CheckpointError, UnknownNameError
+from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 
 PACKAGED = "packaged"  # as a card's weights: they come with this package, in a folder of the model's name
-# Kinds of models that are opened in different ways. The last two are opened from folders that name their parts.
+# Kinds of models that are opened in different ways. The last two are made of other libraries' models.
 FAMILIES = ("segearth", "prompted", "concept")
 
 
@@ -29,9 +33,11 @@ class ModelCard:
 
     Attributes:
         summary: One line.
-        config: How to build it. It names the preprocessing, the prompt and the evaluation protocol.
-        family: One of :data:`FAMILIES`.
         parameters: Millions of parameters, as counted by ``segearth info``.
+        family: One of :data:`FAMILIES`.
+        config: How to build a ``segearth`` model. It names the preprocessing, the prompt and the evaluation protocol.
+        parts: What a ``prompted`` or ``concept`` segmenter is made of: the keys of ``prompted.json`` but for its
+            family and ``trained_on``, see :mod:`segearth.prompting.saved`.
         weights: Hub id or folder of trained weights, or :data:`PACKAGED`; ``None`` where there are none and it must be
             trained.
         convert_from: Hub id of published weights in another form, which are converted when they are first opened.
@@ -43,9 +49,10 @@ class ModelCard:
     """
 
     summary: str
-    config: ModelConfig
     parameters: float
     family: str
+    config: ModelConfig | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     convert_from: str | None = None
     sha256: str | None = None
@@ -58,7 +65,7 @@ class ModelCard:
     @property
     def protocol(self) -> str:
         """The evaluation protocol of the weights' published figures."""
-        return self.config.protocol
+        return self.config.protocol if self.config else "native"
 
 
 def list_models() -> list[str]:
@@ -82,6 +89,22 @@ def get_card(name: str) -> ModelCard:
     return CARDS[name]
 
 
+def config_of(name: str) -> ModelConfig:
+    """Returns how to build a model of this library: a copy, which the caller may change.
+
+    Raises:
+        UnknownNameError: No such model; the nearest names are listed.
+        ConfigError: It is made of other libraries' models, which are not built from such a configuration.
+    """
+    card = get_card(name)
+    if card.config is None:
+        raise ConfigError(
+            f"{name} is a {card.family} segmenter, made of other libraries' models: it can be asked (segearth.load, "
+            "predict, eval), but not be built or trained as a SegEarth model; docs/decoupled.md tells how it is trained"
+        )
+    return copy.deepcopy(card.config)
+
+
 def check_card(name: str) -> ModelCard:
     """Returns the card of a model that is about to be opened.
 
@@ -92,7 +115,7 @@ def check_card(name: str) -> ModelCard:
     card = get_card(name)
     if card.family not in FAMILIES:
         raise UnknownNameError("family", card.family, FAMILIES)
-    if card.weights or card.convert_from:
+    if card.weights or card.convert_from or card.parts:
         if not card.trained_on:
             raise CheckpointError(f"the card of {name} does not say which splits its weights have seen; add trained_on")
         if not card.licence:
@@ -121,6 +144,24 @@ def _published(dataset: str, trained_on: str, scores: str, images: str) -> Model
             f"Published test scores, teacher's words: {scores}. It has no notion of absent things: presence is 0.5. "
             f"Licence of the images it learned from: {images}."
         ),
+    )
+
+
+def _think2seg(size: str, parameters: float, base: str, licence: str) -> ModelCard:
+    """A published Think2Seg-RS (arXiv 2512.19302) with the SAM 2.1 that it was rewarded with."""
+    return ModelCard(
+        summary=f"The published Think2Seg-RS-{size}: it thinks and points, SAM 2.1 fills in",
+        parameters=parameters,
+        family="prompted",
+        parts={
+            "vision_language_model": f"RicardoString/Think2Seg-RS-{size}",
+            "promptable_segmenter": "facebook/sam2.1-hiera-small",
+            "template": "think2seg@1",
+            "precision": "bf16",
+        },
+        licence=f"none stated with the weights; {base}, from which they come: {licence}; SAM 2.1: Apache-2.0",
+        trained_on=("earthreason train",),
+        notes="Published test scores of the 7B on EarthReason: gIoU 73.36, cIoU 75.60.",
     )
 
 
@@ -236,4 +277,22 @@ CARDS: dict[str, ModelCard] = {
     ),
     "segearth_r1_earthreason": _published("EarthReason", "earthreason train", "gIoU 70.75, cIoU 68.25", "Apache-2.0"),
     "segearth_r1_rrsisd": _published("RRSIS-D", "rrsis_d train", "gIoU 66.40, cIoU 78.01, Pr@0.5 76.96", "CC BY-NC"),
+    "think2seg_rs_3b": _think2seg("3B", 3800.7, "Qwen2.5-VL-3B-Instruct", "Qwen Research License"),
+    "think2seg_rs_7b": _think2seg("7B", 8338.2, "Qwen2.5-VL-7B-Instruct", "Apache-2.0"),
+    "sam3": ModelCard(
+        summary="SAM 3, asked with the question as typed",
+        parameters=840.4,
+        family="concept",
+        parts={"model": "facebook/sam3"},
+        licence="SAM License; its hub asks to accept it before the weights can be fetched",
+        trained_on=(UNKNOWN_SPLITS,),
+    ),
+    "sam3_phrases": ModelCard(
+        summary="SAM 3, asked with a noun phrase that Qwen2.5-0.5B makes of the question",
+        parameters=1334.4,
+        family="concept",
+        parts={"model": "facebook/sam3", "phrases_by": "Qwen/Qwen2.5-0.5B-Instruct"},
+        licence="SAM License (accept it on the hub before the weights can be fetched); Qwen2.5-0.5B: Apache-2.0",
+        trained_on=(UNKNOWN_SPLITS,),
+    ),
 }  # fmt: skip

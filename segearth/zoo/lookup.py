@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segearth.config import ModelConfig, TextConfig, from_dict
-from segearth.zoo.cards import get_card
+from segearth.zoo.cards import config_of
 from segearth.zoo.opening import find_folder
 
 if TYPE_CHECKING:
@@ -43,8 +42,7 @@ def _described(spec: Mapping[str, Any] | str) -> tuple[ModelConfig, Path | None]
     values = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, pretrained = values.pop("name", "segearth_tiny"), values.pop("pretrained", None)
     if not pretrained:
-        base = copy.deepcopy(get_card(name).config)
-        return from_dict(ModelConfig, values, base=base, origin=f"model {name}"), None
+        return from_dict(ModelConfig, values, base=config_of(name), origin=f"model {name}"), None
     from segearth.models.pretrained import read_config
 
     folder = find_folder(str(pretrained))

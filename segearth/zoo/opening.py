@@ -6,7 +6,6 @@ everywhere.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import logging
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.utils.files import sha256_of
-from segearth.utils.hub import PREFIX, find_source
-from segearth.zoo.cards import CARDS, PACKAGED, check_card, get_card, is_named
+from segearth.utils.hub import PREFIX, download, find_source, is_hub_id
+from segearth.zoo.cards import CARDS, PACKAGED, check_card, config_of, get_card, is_named
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
     from segearth.prompting.concepts import ConceptSegmenter
     from segearth.prompting.prompted import PromptedSegmenter
+    from segearth.prompting.saved import Card
 
 logger = logging.getLogger(__name__)
 PACKAGED_WEIGHTS = Path(__file__).with_name("weights")
@@ -45,12 +45,13 @@ def load(
     Args:
         source: A name of :func:`list_models`, a saved folder, a training run's folder, or a hub id: of a model of this
             library, or of a published SegEarth-R1, which is converted the first time. A ``Path`` is a folder only. A
-            folder with ``prompted.json`` is a prompted or a concept segmenter, see :mod:`segearth.prompting.saved`. If
-            left out: the run that ``bash train.sh`` leaves here, or else the weights that come with the package.
+            folder or a model of the hub with ``prompted.json`` is a prompted or a concept segmenter, see
+            :mod:`segearth.prompting.saved`. If left out: the run that ``bash train.sh`` leaves here, or else the
+            weights that come with the package.
         device: Such as ``"cuda:1"``; if left out the best there is: CUDA, then Apple's GPU, then the CPU.
         precision: ``"fp32"``, ``"bf16"``, ``"int8"`` or ``"int4"``; see
-            :func:`segearth.inference.precision.set_precision`. If left out ``"fp32"``, or what ``prompted.json`` says,
-            whose models are held in one of the first two.
+            :func:`segearth.inference.precision.set_precision`. If left out ``"fp32"``, or what the card of a prompted
+            or concept segmenter says, which is held in one of the first two.
         revision: Branch, tag or commit of a hub id.
         cache: Folder of converted models; see :func:`segearth.convert.cache.cache_folder`.
 
@@ -67,11 +68,10 @@ def load(
     if precision is not None and precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
     place = own_device(device)
-    if source is not None and (folder := prompted_folder(source)) is not None:
-        from segearth.prompting.saved import open_saved
+    if source is not None and (found := prompted_card(source, revision)) is not None:
+        from segearth.prompting.saved import open_card
 
-        _no_revision(source, revision)
-        return open_saved(folder, place, precision)
+        return open_card(*found, place, precision)
     model = open_model(source, revision=revision, cache=cache)
     return Predictor(set_precision(model.to(place), precision or "fp32"))
 
@@ -96,8 +96,9 @@ def open_model(
     if is_named(chosen):
         card = check_card(str(chosen))
         if not card.weights and not card.convert_from:
+            config = config_of(str(chosen))
             logger.warning("%s has no published weights: these are random; train it before trusting a mask", chosen)
-            return build_model(copy.deepcopy(card.config)).eval()
+            return build_model(config).eval()
     return SegEarth.from_pretrained(find_folder(chosen, revision=revision, cache=cache))
 
 
@@ -122,6 +123,8 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
 
     if is_named(source):
         card = check_card(str(source))
+        if card.parts:
+            config_of(str(source))  # says that there is none, and what to do
         if card.weights is None and card.convert_from:
             return fetch(card.convert_from, revision, cache)
         _no_revision(source, revision)
@@ -143,9 +146,57 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
 
 
 def prompted_folder(source: str | Path) -> Path | None:
-    """Returns the folder of a prompted or concept segmenter; ``None`` for anything else."""
+    """Returns the local folder of a prompted or concept segmenter; ``None`` for anything else."""
     folder = Path(source).expanduser()
     return folder if (folder / PROMPTED_CARD).is_file() else None
+
+
+def prompted_card(source: str | Path, revision: str | None = None) -> tuple[Card, Path | None] | None:
+    """Returns the card of a prompted or concept segmenter, and the folder in which it lies if it lies in one.
+
+    Args:
+        source: As for :func:`load`. A model of the hub is fetched if it is one.
+        revision: As for :func:`load`.
+
+    Returns:
+        ``None`` for anything else, also where the hub does not answer.
+
+    Raises:
+        CheckpointError: The card cannot be read, or lacks a part.
+        UnknownNameError: The card names no family or precision that there is.
+        ConfigError: The card has an unknown key, or ``revision`` is given for what is not on a hub.
+    """
+    if is_named(source):
+        named = check_card(str(source))
+        if not named.parts:
+            return None
+        from segearth.prompting.saved import card_of
+
+        _no_revision(source, revision)
+        values = {**named.parts, "trained_on": list(named.trained_on)}
+        return card_of(named.family, values, f"the card of {source}"), None
+    folder = prompted_folder(source)
+    if folder is not None:
+        _no_revision(source, revision)
+    elif (folder := _prompted_on_hub(source, revision)) is None:
+        return None
+    from segearth.prompting.saved import read_card
+
+    return read_card(folder), folder
+
+
+def _prompted_on_hub(source: str | Path, revision: str | None) -> Path | None:
+    """Fetches a model of the hub if it has a ``prompted.json``; asks for that small file first."""
+    try:
+        hub_id = find_source(source)
+        if not isinstance(hub_id, str):
+            return None
+        described = download(hub_id, revision=revision, allow_patterns=[PROMPTED_CARD])
+    except CheckpointError:
+        return None  # whoever opens another kind of model tells what is wrong
+    if not (described / PROMPTED_CARD).is_file():
+        return None
+    return download(hub_id, revision=described.name)
 
 
 def default_source() -> str | Path:
@@ -178,10 +229,8 @@ def training_of(source: str | Path) -> dict[str, Any]:
     published = [card for card in CARDS.values() if card.convert_from == hub_id and not Path(hub_id).is_dir()]
     for card in [*named, *published]:
         return {"trained_on": list(card.trained_on)} if card.trained_on else {}
-    if (folder := prompted_folder(source)) is not None:
-        from segearth.prompting.saved import read_card
-
-        splits = read_card(folder).trained_on
+    if (found := prompted_card(source)) is not None:
+        splits = found[0].trained_on
         return {} if splits is None else {"trained_on": splits}
     try:
         return training_facts(find_folder(source))
@@ -202,18 +251,24 @@ def availability(name: str, cache: str | Path | None = None) -> str:
     from huggingface_hub import try_to_load_from_cache
 
     from segearth.convert.cache import converted
-    from segearth.models.pretrained import WEIGHTS_FILE
+    from segearth.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 
     card = get_card(name)
     if card.weights == PACKAGED:
         return "ready: packaged"
-    if card.weights is None and card.convert_from is None:
+    if card.weights is None and card.convert_from is None and not card.parts:
         return "to be trained"
-    if card.weights is None:
+    width = 4  # bytes of a weight, in fp32
+    if card.parts:
+        # The hub's client keeps the small files and the weights, in one or several files, with one request.
+        parts = [part for part in card.parts.values() if isinstance(part, str) and is_hub_id(part)]
+        here = all(isinstance(try_to_load_from_cache(part, CONFIG_FILE), str) for part in parts)
+        width = 2 if card.parts.get("precision") == "bf16" else 4
+    elif card.weights is None:
         here = bool(converted(str(card.convert_from), cache))
     else:
         here = Path(card.weights).is_dir() or isinstance(try_to_load_from_cache(card.weights, WEIGHTS_FILE), str)
-    size = card.parameters * 4 / 1000  # in fp32
+    size = card.parameters * width / 1000
     return "ready: in the cache" if here else f"fetched when first opened, {size:.1f} GB"
 
 

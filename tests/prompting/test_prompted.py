@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hub_fakes import FakeHub
 
 import segearth
+from segearth.config import UNKNOWN_SPLITS
 from segearth.errors import CheckpointError, ConfigError, ImageError, SegEarthError, UnknownNameError
+from segearth.models.segearth import SegEarth
 from segearth.prompting.concepts import ConceptSegmenter
 from segearth.prompting.promptable import BoxFill
 from segearth.prompting.prompted import PromptedSegmenter
@@ -156,10 +159,47 @@ def test_a_saved_folder_is_opened_by_load(saved: Path, picture: np.ndarray) -> N
     assert opening.training_of(saved) == {"trained_on": ["synthetic train"]}
     with pytest.raises(CheckpointError, match="is a prompted segmenter, no SegEarth model; open it with"):
         opening.open_model(saved)
-    with pytest.raises(ConfigError, match="is opened in fp32 or bf16, not in int8"):
+    with pytest.raises(ConfigError, match="are opened in fp32 or bf16, not in int8"):
         segearth.load(saved, "cpu", "int8")
     with pytest.raises(ConfigError, match="revision 'main' goes with a hub id"):
         segearth.load(saved, revision="main")
+
+
+def test_a_model_of_the_hub_with_a_card_is_opened(
+    saved: Path, hub: FakeHub, debug_model: SegEarth, tmp_path: Path
+) -> None:
+    first = hub.push("somebody/pointer", saved)
+    opened = segearth.load("somebody/pointer", "cpu", "bf16")
+    assert isinstance(opened, PromptedSegmenter) and isinstance(opened.segmenter, PromptableSam)
+    assert opening.training_of("hf:somebody/pointer") == {"trained_on": ["synthetic train"]}
+    debug_model.save_pretrained(tmp_path / "other")
+    hub.push("somebody/pointer", tmp_path / "other")  # a later commit is another model
+    assert isinstance(segearth.load("somebody/pointer", "cpu"), segearth.Predictor)
+    assert isinstance(segearth.load("somebody/pointer", "cpu", revision=first), PromptedSegmenter)
+
+
+def test_a_named_segmenter_is_made_of_models_of_the_hub(
+    sam3: tuple[Any, Any], hub: FakeHub, picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | Path] = []
+
+    def kept(hub_id: str | Path, what: str = "model") -> Path:
+        asked.append(hub_id)
+        return tmp_path / "sam3"
+
+    for part in sam3:
+        part.save_pretrained(tmp_path / "sam3")
+    for room in ("opening", "concepts"):
+        monkeypatch.setattr(f"segearth.prompting.{room}.find_source", kept)
+    opened = segearth.load("sam3", "cpu")
+    assert isinstance(opened, ConceptSegmenter) and opened.phrase_of is None and set(asked) == {"facebook/sam3"}
+    opened.set_image(picture)
+    assert opened.predict("the roofs").mask.shape == picture.shape[:2]
+    assert opening.training_of("sam3") == {"trained_on": [UNKNOWN_SPLITS]}
+    assert opening.training_of("think2seg_rs_3b") == {"trained_on": ["earthreason train"]}
+    assert hub.asked == []  # what a name means is known without asking
+    with pytest.raises(ConfigError, match="revision 'main' goes with a hub id"):
+        segearth.load("sam3", revision="main")
 
 
 def test_its_precision_is_the_cards_unless_another_is_asked_for(saved: Path) -> None:

@@ -15,7 +15,7 @@ from segearth.zoo.cards import CARDS
 from segearth.zoo.lookup import shape_config
 
 
-@pytest.mark.parametrize("name", sorted(CARDS))
+@pytest.mark.parametrize("name", sorted(name for name, card in CARDS.items() if card.config))
 def test_every_card_builds_with_the_parameters_it_names(name: str) -> None:
     spec: dict[str, Any] = {"name": name}
     if CARDS[name].convert_from:  # its own tokens alone have rows
