@@ -138,7 +138,10 @@ class ModelConfig:
     presence_threshold: float = 0.5  # below this presence probability the answer is "absent", with an empty mask
     # Slope and offset that map raw to calibrated confidence; `segearth calibrate` fits them.
     score_curve: list[float] = field(default_factory=lambda: [1.0, 0.0])
-    presence_decides: bool = False  # whether an object that is judged present always gets a mask that is not empty
+    # Whether an object that is judged present always gets a mask: the one with the highest IoU to expect, in place of
+    # what lies above 0. Mask logits are calibrated for it by a slope and an offset; `segearth calibrate` fits them.
+    presence_decides: bool = False
+    mask_curve: list[float] = field(default_factory=lambda: [1.0, 0.0])
     # Finest and coarsest metres a pixel of the images it learned from; a scene of another resolution is brought to the
     # nearest of these. Empty: not known, scenes are taken as they are.
     resolutions: list[float] = field(default_factory=list)

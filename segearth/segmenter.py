@@ -85,13 +85,17 @@ class DecidingSettings:
 
     Attributes:
         presence_threshold: From which presence on, in [0, 1], a thing is judged to be there.
-        presence_decides: Whether what is judged present gets a mask in any case, even where no logit is above 0.
+        presence_decides: Whether what is judged present gets a mask in any case, even where no logit is above 0: the
+            one with the highest IoU to expect.
         score_curve: Slope and offset of the curve from a mask's mean probability to its score; (1, 0) changes nothing.
+        mask_curve: Slope (above 0) and offset that make of a mask logit the logit of the pixel's probability, where
+            presence decides; (1, 0) changes nothing.
     """
 
     presence_threshold: float = 0.5
     presence_decides: bool = False
     score_curve: tuple[float, float] = (1.0, 0.0)
+    mask_curve: tuple[float, float] = (1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

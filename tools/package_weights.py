@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
+from segearth.config import UNKNOWN_SPLITS
 from segearth.errors import CheckpointError
-from segearth.models.pretrained import TRAINING_FILE, UNKNOWN_SPLITS, WEIGHTS_FILE, save_folder, training_facts
+from segearth.models.pretrained import TRAINING_FILE, WEIGHTS_FILE, save_folder, training_facts
 from segearth.utils.files import atomic_folder, sha256_of, write_text
 from segearth.zoo.cards import get_card
 from segearth.zoo.opening import PACKAGED_WEIGHTS, open_model

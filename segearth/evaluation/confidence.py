@@ -1,19 +1,21 @@
-"""Calibrates a model: from which presence on it answers with a mask, and what IoU its score stands for."""
+"""Calibrates a model: from which presence on it answers with a mask, where it is cut, what IoU its score stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from segearth.errors import DatasetError
 from segearth.evaluation.calibration import calibration_error
 from segearth.evaluation.evaluator import evaluate
 from segearth.evaluation.records import SampleRecord
 from segearth.evaluation.scorers.segmentation import SegmentationScorer
-from segearth.inference.deciding import logit, score_of
+from segearth.inference.deciding import logit, score_of, threshold_of
 from segearth.inference.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -22,8 +24,23 @@ if TYPE_CHECKING:
 
 LAST_THRESHOLD = 0.99  # the highest threshold of presence
 LEAST_ANSWERS = 20  # with fewer no curve is fitted
+# Where mask logits are too large or too small on the whole, masks are cut too tightly or too widely.
+MASK_SLOPES, MASK_OFFSETS = (1.0, 0.8, 0.65, 0.5, 0.4), (0.0, -0.25, -0.5, -0.75, -1.0)
 # A fit starts from the curve that leaves a score as it is, and is pulled towards it by a small penalty.
 START, RIDGE = np.array([1.0, 0.0]), 1e-3
+
+
+@dataclass(frozen=True)
+class MaskCurve:
+    """A curve for mask logits, and what it does to the mean IoU of what is there.
+
+    Attributes:
+        curve: Slope and offset.
+        iou: Before, with the model's own curve, and with this one.
+    """
+
+    curve: tuple[float, float]
+    iou: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,19 +49,22 @@ class Calibration:
 
     Attributes:
         presence_threshold: From which presence on a question is answered with a mask.
+        masks: How mask logits are curved, see :func:`segearth.inference.deciding.threshold_of`; ``None`` where masks
+            are cut at 0 in any case, since presence does not decide.
         score_curve: Slope and offset, see :func:`segearth.inference.deciding.score_of`.
         giou: gIoU before and after.
         score_error: Calibration error of the score before and after, over the answers above the new threshold.
     """
 
     presence_threshold: float
+    masks: MaskCurve | None
     score_curve: tuple[float, float]
     giou: tuple[float, float]
     score_error: tuple[float, float]
 
 
 def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1, progress: bool = True) -> Calibration:
-    """Chooses presence threshold and score curve on a split and sets them in the model's configuration.
+    """Chooses presence threshold, mask curve and score curve on a split and sets them in the model's configuration.
 
     Take a split that the model was not trained on and that is not the one it will be reported on.
 
@@ -58,14 +78,16 @@ def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1
         DatasetError: No question has a mask, or fewer than 20 answers are not empty.
     """
     config = model.config
-    before = config.presence_threshold, config.score_curve
+    before = config.presence_threshold, config.score_curve, config.mask_curve
     config.presence_threshold, config.score_curve = 0.0, [1.0, 0.0]  # every question is answered, with its raw score
+    predictor = Predictor(model)
     try:
-        result = evaluate(
-            Predictor(model), dataset, controls=False, examples=0, batch_size=batch_size, progress=progress
-        )
+        masks = best_mask_curve(predictor, dataset, progress) if config.presence_decides else None
+        if masks is not None:
+            config.mask_curve = list(masks.curve)
+        result = evaluate(predictor, dataset, controls=False, examples=0, batch_size=batch_size, progress=progress)
     finally:
-        config.presence_threshold, config.score_curve = before
+        config.presence_threshold, config.score_curve, config.mask_curve = before
     found = result.by_scorer.get(SegmentationScorer.name)
     if found is None:
         raise DatasetError(
@@ -80,13 +102,51 @@ def calibrate(model: SegEarth, dataset: SegmentationDataset, batch_size: int = 1
     raw, reached = [r.score or 0.0 for r in shown], [r.iou for r in shown]
     slope, offset = fit_curve(raw, reached)
     config.presence_threshold, config.score_curve = threshold, [slope, offset]
+    if masks is not None:
+        config.mask_curve = list(masks.curve)
     earlier, curved = ([score_of(score, *curve) for score in raw] for curve in (before[1], (slope, offset)))
     return Calibration(
         threshold,
+        masks,
         (slope, offset),
         (giou_at(records, before[0]), giou_at(records, threshold)),
         (calibration_error(earlier, reached), calibration_error(curved, reached)),
     )
+
+
+def best_mask_curve(predictor: Predictor, dataset: SegmentationDataset, progress: bool = True) -> MaskCurve:
+    """Finds slope and offset, of a few, with which the masks of what is there reach the highest mean IoU.
+
+    A loss on overlap, such as Dice, pushes logits away from 0 further than the pixels' probabilities warrant. Cut where
+    the IoU to expect is highest, such masks are too small; a slope below 1 makes of their logits less certain ones.
+
+    Args:
+        predictor: Of a model whose presence decides.
+        dataset: Questions with masks.
+        progress: Whether to show a bar.
+
+    Returns:
+        The model's own curve where none is better, or no question is about something that is there.
+    """
+    own = predictor.facts.deciding
+    curves = [own.mask_curve, *((slope, offset) for slope in MASK_SLOPES for offset in MASK_OFFSETS)]
+    settings = [replace(own, mask_curve=curve) for curve in curves]
+    reached: list[list[float]] = []
+    for index in tqdm(range(len(dataset)), desc="mask curve", unit="image", disable=not progress):
+        sample = dataset[index]
+        asked = [question for question in sample.questions if question.mask is not None and question.mask.any()]
+        if not asked:
+            continue
+        predictor.set_image(sample.image)
+        texts, tasks = [question.text for question in asked], [question.task for question in asked]
+        for question, answer in zip(asked, predictor.predict(texts, task=tasks, return_logits=True), strict=True):
+            logits, target = torch.from_numpy(answer.logits), torch.from_numpy(question.mask)
+            masks = torch.stack([logits > threshold_of(logits, each) for each in settings]).flatten(1)
+            overlap = (masks & target.flatten()).sum(1)
+            reached.append((overlap / (masks.sum(1) + target.sum() - overlap)).tolist())
+    means = np.mean(reached, 0) if reached else np.zeros(len(curves))
+    best = int(means.argmax())
+    return MaskCurve(curves[best], (float(means[0]), float(means[best])))
 
 
 def giou_at(records: Sequence[SampleRecord], threshold: float) -> float:

@@ -141,7 +141,7 @@ def evaluate_experiment(
 
 
 def calibrate_experiment(experiment: ExperimentConfig, source: str | Path, split: str, device: str = "cpu") -> str:
-    """Sets a saved model's presence threshold and score curve by one split of an experiment's data.
+    """Sets a saved model's presence threshold, mask curve and score curve by one split of an experiment's data.
 
     Args:
         experiment: ``data`` is read.
@@ -164,14 +164,20 @@ def calibrate_experiment(experiment: ExperimentConfig, source: str | Path, split
     model = SegEarth.from_pretrained(folder).to(device)
     size = usual_batch_size(device, model.config.image_transform.size)
     found = calibrate(model, _open(chosen[0]), size)
-    save_settings(folder, presence_threshold=found.presence_threshold, score_curve=list(found.score_curve))
-    (giou, better), (error, smaller) = found.giou, found.score_error
-    return (
-        f"presence threshold {found.presence_threshold:.2f}: gIoU {100 * giou:.1f} before, {100 * better:.1f} now\n"
-        f"score curve {found.score_curve[0]:.2f}, {found.score_curve[1]:+.2f}: calibration error {100 * error:.1f} "
-        f"before, {100 * smaller:.1f} now\n"
-        f"written: {folder / CONFIG_FILE}"
-    )
+    save_settings(
+        folder, presence_threshold=found.presence_threshold, score_curve=list(found.score_curve),
+        mask_curve=list(model.config.mask_curve),
+    )  # fmt: skip
+    (slope, offset), threshold = found.score_curve, found.presence_threshold
+    changes = [
+        (f"presence threshold {threshold:.2f}: gIoU", found.giou),
+        (f"score curve {slope:.2f}, {offset:+.2f}: calibration error", found.score_error),
+    ]
+    if found.masks is not None:
+        slope, offset = found.masks.curve
+        changes.insert(0, (f"mask curve {slope:.2f}, {offset:+.2f}: IoU of what is there", found.masks.iou))
+    lines = [f"{what} {100 * before:.1f} before, {100 * now:.1f} now" for what, (before, now) in changes]
+    return "\n".join([*lines, f"written: {folder / CONFIG_FILE}"])
 
 
 def _seen_before(scored: DatasetConfig, seen: Sequence[str] | None, experiment: ExperimentConfig) -> str | None:

@@ -141,6 +141,7 @@ def export_onnx(model: SegEarth, folder: str | Path, size: tuple[int, int] | Non
                 "image_transform": asdict(transform),
                 "presence_threshold": model.config.presence_threshold,
                 "presence_decides": model.config.presence_decides,
+                "mask_curve": model.config.mask_curve,
                 "score_curve": model.config.score_curve,
                 "language_width": model.language_model.dim,
                 "encoder": {"file": ENCODER_FILE, "inputs": ["images"], "outputs": names},

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from segearth import __version__
 from segearth.errors import ConfigError
-from segearth.inference.deciding import logit, threshold_of
+from segearth.inference.deciding import deciding_of, logit, threshold_of
 from segearth.inference.export import (
     ImageEncoderGraph,
     MaskDecoderGraph,
@@ -29,7 +29,6 @@ from segearth.inference.export import (
 from segearth.models.description_projector import pool_description
 from segearth.models.language_model import additive
 from segearth.preprocessing.transform import MULTIPLE
-from segearth.segmenter import DecidingSettings
 from segearth.structures import Question, Task
 from segearth.text.known_words import read_question
 from segearth.utils.files import atomic_path, check_output_file
@@ -61,7 +60,7 @@ class AnswerGraph(nn.Module):
         self.encoder, self.decoder = ImageEncoderGraph(model), MaskDecoderGraph(model)
         self.reader = model.language_model.causal_lm.base_model
         config = model.config
-        self.deciding = DecidingSettings(config.presence_threshold, config.presence_decides)
+        self.deciding = deciding_of(config)
         reading = read_question(question, model.known_words)
         if reading.unknown:
             unknown = ", ".join(map(repr, reading.unknown))

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from segearth.errors import ImageError, SegEarthError
-from segearth.inference.deciding import decide
+from segearth.inference.deciding import decide, deciding_of
 from segearth.model_types import ImageFeatures
 from segearth.preprocessing.images import as_rgb
-from segearth.segmenter import DecidingSettings, ImageInput, SegmenterFacts, numbers_of_images, one_each
+from segearth.segmenter import ImageInput, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
 from segearth.text.known_words import Reading, read_question
 
@@ -79,8 +79,7 @@ class Predictor:
     def facts(self) -> SegmenterFacts:
         """What the model's configuration says that others need to know."""
         config = self.model.config
-        slope, offset = config.score_curve
-        deciding = DecidingSettings(config.presence_threshold, config.presence_decides, (slope, offset))
+        deciding = deciding_of(config)
         known = (config.resolutions[0], config.resolutions[-1]) if config.resolutions else None
         return SegmenterFacts(config.protocol, config.image_transform.size, self.model.device.type, deciding, known)
 

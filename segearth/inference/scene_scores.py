@@ -11,7 +11,7 @@ import torch
 
 from segearth.geo.grids import resampled
 from segearth.geo.windows import Window
-from segearth.inference.deciding import score_of, threshold_of
+from segearth.inference.deciding import score_of, threshold_of_tiles
 from segearth.segmenter import DecidingSettings
 
 ROWS_AT_ONCE = 512  # of the scene, that are held while it is decided and written
@@ -72,8 +72,8 @@ class SceneDecision:
 
     @classmethod
     def of(cls, evidence: Evidence, settings: DecidingSettings) -> SceneDecision:
-        """Decides as :func:`segearth.inference.deciding.decide` does, without all logits at hand."""
-        threshold = float(threshold_of(torch.tensor(evidence.highest), settings))
+        """Decides as :func:`segearth.inference.deciding.decide` does of tiles, without all logits at hand."""
+        threshold = threshold_of_tiles(evidence.highest, settings)
         present = evidence.presence >= settings.presence_threshold and evidence.highest > threshold
         return cls(present, threshold if present else np.inf)
 

@@ -146,7 +146,7 @@ class TiledSegmenter:
             evidence[:, strip.window.top : strip.window.bottom] = strip.logits
         told = zip(questions, evidence, tile_pass.presence, tile_pass.unknown_words, strict=True)
         for question, logits, presence, unknown in told:
-            decision = decide(torch.from_numpy(logits), float(presence), self.facts.deciding)
+            decision = decide(torch.from_numpy(logits), float(presence), self.facts.deciding, of_tiles=True)
             yield Segmentation(
                 question,
                 decision.mask.numpy(),

@@ -15,10 +15,19 @@ from segearth.data.readers.synthetic import SyntheticDataset
 from segearth.errors import DatasetError
 from segearth.evaluation import confidence as module
 from segearth.evaluation.calibration import calibration_error
-from segearth.evaluation.confidence import best_presence_threshold, calibrate, fit_curve, giou_at
+from segearth.evaluation.confidence import (
+    MaskCurve,
+    best_mask_curve,
+    best_presence_threshold,
+    calibrate,
+    fit_curve,
+    giou_at,
+)
 from segearth.inference.deciding import logit, score_of
 from segearth.inference.predictor import Predictor
 from segearth.models.segearth import SegEarth
+from segearth.segmenter import DecidingSettings, SegmenterFacts
+from segearth.structures import Question, Text
 
 
 def answered(presence, intersection, target):
@@ -172,7 +181,9 @@ def scored(presence, score, iou_percent, *, empty=False):
 
 def calibrate_on(records, monkeypatch, **settings):
     """Calibrates a model that gives these answers; returns what was found, the configuration, and what was asked."""
-    config = SimpleNamespace(presence_threshold=0.45, score_curve=[0.5, 0.1])
+    config = SimpleNamespace(
+        presence_threshold=0.45, score_curve=[0.5, 0.1], presence_decides=False, mask_curve=[1.0, 0.0]
+    )
     asked = []
 
     def evaluate(predictor, dataset, **options):
@@ -203,6 +214,7 @@ def test_a_calibration_by_hand(monkeypatch):
     assert (options["batch_size"], options["progress"]) == (1, True)
     raw, reached = [r.score for r in shown], [r.iou for r in shown]
     assert found.presence_threshold == config.presence_threshold == pytest.approx(0.51)
+    assert found.masks is None and config.mask_curve == [1.0, 0.0]  # presence does not decide
     assert found.score_curve == tuple(config.score_curve) == fit_curve(raw, reached)
     assert isinstance(config.score_curve, list)  # as a configuration file holds it
     assert found.giou == pytest.approx(((sum(reached) + 1) / 23, (sum(reached) + 2) / 23))
@@ -214,6 +226,57 @@ def test_a_calibration_by_hand(monkeypatch):
     monkeypatch.setattr(module, "best_presence_threshold", lambda given: 0.51)
     with pytest.raises(DatasetError, match=r"^only 19 answers to fit a curve to; take more images, 20 are needed$"):
         calibrate_on(records[1:], monkeypatch)
+
+
+class Cautious:
+    """Answers each question with 40 pixels that it is sure of and 100 that it thinks unlikely."""
+
+    def __init__(self, **settings):
+        self.facts = SegmenterFacts(deciding=DecidingSettings(presence_decides=True, **settings))
+        self.asked = []
+
+    def set_image(self, image):
+        pass
+
+    def predict(self, texts, task, return_logits):
+        self.asked += zip(texts, task, strict=True)
+        logits = np.full((20, 20), -9.0, np.float32)
+        logits[:2], logits[2:7] = 9.0, -1.0
+        return [SimpleNamespace(logits=logits) for _ in texts]
+
+
+def samples_of(rows):
+    """One image with questions whose targets are the upper rows, and one about something else."""
+    questions = []
+    for number in rows:
+        mask = np.zeros((20, 20), bool)
+        mask[:number] = True
+        questions.append(Question(f"the upper {number} rows", mask, task="reasoning"))
+    questions.append(Question("how many", target=Text(("two",)), task="vqa"))
+    return [SimpleNamespace(image=None, questions=questions)]
+
+
+def test_masks_of_a_cautious_model_are_made_wider():
+    """Most of what it thinks unlikely is right: with a curve that says so the mask takes it in."""
+    predictor = Cautious()
+    found = best_mask_curve(predictor, samples_of([0, 5, 6]), progress=False)
+    assert predictor.asked == [("the upper 5 rows", "reasoning"), ("the upper 6 rows", "reasoning")]  # what is there
+    assert found.iou == pytest.approx(((2 / 5 + 2 / 6) / 2, (5 / 7 + 6 / 7) / 2))
+    assert found.curve[0] < 1
+    assert best_mask_curve(Cautious(mask_curve=found.curve), samples_of([5, 6]), progress=False).iou[0] == found.iou[1]
+
+
+def test_where_no_mask_curve_is_better_the_models_own_stays():
+    for rows in ([2], [0], []):
+        found = best_mask_curve(Cautious(mask_curve=(0.9, 0.0)), samples_of(rows), progress=False)
+        assert found.curve == (0.9, 0.0) and found.iou[0] == found.iou[1]
+
+
+def test_a_mask_curve_is_set_where_presence_decides(model, monkeypatch):
+    found = MaskCurve((0.5, -0.25), (0.4, 0.5))
+    monkeypatch.setattr(module, "best_mask_curve", lambda predictor, dataset, progress: found)
+    data = SyntheticDataset(split="val", length=12, size=64)
+    assert calibrate(model, data, progress=False).masks is found and model.config.mask_curve == [0.5, -0.25]
 
 
 def test_too_few_answers_are_refused(model):

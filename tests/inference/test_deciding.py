@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from segearth.config import ImageTransformConfig
 from segearth.inference import predictor as module
-from segearth.inference.deciding import decide, logit, score_of, threshold_of
+from segearth.inference.deciding import decide, logit, score_of, threshold_of, threshold_of_tiles
 from segearth.inference.predictor import Predictor
 from segearth.model_types import MaskOutput
 from segearth.models.segearth import SegEarth
@@ -173,21 +176,65 @@ def test_no_more_logits_are_enlarged_at_once_than_memory_is_kept_for(
 def test_where_presence_decides_a_present_thing_is_what_stands_out(
     saying: Saying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No logit is above 0: the mask is cut one below the highest, unless presence says that nothing is there."""
-    logits = halves(-3.0, -1.5)
-    logits[63] = [-2.6] * 64  # more than one below the highest
-    outstanding = halves(1.5, -0.2)
-    outstanding[31] = [0.3] * 64  # more than one below the highest, and above 0
+    """No logit is above 0: the mask is what can expect most, unless presence says that nothing is there."""
+    logits = halves(-3.0, -1.0)  # as probabilities 0.05 and 0.27
+    outstanding = halves(3.0, -0.5)  # 0.95 and 0.38: the rest would cost more than it is likely to add
     predictor = saying([logits, logits, outstanding], [2.0, -2.0, 2.0])
     assert not predictor.predict(["a", "b", "c"])[0].present  # as published: the mask overrules presence
     monkeypatch.setattr(predictor.model.config, "presence_decides", True)
     low, absent, high = predictor.predict(["a", "b", "c"])
     expected = np.zeros((64, 64), bool)
-    expected[32:63] = True
+    expected[32:] = True
     assert low.present and np.array_equal(low.mask, expected)
-    assert low.score == pytest.approx(probability(-1.5), abs=1e-6)
+    assert low.score == pytest.approx(probability(-1.0), abs=1e-6)
     assert not absent.present and not absent.mask.any()
-    assert high.mask[:32].all() and not high.mask[32:].any()  # a mask that stands out is cut at 0
+    assert high.mask[:32].all() and not high.mask[32:].any()
+    monkeypatch.setattr(predictor.model.config, "mask_curve", [0.5, 0.0])  # 0.82 and 0.44: less sure than it looks
+    assert predictor.predict(["a", "b", "c"])[2].mask.all()
+
+
+def expected_iou(logits: np.ndarray, cut: float) -> float:
+    """Overlap over union to expect of what lies above a cut; probabilities under 0.05 are not counted as missed."""
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    chosen = logits > cut
+    overlap = probabilities[chosen].sum()
+    return float(overlap / (max(probabilities[probabilities >= 0.05].sum(), overlap) + chosen.sum() - overlap))
+
+
+DECIDES = DecidingSettings(presence_decides=True)
+SOME_LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-12, 12, width=32))
+
+
+@given(SOME_LOGITS)
+def test_no_other_cut_can_expect_more(logits: np.ndarray) -> None:
+    cut = float(threshold_of(torch.from_numpy(logits), DECIDES))
+    others = [expected_iou(logits, float(other)) for other in np.nextafter(np.unique(logits), -np.inf)]
+    assert expected_iou(logits, cut) >= max(others) * (1 - 2e-3)  # the least step below the highest may take in more
+    assert cut <= 0 or cut == pytest.approx(0, abs=1e-5)
+
+
+@given(SOME_LOGITS, st.floats(-200, 100), st.sampled_from([(1.0, 0.0), (0.5, -0.75), (3.0, 2.0)]))
+def test_where_presence_decides_no_mask_is_empty(logits: np.ndarray, shift: float, curve: tuple[float, float]) -> None:
+    shifted = torch.from_numpy(logits) + shift
+    found = decide(shifted, 1.0, DecidingSettings(presence_decides=True, mask_curve=curve))
+    assert found.present and found.mask[shifted.argmax()] and torch.isfinite(found.threshold)
+
+
+def test_three_candidates_are_better_than_none() -> None:
+    third = float(np.log(1 / 2))  # the logit of a third
+    logits = torch.tensor([third] * 3 + [-9.0] * 20)
+    assert decide(logits, 1.0, DECIDES).mask.tolist() == [True] * 3 + [False] * 20
+    assert float(threshold_of(logits, DECIDES)) == pytest.approx(np.log(1 / 3))  # the logarithm of the IoU to expect
+    surer = torch.tensor([2.0, third, third] + [-9.0] * 20)  # one of them far likelier: it alone
+    assert decide(surer, 1.0, DECIDES).mask.sum() == 1
+
+
+def test_a_curve_is_undone_in_the_threshold() -> None:
+    logits = torch.tensor([0.4, -1.3, 2.2, -0.2, -4.0])
+    curved = DecidingSettings(presence_decides=True, mask_curve=(0.5, -0.75))
+    assert float(threshold_of(logits, curved)) * 0.5 - 0.75 == pytest.approx(
+        float(threshold_of(logits * 0.5 - 0.75, DECIDES))
+    )
 
 
 def test_logits_come_when_asked_for_and_before_anything_is_decided(saying: Saying) -> None:
@@ -248,7 +295,7 @@ def test_other_logits_of_a_question_are_decided_as_its_own() -> None:
     frame = torch.tensor([[-0.5, 0.5, -2.5]])
     assert decide(RAW, 0.9, DecidingSettings()).of_frame(frame).tolist() == [[False, True, False]]
     assert not decide(RAW, 0.1, DecidingSettings()).of_frame(frame).any()
-    low = decide(RAW - 4, 0.9, DecidingSettings(presence_decides=True))  # the highest is -2: cut at -3
+    low = decide(RAW - 4, 0.9, DECIDES, of_tiles=True)  # the highest is -2: cut at -3
     assert low.of_frame(frame).tolist() == [[True, True, True]] and low.mask.sum() == 1
 
 
@@ -257,12 +304,20 @@ def test_other_logits_of_a_question_are_decided_as_its_own() -> None:
 def test_tiles_are_decided_once_for_all(decides: bool, shift: float) -> None:
     """Tile by tile with the threshold of the whole is what the whole in one piece is: each by itself is not."""
     settings, whole = DecidingSettings(presence_decides=decides), RAW + shift
-    highest = torch.stack([tile.amax() for tile in whole]).amax()
-    cut = threshold_of(highest, settings)
-    assert torch.equal(torch.stack([tile > cut for tile in whole]), decide(whole, 1.0, settings).mask)
+    cut = threshold_of_tiles(max(float(tile.amax()) for tile in whole), settings)
+    assert cut == (-3.0 if decides and shift else 0.0)
+    of_whole = decide(whole, 1.0, settings, of_tiles=True).mask
+    assert torch.equal(torch.stack([tile > cut for tile in whole]), of_whole)
     if decides and shift:
-        by_itself = torch.stack([decide(tile[None], 1.0, settings).mask[0] for tile in whole])
-        assert not torch.equal(by_itself, decide(whole, 1.0, settings).mask)
+        by_itself = torch.stack([decide(tile[None], 1.0, settings, of_tiles=True).mask[0] for tile in whole])
+        assert not torch.equal(by_itself, of_whole)
+
+
+def test_faint_pixels_of_many_tiles_do_not_lower_the_cut() -> None:
+    logits = torch.full((1000,), -0.5)
+    logits[:10] = 6.0
+    assert decide(logits, 1.0, DECIDES).mask.all()  # in one picture all of it is the best guess
+    assert decide(logits, 1.0, DECIDES, of_tiles=True).mask.sum() == 10
 
 
 def test_raw_scores_and_deciding_give_what_predict_gives(debug_model: SegEarth, picture: np.ndarray) -> None:
