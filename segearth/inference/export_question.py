@@ -30,7 +30,7 @@ from segearth.models.description_projector import pool_description
 from segearth.models.language_model import additive
 from segearth.preprocessing.transform import MULTIPLE
 from segearth.structures import Question, Task
-from segearth.text.known_words import read_question
+from segearth.text.known_words import read_question, warning_of
 from segearth.utils.files import atomic_path, check_output_file
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ class AnswerGraph(nn.Module):
         self.deciding = deciding_of(config)
         reading = read_question(question, model.known_words)
         if reading.unknown:
-            unknown = ", ".join(map(repr, reading.unknown))
-            logger.warning("the model never met %s in training and goes by the other words", unknown)
+            logger.warning("%s", warning_of(reading.unknown))
         text = model.prompt_encoder.encode([Question(reading.text, task=task)]).to(model.device)
         words = model.sum_words(text)
         kept = {

@@ -16,7 +16,7 @@ from segearth.model_types import ImageFeatures
 from segearth.preprocessing.images import as_rgb
 from segearth.segmenter import ImageInput, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
-from segearth.text.known_words import Reading, read_question
+from segearth.text.known_words import Reading, read_question, warning_of
 
 if TYPE_CHECKING:
     from segearth.models.segearth import SegEarth
@@ -222,7 +222,7 @@ class Predictor:
         reading = read_question(text, self.model.known_words)
         if new := [word for word in reading.unknown if word not in self._warned_of]:
             self._warned_of = {*new, *(self._warned_of if len(self._warned_of) < MOST_WARNED_OF else ())}
-            logger.warning("the model never met %s in training and goes by the other words", ", ".join(map(repr, new)))
+            logger.warning("%s", warning_of(new))
         return reading
 
     @torch.inference_mode()

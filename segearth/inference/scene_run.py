@@ -56,6 +56,7 @@ class TiledEvidence:
         scene: Whose grid they are brought back to.
         presence: The highest of all tiles, in [0, 1].
         highest: The highest evidence of all pixels.
+        unknown_words: Of the question.
     """
 
     store: StripStore
@@ -63,6 +64,7 @@ class TiledEvidence:
     scene: SceneRaster
     presence: float
     highest: float
+    unknown_words: tuple[str, ...]
 
     def read(self, window: Window) -> np.ndarray:
         """See :class:`segearth.inference.scene_scores.Evidence`; the window is as wide as the scene."""
@@ -159,11 +161,16 @@ class SceneRun:
                     # Half precision tells logits apart to a thousandth, which decides nothing, and halves the files.
                     evidence = strip.logits.astype(np.float16)
                     highest = evidence.max((1, 2)).tolist()
-                    store.put(evidence, {"presence": tile_pass.presence.tolist(), "highest": highest})
+                    told = {"presence": tile_pass.presence.tolist(), "unknown_words": tile_pass.unknown_words}
+                    store.put(evidence, {**told, "highest": highest})
         facts = [strip.facts for strip in store.strips]
         presence, highest = (np.max([fact[name] for fact in facts], axis=0) for name in ("presence", "highest"))
+        # A run that went on after an interruption may have asked no tile: what the strips of the first one tell counts.
+        unknown = max((fact["unknown_words"] for fact in facts), key=lambda of_all: sum(map(len, of_all)))
         return {
-            local: TiledEvidence(store, number, self.scene, float(presence[number]), float(highest[number]))
+            local: TiledEvidence(
+                store, number, self.scene, float(presence[number]), float(highest[number]), tuple(unknown[number])
+            )
             for number, local in enumerate(self.local)
         }
 
@@ -195,6 +202,8 @@ class SceneRun:
             writer.tag({"source": self.scene.name, "model": self.model, "tile_size": self.tile_size})
             for number, (question, evidence, score) in enumerate(zip(self.asked, known, scores, strict=True)):
                 facts = {"question": question.text, "mode": question.mode, "presence": round(evidence.presence, 4)}
+                if evidence.unknown_words:
+                    facts["unknown_words"] = ", ".join(evidence.unknown_words)
                 writer.tag({**facts, "score": round(score, 4)}, number)
         tables = [self._table(number, evidence) for number, evidence in enumerate(known)]
         if vector is not None:
@@ -203,6 +212,7 @@ class SceneRun:
             SceneAnswer(
                 question.text, question.mode, question.reason, mean.pixels > 0, evidence.presence, score, mean.pixels,
                 len(table), float(table["area"].sum()), "pixels" if self.scene.metres_per_pixel is None else "m2",
+                evidence.unknown_words,
             )
             for question, evidence, mean, score, table in zip(self.asked, known, means, scores, tables, strict=True)
         ]  # fmt: skip
@@ -215,7 +225,7 @@ class SceneRun:
             self.segmenter.set_image(self.stretch.apply(values, valid))
             (answer,) = self.segmenter.predict([text], task=task, return_logits=True)
             logits = evidence_of(answer, self.deciding.presence_threshold)
-            self._wholes[text, task] = SmallEvidence(logits, window, answer.presence)
+            self._wholes[text, task] = SmallEvidence(logits, window, answer.presence, answer.unknown_words)
         return self._wholes[text, task]
 
     def _settled(self, of_tiles: dict[Local, Evidence]) -> dict[int, list[Geometry]]:

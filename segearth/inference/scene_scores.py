@@ -28,6 +28,10 @@ class Evidence(Protocol):
     def highest(self) -> float:
         """The highest evidence of all pixels."""
 
+    @property
+    def unknown_words(self) -> tuple[str, ...]:
+        """Words of the question that the segmenter does not know."""
+
     def read(self, window: Window) -> np.ndarray:
         """Returns float32 ``(h, w)`` for a window of the scene's own pixels."""
 
@@ -40,11 +44,13 @@ class SmallEvidence:
         logits: Float32 ``(h, w)``, covering the window.
         window: In the scene's own pixels.
         presence: In [0, 1].
+        unknown_words: Of the question.
     """
 
     logits: np.ndarray
     window: Window
     presence: float
+    unknown_words: tuple[str, ...] = ()
 
     @property
     def highest(self) -> float:

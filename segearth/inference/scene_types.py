@@ -42,6 +42,7 @@ class SceneAnswer:
         regions: How many connected regions it has.
         area: Of all regions, in ``area_unit``.
         area_unit: ``"m2"`` or ``"pixels"``.
+        unknown_words: Words that the segmenter does not know and has left out, in lower case.
     """
 
     question: str
@@ -54,6 +55,7 @@ class SceneAnswer:
     regions: int
     area: float
     area_unit: str
+    unknown_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from segearth.inference.scene_types import SceneResult
 from segearth.structures import Segmentation
 
@@ -15,8 +17,7 @@ def summary_of(answer: Segmentation) -> str:
     largest unless the segmenter itself tells regions apart. Words that the model does not know come last.
     """
     sure = f"(present {answer.presence:.2f}, score {answer.score:.2f})"
-    unknown = [f"  words that it does not know: {', '.join(answer.unknown_words)}"]
-    unknown = unknown if answer.unknown_words else []
+    unknown = _unknown(answer.unknown_words)
     if not answer.present:
         return "\n".join([f"nothing of the kind {sure}", *unknown])
     regions, pixels = answer.regions, int(answer.mask.sum())
@@ -41,8 +42,13 @@ def summary_of_scene(result: SceneResult) -> str:
         else:
             found = "nothing of the kind"
         lines += [f"{name}: {found} (present {answer.presence:.2f}, score {answer.score:.2f})", f"  {answer.reason}"]
+        lines += _unknown(answer.unknown_words)
     lines.append(f"written: {result.output}" + (f", {result.vector}" if result.vector is not None else ""))
     return "\n".join(lines)
+
+
+def _unknown(words: Sequence[str]) -> list[str]:
+    return [f"  words that it does not know: {', '.join(words)}"] if words else []
 
 
 def _counted(number: int, what: str) -> str:

@@ -8,6 +8,7 @@ and "belong" answers worse than if they were not there.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,11 @@ class Reading(NamedTuple):
 
     text: str
     unknown: tuple[str, ...]
+
+
+def warning_of(unknown: Iterable[str]) -> str:
+    """Returns what to tell whoever asked in words that the model does not know."""
+    return f"the model never met {', '.join(map(repr, unknown))} in training and goes by the other words"
 
 
 class KnownWords(frozenset[str]):

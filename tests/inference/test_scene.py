@@ -19,6 +19,7 @@ from segearth.errors import ConfigError, ImageError, OutputError, QuestionError
 from segearth.geo.strips import parts_folder
 from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
 from segearth.geo.windows import Window
+from segearth.inference import scene_run
 from segearth.inference.scene import read_questions, segment_scene
 from segearth.inference.scene_types import SceneOptions, SceneResult
 from segearth.inference.tiles import TilePass
@@ -227,6 +228,35 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     again = asked(source, questions, tmp_path, resolution=resolution)
     assert 0 < again.tiles < whole.tiles and again.output.read_bytes() == expected
     assert [answer.presence for answer in again.answers] == [answer.presence for answer in whole.answers]
+
+
+class Unlearned(ColourFinder):
+    """Does not know "things"."""
+
+    def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
+        answers = super().predict(questions, **options)
+        return [dataclasses.replace(answer, unknown_words=("things",)) for answer in answers]
+
+
+@pytest.mark.parametrize("mode", ["tile", "whole"])
+def test_unknown_words_are_told(source: Path, tmp_path: Path, mode: str) -> None:
+    (answer,) = asked(source, "the red things", tmp_path, Unlearned(), mode=mode).answers
+    assert answer.unknown_words == ("things",)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.tags(1)["SEGEARTH_UNKNOWN_WORDS"] == "things"
+    assert asked(source, "the red things", tmp_path, mode=mode).answers[0].unknown_words == ()
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert "SEGEARTH_UNKNOWN_WORDS" not in file.tags(1)
+
+
+def test_unknown_words_are_told_by_a_run_that_has_nothing_left_to_ask(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(scene_run, "scene_writer", lambda *_, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        asked(source, ["the red things", "the largest red thing"], tmp_path, Unlearned())
+    again = asked(source, ["the red things", "the largest red thing"], tmp_path, Unlearned())
+    assert again.tiles == 0 and [answer.unknown_words for answer in again.answers] == [("things",)] * 2
 
 
 def test_a_run_with_other_settings_does_not_go_on(source: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from segearth.inference.summary import summary_of
+from segearth.inference.scene_types import SceneAnswer, SceneResult
+from segearth.inference.summary import summary_of, summary_of_scene
 from segearth.structures import Segmentation
 
 
@@ -37,3 +40,14 @@ def test_words_that_were_passed_over_come_last() -> None:
     absent = summary_of(Segmentation("x", ~mask, 0.0, False, 0.1, unknown_words=("blue", "teal"))).splitlines()
     assert len(here) == 3 and here[-1] == "  words that it does not know: blue"
     assert absent[1:] == ["  words that it does not know: blue, teal"]
+
+
+def test_of_a_scene_they_come_after_the_reason(tmp_path: Path) -> None:
+    answer = SceneAnswer("the teal roofs", "tile", "by tiles", True, 0.75, 0.5, 1200, 2, 300.0, "m2", ("teal",))
+    result = SceneResult((answer,), tmp_path / "out.tif", None, 4, 0.5)
+    assert summary_of_scene(result).splitlines() == [
+        "the teal roofs: 2 regions, 300 m2 (present 0.75, score 0.50)",
+        "  by tiles",
+        "  words that it does not know: teal",
+        f"written: {tmp_path / 'out.tif'}",
+    ]

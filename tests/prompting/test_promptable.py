@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from segearth.prompting.promptable import (
     level_box,
     without_doubles,
 )
-from segearth.prompting.sam import KINDS, PromptableSam
+from segearth.prompting.sam import PromptableSam
 from segearth.prompting.tiny import tiny_sam3_vision
 
 BOTH = Instance(box=(10, 12, 60, 70), points=((20, 30), (40, 50)))
@@ -201,13 +200,31 @@ def test_the_tracker_of_sam3(picture: np.ndarray) -> None:
     assert [found.mask.shape for found in segmenter.masks([BOTH, POINTS, BOX])] == [(96, 120)] * 3
 
 
-def test_edgetam_takes_what_sam2_takes() -> None:
-    """Its encoder is one of timm's, seconds to build; what is asked of it has the same names."""
-    from transformers import EdgeTamModel
+def test_edgetam_is_asked_saved_and_opened(picture: np.ndarray, tmp_path: Path) -> None:
+    """Its encoder is one of timm's, here a narrow one."""
+    from transformers import EdgeTamConfig, EdgeTamModel
 
-    wanted = {"image_embeddings", "input_boxes", "input_points", "input_labels", "multimask_output"}
-    assert wanted <= set(inspect.signature(EdgeTamModel.forward).parameters)
-    assert callable(EdgeTamModel.get_image_embeddings) and KINDS["edgetam"].model == "EdgeTamModel"
+    torch.manual_seed(0)
+    narrow = dict(in_chans=3, features_only=True, out_indices=[0, 1, 2, 3], embed_dim=(8, 16, 32, 64), depth=(1,) * 4)
+    config = EdgeTamConfig(
+        vision_config=dict(
+            backbone_config=dict(
+                model_type="timm_wrapper", architecture="repvit_m1", num_classes=2, model_args=narrow
+            ),
+            backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=32,
+            backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+        ),
+        prompt_encoder_config=dict(hidden_size=32, image_size=64),
+        mask_decoder_config=dict(hidden_size=32, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=32),
+    )  # fmt: skip
+    model = EdgeTamModel(config).eval()
+    model.save_pretrained(tmp_path / "edgetam")
+    found = []
+    for segmenter in (PromptableSam(model), PromptableSam.from_pretrained(tmp_path / "edgetam")):
+        segmenter.set_image(picture)
+        found.append([answer.mask for answer in segmenter.masks([BOTH, POINTS, BOX])])
+        assert segmenter.encodings == 1
+    assert np.array_equal(*found) and found[0][0].shape == picture.shape[:2]
 
 
 def test_sam_is_saved_and_opened(sam2: Any, picture: np.ndarray, tmp_path: Path) -> None:
