@@ -15,6 +15,7 @@ ModeOption = Annotated[str, typer.Option(help="auto, tile or whole: who can answ
 HostOption = Annotated[str, typer.Option(help="Address to listen at; 127.0.0.1 is reached from this machine alone.")]
 MegabytesOption = Annotated[float, typer.Option(min=0.001, help="Largest file that is taken, in millions of bytes.")]
 MegapixelsOption = Annotated[float, typer.Option(min=0.001, help="Largest picture, in millions of pixels.")]
+TilesOption = Annotated[str, typer.Option(help="auto: look at a large picture tile by tile; off: shrink it.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")]
 
 
@@ -28,12 +29,12 @@ def predict(
     doubt: Annotated[bool, typer.Option(help="Let the overlay show how sure the model is of each pixel.")] = False,
     reasoning: Annotated[bool, typer.Option(help="The question names a need, not a thing.")] = False,
     answer: Annotated[bool, typer.Option(help="Also answer in words.")] = False,
-    tiles: Annotated[str, typer.Option(help="auto: look at a large picture tile by tile; off: shrink it.")] = "off",
+    tiles: TilesOption = "off",
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
     """Answers one question about one picture."""
-    from segearth.errors import ConfigError, UnknownNameError
+    from segearth.errors import ConfigError
     from segearth.inference.summary import summary_of
     from segearth.inference.tiled import for_picture
     from segearth.inference.visualize import check_mask_path, check_picture_path, overlay_doubt, save_mask, save_picture
@@ -49,9 +50,8 @@ def predict(
     if overlay is not None:
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
-    if tiles not in ("auto", "off"):
-        raise UnknownNameError("choice of tiles", tiles, ["auto", "off"])
-    segmenter, note = for_picture(load(model, device, precision), picture, question, tiles == "auto")
+    tiled = _are_tiles(tiles)
+    segmenter, note = for_picture(load(model, device, precision), picture, question, tiled)
     if note:
         typer.secho(note, err=True)
     if has_place(image):
@@ -165,6 +165,7 @@ def serve(
     model: ModelOption = None,
     max_megabytes: MegabytesOption = 64,
     max_megapixels: MegapixelsOption = 50,
+    tiles: TilesOption = "auto",
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -175,10 +176,11 @@ def serve(
     from segearth.web.service import serve as listen
     from segearth.web.uploads import Limits
 
+    tiled = _are_tiles(tiles)
     segmenter, name = _opened_for(host, port, model, device, precision)
     typer.echo(f"{name} at {address_of(host, port)}/segment, described at /docs; Ctrl+C ends it")
     known = models_known(segmenter, name)
-    listen(Asker(segmenter, name), host, port, Limits(max_megabytes, max_megapixels), known)
+    listen(Asker(segmenter, name, tiled), host, port, Limits(max_megabytes, max_megapixels), known)
 
 
 def demo(
@@ -187,6 +189,7 @@ def demo(
     model: ModelOption = None,
     max_megabytes: MegabytesOption = 64,
     max_megapixels: MegapixelsOption = 50,
+    tiles: TilesOption = "auto",
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -196,9 +199,10 @@ def demo(
     from segearth.web.page import run_page
     from segearth.web.uploads import Limits
 
+    tiled = _are_tiles(tiles)
     segmenter, name = _opened_for(host, port, model, device, precision)
     typer.echo(f"{name} at {address_of(host, port)}; Ctrl+C ends it")
-    run_page(Asker(segmenter, name), host, port, Limits(max_megabytes, max_megapixels))
+    run_page(Asker(segmenter, name, tiled), host, port, Limits(max_megabytes, max_megapixels))
 
 
 def _opened_for(
@@ -211,6 +215,14 @@ def _opened_for(
     check_free(host, port)
     source = model or default_source()
     return load(source, device, precision), str(source)
+
+
+def _are_tiles(choice: str) -> bool:
+    from segearth.errors import UnknownNameError
+
+    if choice not in ("auto", "off"):
+        raise UnknownNameError("choice of tiles", choice, ["auto", "off"])
+    return choice == "auto"
 
 
 def _bands(text: str | None) -> int | list[int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +31,26 @@ from segearth.structures import Segmentation, Task
 TILE_SIZE = 512  # where a segmenter does not say at which size it sees images
 LARGE = 1.5  # a picture so many times longer than the side at which a segmenter sees it loses what is small
 OVERLAP = 0.25  # share of a tile that it has in common with the next
+Way: TypeAlias = Literal["whole", "tiles", "shrunk"]  # how a picture is looked at
+
+
+def way_of(segmenter: Segmenter, height: int, width: int, question: str) -> Way:
+    """Decides how a picture of a size is best looked at for a question.
+
+    Args:
+        segmenter: Any.
+        height: Of the picture, in pixels.
+        width: Of the picture.
+        question: What is asked.
+
+    Returns:
+        ``"whole"`` where the segmenter sees it at nearly its own size; else ``"tiles"``, or ``"shrunk"`` where no tile
+        can answer the question, such as one for the largest of all.
+    """
+    side = facts_of(segmenter).side
+    if side is None or max(height, width) < LARGE * side:
+        return "whole"
+    return "tiles" if understand(question).mode == "tile" else "shrunk"
 
 
 def for_picture(
@@ -47,15 +67,16 @@ def for_picture(
     Returns:
         The segmenter, or one that looks at tiles; and a note for the user, if there is something to say.
     """
-    side, longer = facts_of(segmenter).side, max(picture.shape[:2])
-    if side is None or longer < LARGE * side:
+    height, width = picture.shape[:2]
+    side, way = facts_of(segmenter).side, way_of(segmenter, height, width, question)
+    if way == "whole":
         return segmenter, None
     if not tiled:
         return segmenter, (
-            f"note: the picture, {longer} px long, is shrunk to {side} px and small things may be lost; "
+            f"note: the picture, {max(height, width)} px long, is shrunk to {side} px and small things may be lost; "
             "--tiles auto looks at it tile by tile"
         )
-    if understand(question).mode != "tile":
+    if way == "shrunk":
         return segmenter, (
             f"note: no tile can answer this, so the picture is shrunk to {side} px and small things may be lost; "
             "segearth scene finds them by tiles and settles the question among them"

@@ -9,12 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from segearth.errors import QuestionError
+from segearth.geo.tiling import plan_tiles
+from segearth.inference.tiled import TiledSegmenter, Way, way_of
 from segearth.segmenter import Segmenter
 from segearth.structures import Region, Segmentation, Task
 from segearth.web.uploads import Picture
 
 MOST_QUESTIONS = 16  # of one request; each answer holds a mask of the picture's size
 MOST_LETTERS = 500  # of one question
+MOST_TILES = 150  # of one picture, some 4,500 px long for tiles of 512; others wait as long as they take
 
 
 class Asker:
@@ -22,21 +25,23 @@ class Asker:
 
     A segmenter holds the picture that was set last. So picture and questions come here together: a user can never be
     answered about the picture that another has set in between. As long as the same picture is asked about, it is
-    encoded once.
+    encoded once, unless it is so large that it is looked at in tiles: these are encoded for each request.
 
     Attributes:
         name: What the segmenter is called, for answers and pages.
+        tiles: Whether large pictures are looked at in tiles where the question allows.
     """
 
-    def __init__(self, segmenter: Segmenter, name: str) -> None:
+    def __init__(self, segmenter: Segmenter, name: str, tiles: bool = True) -> None:
         """Takes a segmenter, which nobody else may use from now on.
 
         Args:
             segmenter: Any.
             name: What it is called.
+            tiles: See the class.
         """
-        self.name = name
-        self._segmenter = segmenter
+        self.name, self.tiles = name, tiles
+        self._segmenter, self._tiled = segmenter, TiledSegmenter(segmenter)
         self._lock = threading.Lock()
         self._digest: str | None = None  # of the picture that is set
 
@@ -60,13 +65,38 @@ class Asker:
             UnknownNameError: The segmenter does not know the task.
         """
         texts = checked_questions(questions)
+        of_tiles = [text for text in texts if self.way_of(picture, text, answer) == "tiles"]
+        others = [text for text in texts if text not in of_tiles]
+        found: dict[str, Segmentation] = {}
         with self._lock:
-            if self._digest != picture.digest:
-                self._digest = None  # if the next line fails, nothing is set
-                self._segmenter.set_image(picture.pixels)
-                self._digest = picture.digest
-            answers = self._segmenter.predict(texts, task=task, answer=answer)
+            if others:
+                if self._digest != picture.digest:
+                    self._digest = None  # if the next line fails, nothing is set
+                    self._segmenter.set_image(picture.pixels)
+                    self._digest = picture.digest
+                found.update(zip(others, self._segmenter.predict(others, task=task, answer=answer), strict=True))
+            if of_tiles:
+                self._digest = None  # the last tile is what is set then
+                self._tiled.set_image(picture.pixels)
+                found.update(zip(of_tiles, self._tiled.predict(of_tiles, task=task), strict=True))
+        answers = [found[text] for text in texts]
         return answers if picture.valid is None else [without(each, picture.valid) for each in answers]
+
+    def way_of(self, picture: Picture, question: str, answer: bool = False) -> Way:
+        """Returns how a picture is looked at for a question: see :func:`segearth.inference.tiled.way_of`.
+
+        Args:
+            picture: What it is about.
+            question: What is asked.
+            answer: Whether in words too, which a tile could only give about itself: then the picture is shrunk, as is
+                one of more than :data:`MOST_TILES` tiles.
+        """
+        height, width = picture.pixels.shape[:2]
+        way = way_of(self._segmenter, height, width, question)
+        if way != "tiles":
+            return way
+        count = len(plan_tiles(height, width, self._tiled.tile_size, self._tiled.overlap))
+        return "tiles" if self.tiles and not answer and count <= MOST_TILES else "shrunk"
 
 
 def without(answer: Segmentation, valid: np.ndarray) -> Segmentation:

@@ -78,10 +78,10 @@ def build_page(asker: Asker, limits: Limits, folder: str | Path) -> Any:
             bare = None if session is None else session.shown
             return [bare, "", gr.Dataframe(value=[], visible=False), *hidden]
         answer = session.answers[number]
-        files = sessions.write_files(session, number, asker.name)
+        files = sessions.write_files(session, number, asker)
         return [
             sessions.drawn(session, number, opacity),
-            sessions.described(answer),
+            sessions.described(answer, sessions.way_of(asker, session, number)),
             gr.Dataframe(
                 value=sessions.region_rows(session.picture, answer), headers=sessions.region_headers(session.picture),
                 visible=answer.present,

@@ -28,11 +28,18 @@ def mask_png(mask: np.ndarray) -> bytes:
     return bytes(data)
 
 
-def facts_of_answers(answers: Sequence[Segmentation]) -> list[dict[str, Any]]:
-    """Returns for each answer what is known of it as a whole, absent things included, as plain numbers and texts."""
+def facts_of_answers(answers: Sequence[Segmentation], ways: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Returns for each answer what is known of it as a whole, absent things included, as plain numbers and texts.
+
+    Args:
+        answers: About a picture.
+        ways: How the picture was looked at for each, see :meth:`segearth.web.asking.Asker.way_of`; left out: as a
+            whole.
+    """
     return [
         {
             "question": answer.question,
+            "looked_at": way,
             "present": bool(answer.present),
             "presence": round(float(answer.presence), 4),
             "score": round(float(answer.score), 4),
@@ -41,11 +48,13 @@ def facts_of_answers(answers: Sequence[Segmentation]) -> list[dict[str, Any]]:
             "regions": len(answer.regions),
             "area_px": int(np.count_nonzero(answer.mask)),
         }
-        for answer in answers
+        for answer, way in zip(answers, ways or ["whole"] * len(answers), strict=True)
     ]
 
 
-def boxes_json(picture: Picture, answers: Sequence[Segmentation]) -> dict[str, Any]:
+def boxes_json(
+    picture: Picture, answers: Sequence[Segmentation], ways: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Returns the regions' boxes and scores in pixels of the picture.
 
     ``image_width``, ``image_height``, ``num_detections`` and ``detections`` with ``id``, ``bbox``, ``width``,
@@ -55,6 +64,7 @@ def boxes_json(picture: Picture, answers: Sequence[Segmentation]) -> dict[str, A
     Args:
         picture: What was asked about.
         answers: About it.
+        ways: As for :func:`facts_of_answers`.
     """
     height, width = picture.pixels.shape[:2]
     detections: list[dict[str, Any]] = []
@@ -73,7 +83,7 @@ def boxes_json(picture: Picture, answers: Sequence[Segmentation]) -> dict[str, A
         "image_height": height,
         "num_detections": len(detections),
         "detections": detections,
-        "answers": facts_of_answers(answers),
+        "answers": facts_of_answers(answers, ways),
     }
 
 
@@ -110,7 +120,9 @@ def mask_geotiff(picture: Picture, answers: Sequence[Segmentation], model: str) 
         return bytes(memory.getbuffer())
 
 
-def collection_of(picture: Picture, answers: Sequence[Segmentation], model: str) -> dict[str, Any]:
+def collection_of(
+    picture: Picture, answers: Sequence[Segmentation], model: str, ways: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Returns the regions' outlines as a GeoJSON FeatureCollection, in the picture's own coordinates.
 
     Its properties are the columns of :func:`segearth.geo.vectors.vectorise`; ``region`` counts from 1 for each answer,
@@ -122,6 +134,7 @@ def collection_of(picture: Picture, answers: Sequence[Segmentation], model: str)
         picture: What was asked about.
         answers: About it.
         model: Who answered.
+        ways: As for :func:`facts_of_answers`.
 
     Raises:
         MissingExtraError: A package for maps is not installed.
@@ -132,7 +145,7 @@ def collection_of(picture: Picture, answers: Sequence[Segmentation], model: str)
     transform, crs = (None, None) if place is None else (place.transform, place.crs)
     table = to_geodataframe(answers, transform, crs, source=picture.name, model=model)
     collection = json.loads(table.to_json(drop_id=True, na="null"))
-    return {**collection, "answers": facts_of_answers(answers)}
+    return {**collection, "answers": facts_of_answers(answers, ways)}
 
 
 def dumped(value: dict[str, Any]) -> bytes:

@@ -89,13 +89,14 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
             # Read here and not before: who waits holds a file on disk and not a decoded picture in memory.
             picture = read_upload(file.file.read(), file.filename or "", limits)
             answers = asker.ask(picture, prompt, task=task, answer=answer)
+            ways = [asker.way_of(picture, each.question, answer) for each in answers]
             if output_format == "png":
                 return mask_png(answers[0].mask), "image/png", "mask.png"
             if output_format == "geotiff":
                 return mask_geotiff(picture, answers, asker.name), "image/tiff", "mask.tif"
             if output_format == "json":
-                return dumped(boxes_json(picture, answers)), "application/json", ""
-            return dumped(collection_of(picture, answers, asker.name)), "application/geo+json", ""
+                return dumped(boxes_json(picture, answers, ways)), "application/json", ""
+            return dumped(collection_of(picture, answers, asker.name, ways)), "application/geo+json", ""
 
         taken_on += 1
         try:

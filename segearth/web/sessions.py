@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from segearth.errors import MissingExtraError, QuestionError
+from segearth.inference.tiled import Way
 from segearth.inference.visualize import overlay
 from segearth.structures import Region, Segmentation
 from segearth.web.asking import Asker, checked_questions
@@ -27,6 +28,13 @@ NUMBERED = 40  # regions that carry their number in the picture; more would hide
 SMALLEST_NUMBERED = 250  # pixels on the page; a number would hide a smaller region
 LISTED = 200  # rows of the list
 MOST_KEPT = 20  # answers of one user; the oldest goes first
+WAYS: dict[Way, str] = {
+    "tiles": "This large picture was looked at tile by tile.",
+    "shrunk": (
+        "This large picture was shrunk to the side at which the model sees, so small things may be lost. Questions "
+        "that a part of it can answer, not in words, are asked tile by tile; beyond that there is `segearth scene`."
+    ),
+}
 MARK_COLOUR = (255, 220, 0)  # around the region that was picked in the list
 
 
@@ -150,8 +158,19 @@ def drawn(session: Session, number: int | None, opacity: float, marked: int | No
     return picture
 
 
-def described(answer: Segmentation) -> str:
-    """Says in Markdown what an answer is: there or not, how sure, how much, and in words where it has them."""
+def way_of(asker: Asker, session: Session, number: int) -> Way:
+    """Returns how the picture was looked at for one of its answers."""
+    answer = session.answers[number]
+    return asker.way_of(session.picture, answer.question, answer.answer is not None)
+
+
+def described(answer: Segmentation, way: Way = "whole") -> str:
+    """Says in Markdown what an answer is: there or not, how sure, how much, and in words where it has them.
+
+    Args:
+        answer: To one question.
+        way: How the picture was looked at, see :meth:`segearth.web.asking.Asker.way_of`.
+    """
     if answer.present:
         count, share = len(answer.regions), 100 * float(answer.mask.mean())
         what = f"**There**, in {count} region{'s' * (count != 1)}: {share:.1f} % of the picture."
@@ -165,6 +184,8 @@ def described(answer: Segmentation) -> str:
         lines.append(f"In the model's words, which are made apart from the mask: “{_plain(answer.answer)}”")
     if answer.unknown_words:
         lines.append(f"Words that the model does not know: {_plain(', '.join(answer.unknown_words))}.")
+    if way != "whole":
+        lines.append(WAYS[way])
     return "\n\n".join([f"#### {_plain(answer.question)}", *lines])
 
 
@@ -207,13 +228,13 @@ def _pixel_area(picture: Picture) -> float | None:
     return None if sides is None else sides[0] * sides[1]
 
 
-def write_files(session: Session, number: int, model: str) -> Files:
+def write_files(session: Session, number: int, asker: Asker) -> Files:
     """Writes an answer's mask and polygons into the session's folder.
 
     Args:
         session: Whose.
         number: Which of its answers, from 0.
-        model: Who answered; the polygons and the GeoTIFF say it.
+        asker: Who answered; the polygons and the GeoTIFF say it.
 
     Returns:
         Where the files are. Their names hold the picture's and the question's.
@@ -224,13 +245,14 @@ def write_files(session: Session, number: int, model: str) -> Files:
     folder = Path(tempfile.mkdtemp(dir=session.folder))  # two questions may look alike as file names
     png, geojson, geotiff = (folder / f"{stem}_{words}.{ending}" for ending in ("png", "geojson", "tif"))
     png.write_bytes(mask_png(answer.mask))
+    ways = [way_of(asker, session, number)]
     try:
-        geojson.write_bytes(dumped(collection_of(session.picture, [answer], model)))
+        geojson.write_bytes(dumped(collection_of(session.picture, [answer], asker.name, ways)))
     except MissingExtraError:
         return Files(png, None, None)
     if session.picture.place is None:
         return Files(png, geojson, None)
-    geotiff.write_bytes(mask_geotiff(session.picture, [answer], model))
+    geotiff.write_bytes(mask_geotiff(session.picture, [answer], asker.name))
     return Files(png, geojson, geotiff)
 
 

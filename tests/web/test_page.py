@@ -8,6 +8,7 @@ import socket
 import stat
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from web_fakes import Halves, geotiff_bytes, picture_bytes
 from segearth.cli import app
 from segearth.errors import ConfigError, ImageError, QuestionError
 from segearth.inference.visualize import PREDICTION_COLOUR
+from segearth.segmenter import SegmenterFacts, numbers_of_images
 from segearth.structures import Region, Segmentation
 from segearth.web import sessions
 from segearth.web.addresses import address_of, check_free
@@ -31,6 +33,7 @@ from segearth.web.sessions import Session
 from segearth.web.uploads import Limits, Picture, UploadError, shown_name
 
 LIMITS = Limits(megabytes=0.5, megapixels=0.5)
+HALVES = Asker(Halves(), "halves")
 
 
 def session_of(tmp_path: Path, content: bytes | None = None, name: str = "a.png") -> Session:
@@ -61,6 +64,66 @@ def test_two_users_in_turn_are_each_answered_about_their_own_picture(tmp_path: P
     for _ in range(2):
         users = [sessions.ask(asker, user, "left", reasoning=False, in_words=True) for user in users]
         assert [user.answers[-1].answer for user in users] == ["mean 10", "mean 200"]
+
+
+class Near(Halves):
+    """Sees pictures at 32 px."""
+
+    facts = SegmenterFacts(side=32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[tuple[int, ...]] = []
+
+    def set_images(self, images: Any) -> None:
+        self.sizes += [np.asarray(image).shape[:2] for image in images]
+        self._images = [np.asarray(image) for image in images]
+        super().set_images(images[-1:])
+
+    def predict(self, questions: Any, *, about: Any = None, return_logits: bool = False, **options: Any) -> Any:
+        answers = []
+        for text, number in zip(questions, numbers_of_images(about, len(questions), len(self._images)), strict=True):
+            self._image = self._images[number]
+            answers += super().predict([text], task="referring", answer=bool(options.get("answer")))
+        logits = [np.where(each.mask, 4.0, -4.0).astype(np.float32) for each in answers]
+        return [replace(each, logits=z) for each, z in zip(answers, logits, strict=True)] if return_logits else answers
+
+
+def test_a_large_picture_is_looked_at_in_tiles_where_a_tile_can_tell(tmp_path: Path) -> None:
+    segmenter = Near()
+    asker, session = Asker(segmenter, "near"), session_of(tmp_path)  # 80 x 40 px
+    session = sessions.ask(asker, session, "left", reasoning=False, in_words=False)
+    assert set(segmenter.sizes) == {(32, 32)} and len(segmenter.sizes) == 6
+    assert sessions.way_of(asker, session, 0) == "tiles"
+    assert "tile by tile" in sessions.described(session.answers[0], "tiles")
+    assert session.answers[0].mask[:, 48:60].any()  # the left of a tile in the right half
+    segmenter.sizes.clear()
+    for question, in_words in (("the largest left", False), ("right", True), ("the largest left", False)):
+        session = sessions.ask(asker, session, question, reasoning=False, in_words=in_words)
+    assert segmenter.sizes == [(40, 80)]  # once more as a whole, since a tile was set
+    assert [sessions.way_of(asker, session, number) for number in (1, 2)] == ["shrunk", "shrunk"]
+    assert "small things may be lost" in sessions.described(session.answers[1], "shrunk")
+    facts = json.loads((sessions.write_files(session, 0, asker).geojson or Path()).read_text())
+    assert facts["answers"][0]["looked_at"] == "tiles"
+    off = Asker(segmenter, "near", tiles=False)
+    assert off.way_of(session.picture, "left") == "shrunk"
+    assert off.way_of(Picture(np.zeros((40, 40, 3), np.uint8), "a"), "left") == "whole"
+
+
+def test_a_picture_of_very_many_tiles_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker, picture = Asker(Near(), "near"), Picture(np.zeros((40, 80, 3), np.uint8), "a")
+    for most, way in ((6, "tiles"), (5, "shrunk")):
+        monkeypatch.setattr("segearth.web.asking.MOST_TILES", most)
+        assert asker.way_of(picture, "left") == way
+
+
+def test_questions_of_both_kinds_are_answered_in_their_order() -> None:
+    segmenter = Near()
+    asker, picture = Asker(segmenter, "near"), Picture(np.zeros((40, 80, 3), np.uint8), "a")
+    answers = asker.ask(picture, ["the largest left", "left", "right", "left"])
+    assert [each.question for each in answers] == ["the largest left", "left", "right", "left"]
+    assert segmenter.sizes[0] == (40, 80) and segmenter.sizes[1:] == [(32, 32)] * 6
+    assert answers[0].mask[:, :40].all() and not answers[0].mask[:, 40:].any()
 
 
 def test_pictures_of_equal_bytes_and_other_shape_have_other_digests() -> None:
@@ -150,14 +213,14 @@ def test_a_scene_s_regions_have_square_metres_too(tmp_path: Path) -> None:
 def test_files_to_take_away(tmp_path: Path) -> None:
     pytest.importorskip("geopandas")
     session = asked(tmp_path, "left", "a/b: corners?", content=picture_bytes(), name="my picture.png")
-    files = sessions.write_files(session, 1, "halves")
+    files = sessions.write_files(session, 1, HALVES)
     assert files.png.name == "my picture_a_b_corners.png" and files.geotiff is None
     mask = np.asarray(Image.open(files.png))
     assert mask.shape == (48, 64) and set(np.unique(mask)) == {0, 255}
     assert files.geojson is not None
     assert len(json.loads(files.geojson.read_text())["features"]) == 2
     assert stat.S_IMODE(session.folder.stat().st_mode) == 0o700 == stat.S_IMODE(files.png.parent.stat().st_mode)
-    other = sessions.write_files(session, 0, "halves")
+    other = sessions.write_files(session, 0, HALVES)
     assert other.png != files.png and files.png.exists()
     sessions.forget(session)
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +231,7 @@ def test_a_scene_also_gives_a_geotiff(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     pytest.importorskip("geopandas")
     session = asked(tmp_path, "left", content=geotiff_bytes(), name="a.tif")
-    files = sessions.write_files(session, 0, "halves")
+    files = sessions.write_files(session, 0, HALVES)
     with rasterio.open(files.geotiff) as file:
         assert file.crs.to_epsg() == 32614 and file.transform.c == 500_000
     assert files.geojson is not None
@@ -178,7 +241,7 @@ def test_a_scene_also_gives_a_geotiff(tmp_path: Path) -> None:
 def test_without_the_packages_for_maps_there_is_still_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = asked(tmp_path, "left")
     monkeypatch.setitem(sys.modules, "shapely", None)
-    files = sessions.write_files(session, 0, "halves")
+    files = sessions.write_files(session, 0, HALVES)
     assert files.png.exists() and files.geojson is None and files.geotiff is None
 
 
