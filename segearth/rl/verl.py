@@ -1,8 +1,8 @@
 """verl on Ray (https://github.com/volcengine/verl), for clusters: the data set that it reads, and its scoring function.
 
-In verl's configuration::
+In verl's configuration (until verl 0.6 without ``reward.``, and with the path of this file in place of ``pkg://…``)::
 
-    custom_reward_function.path=…/segearth/rl/verl.py  custom_reward_function.name=compute_score
+    reward.custom_reward_function.path=pkg://segearth.rl.verl  reward.custom_reward_function.name=compute_score
 
 Where masks or sentence embeddings are scored, a file of one's own makes the function, once a worker::
 
@@ -12,8 +12,8 @@ Where masks or sentence embeddings are scored, a file of one's own makes the fun
 Nothing here imports verl or Ray.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: verl may load this file by its path, as a module that is in no table of
+# modules, and there dataclasses cannot look up annotations that are texts.
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping

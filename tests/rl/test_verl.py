@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from segearth.errors import ConfigError, DatasetError, MissingExtraError, RewardError, UnknownNameError
 from segearth.prompting.frames import Frame
 from segearth.prompting.templates import answer_template
+from segearth.rl import verl
 from segearth.rl.completions import RowFacts, reward_functions, row_of_completion, text_of
 from segearth.rl.ground_truth import ground_truth_text, read_ground_truth
 from segearth.rl.rewards.presets import PRESETS, TERM_NAMES, reward_preset
@@ -161,6 +163,16 @@ def test_constants_come_from_verls_configuration():
     assert weighted("set", completion, target, facts)["score"] == pytest.approx(3 * math.exp(-0.1) + 1)
     with pytest.raises(UnknownNameError, match="positional_sigma"):
         compute_score("set", completion, target, facts, sigma=1)
+
+
+def test_the_function_is_found_in_a_module_that_is_loaded_by_its_path():
+    """As verl loads it: the module is in no table of modules."""
+    spec = importlib.util.spec_from_file_location("not_in_the_table", verl.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "not_in_the_table" not in sys.modules
+    row = written([{"bbox_2d": [0, 0, 9, 9]}]), NOT_THERE, info("rsground_r1", RSGROUND)
+    assert module.compute_score("set", *row)["score"] == compute_score("set", *row)["score"]
 
 
 def test_a_segmenter_that_fails_costs_its_term_alone():
