@@ -28,4 +28,8 @@ def start_process() -> Process:
     # On CPUs DeepSpeed would compile a faster way to exchange tensors on first use, which takes minutes and needs a
     # compiler. gloo does the same without.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return join_processes(training=True)  # DeepSpeed uses the process group that exists already
+    process = join_processes(training=True)
+    # DeepSpeed takes over the process group that exists. It must know of it before a model is opened under ZeRO-3,
+    # which transformers shares out while it reads it: else each process takes itself for the only one.
+    deepspeed.init_distributed(auto_mpi_discovery=False)
+    return process
