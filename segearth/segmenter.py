@@ -88,6 +88,7 @@ class DecidingSettings:
         presence_decides: Whether what is judged present gets a mask in any case, even where no logit is above 0: the
             one with the highest IoU to expect.
         score_curve: Slope and offset of the curve from a mask's mean probability to its score; (1, 0) changes nothing.
+            It is fitted to masks of single pictures; those of joined tiles are cut higher, and score more by it.
         mask_curve: Slope (above 0) and offset that make of a mask logit the logit of the pixel's probability, where
             presence decides; (1, 0) changes nothing.
     """

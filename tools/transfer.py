@@ -19,6 +19,7 @@ from pathlib import Path
 
 from segearth.data.readers.aerial import AerialMini
 from segearth.data.readers.source_files import read_json
+from segearth.errors import ConfigError
 from segearth.evaluation.compare import compare_records, read_records
 from segearth.utils.files import write_text
 
@@ -36,6 +37,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every run")
     options = parser.parse_args()
     sources = options.sources.split(",")
+    for source in sources:
+        if source not in every:
+            parser.error(f"no source {source!r}; there are {', '.join(every)}")
     for source in sources:
         folder = options.out.resolve() / source
         others = [name for name in every if name != source]
@@ -70,8 +74,6 @@ def as_table(folders: dict[str, Path]) -> str:
 
 def _run(folder: Path, tested: str, trained: Sequence[str], changes: Sequence[str]) -> None:
     """Trains on some sources, unless that is done, and scores on another."""
-    if (folder / "test/report.json").is_file():
-        return
     settings = [
         str(EXPERIMENT),
         f"data.train=[{{name: aerial_mini, split: train, options: {{sources: [{', '.join(trained)}]}}}}]",
@@ -81,6 +83,13 @@ def _run(folder: Path, tested: str, trained: Sequence[str], changes: Sequence[st
         f"train.output_dir={folder}",
         *changes,
     ]
+    text = "\n".join(settings)
+    told = folder / "settings.txt"
+    if told.is_file() and told.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{folder} holds a run with other settings ({told}); give --out another folder")
+    if (folder / "test/report.json").is_file():
+        return
+    write_text(told, text)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     scored = ["eval.controls=false", "--out", str(folder / "test")]
     for tool, *arguments in (["train.py", *settings], ["evaluate.py", *settings, *scored]):

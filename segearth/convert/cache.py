@@ -71,6 +71,8 @@ def fetch(hub_id: str, revision: str | None = None, cache: str | Path | None = N
         logger.warning("the hub does not answer about %s; opening what was converted before, %s", hub_id, known[-1])
         return known[-1]
     commit = described.name  # the two downloads must be of one commit, whatever is pushed between them
+    if (described / "prompted.json").is_file():
+        raise CheckpointError(f"{hub_id} is a prompted segmenter, no SegEarth model; open it with segearth.load")
     if read_json_object(described / CONFIG_FILE).get("library") == "segearth":
         return download(hub_id, revision=commit)
     if not _is_published(described):

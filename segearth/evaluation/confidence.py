@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LAST_THRESHOLD = 0.99  # the highest threshold of presence
 LEAST_ANSWERS = 20  # with fewer no curve is fitted
 # Where mask logits are too large or too small on the whole, masks are cut too tightly or too widely.
-MASK_SLOPES, MASK_OFFSETS = (1.0, 0.8, 0.65, 0.5, 0.4), (0.0, -0.25, -0.5, -0.75, -1.0)
+MASK_SLOPES, MASK_OFFSETS = (1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3), (0.5, 0.25, 0.0, -0.25, -0.5, -0.75, -1.0, -1.25)
 # A fit starts from the curve that leaves a score as it is, and is pulled towards it by a small penalty.
 START, RIDGE = np.array([1.0, 0.0]), 1e-3
 
@@ -52,8 +52,9 @@ class Calibration:
         masks: How mask logits are curved, see :func:`segearth.inference.deciding.threshold_of`; ``None`` where masks
             are cut at 0 in any case, since presence does not decide.
         score_curve: Slope and offset, see :func:`segearth.inference.deciding.score_of`.
-        giou: gIoU before and after.
-        score_error: Calibration error of the score before and after, over the answers above the new threshold.
+        giou: gIoU before and after, with the masks of the new curve.
+        score_error: Calibration error of the score before and after, of these masks where presence is above the new
+            threshold.
     """
 
     presence_threshold: float

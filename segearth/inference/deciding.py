@@ -8,12 +8,14 @@ highest logit, and :func:`score_of`, which needs only the mean probability insid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from segearth.config import ModelConfig
+from segearth.errors import ConfigError
 from segearth.segmenter import DecidingSettings
 
 BELOW_HIGHEST = 1.0  # a mask of many tiles that must not be empty is cut this far below the highest logit
@@ -21,9 +23,10 @@ BELOW_HIGHEST = 1.0  # a mask of many tiles that must not be empty is cut this f
 # has many of them, and together they make a mask of something small look as if it had missed most of it.
 LEAST_PROBABILITY = 0.05
 LEAST_LOGIT = math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY))
-FAINT = -12.0  # a map without a higher logit is lifted to it: of far lower ones fp32 knows no probability
-LEAST_STEP = 1 / 32  # below the highest logit, at least; a smaller step is lost where logits are large, or in fp16
-ROUNDS = 8  # of the search for the best cut; five were enough for each of 1,100 maps
+# A map without a higher logit is lifted to this one: that presence says that the thing is there makes its best pixels
+# likelier than they look by themselves. Else nearly nothing would be expected of any mask, and one pixel were the best.
+FAINT = -1.0
+LEAST_STEP = 1 / 32  # below the highest logit, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,23 @@ class Decision:
 
 
 def deciding_of(config: ModelConfig) -> DecidingSettings:
-    """Returns how a model's raw scores are decided, by its configuration."""
-    (slope, offset), (mask_slope, mask_offset) = config.score_curve, config.mask_curve
+    """Returns how a model's raw scores are decided, by its configuration.
+
+    Raises:
+        ConfigError: A curve is not a slope and an offset, or the one for masks turns logits around.
+    """
+    masks = _curve("mask_curve", config.mask_curve)
+    if masks[0] <= 0:
+        raise ConfigError(f"model.mask_curve has the slope {masks[0]}; give one above 0, such as 1.0")
     return DecidingSettings(
-        config.presence_threshold, config.presence_decides, (slope, offset), (mask_slope, mask_offset)
+        config.presence_threshold, config.presence_decides, _curve("score_curve", config.score_curve), masks
     )
+
+
+def _curve(name: str, values: Sequence[float]) -> tuple[float, float]:
+    if len(values) != 2 or not all(map(math.isfinite, values)):
+        raise ConfigError(f"model.{name} is {list(values)}; give a slope and an offset, such as [1.0, 0.0]")
+    return float(values[0]), float(values[1])
 
 
 def decide(logits: Tensor, presence: float, settings: DecidingSettings, *, of_tiles: bool = False) -> Decision:
@@ -71,10 +86,8 @@ def decide(logits: Tensor, presence: float, settings: DecidingSettings, *, of_ti
         of_tiles: Whether the logits are those of many tiles, joined.
     """
     judged = presence >= settings.presence_threshold
-    if of_tiles:
-        threshold = logits.new_tensor(threshold_of_tiles(float(logits.max()), settings))
-    else:
-        threshold = threshold_of(logits, settings)
+    logits = logits.float()  # fp16 and bf16 do not tell the highest logit from where it is cut
+    threshold = threshold_of_tiles(logits, settings) if of_tiles else threshold_of(logits, settings)
     mask = logits > threshold
     present = judged and bool(mask.any())
     if not present:
@@ -93,7 +106,7 @@ def threshold_of(logits: Tensor, settings: DecidingSettings) -> Tensor:
     ``S`` can expect an IoU of about ``sum_S p / (sum p + |S| - sum_S p)``, the overlap and the union to expect. That is
     highest for the pixels whose ``p`` is above ``J / (1 + J)``, where ``J`` is that highest IoU itself: a mask that is
     going to be half wrong had better be wider. The search takes a mask's ``J``, then the mask for this ``J``, and so
-    on, which never makes it worse (Dinkelbach, "On nonlinear fractional programming", Management Science 13, 1967). For
+    on, as long as that is better (Dinkelbach, "On nonlinear fractional programming", Management Science 13, 1967). For
     the Dice score the same holds, with a cut at half of the best one (Lipton and others, arXiv 1402.1892).
 
     Args:
@@ -101,41 +114,39 @@ def threshold_of(logits: Tensor, settings: DecidingSettings) -> Tensor:
         settings: ``presence_decides`` and ``mask_curve`` are read.
 
     Returns:
-        A scalar. Without a curve it is at most 0, and always below the highest logit where presence decides.
+        A scalar, in fp32. Without a curve it is at most 0; where presence decides it is below the highest logit.
     """
     if not settings.presence_decides:
         return logits.new_zeros(())
     slope, offset = settings.mask_curve
-    curved = logits.flatten().float() * slope + offset  # flat: amax() over all axes has no form in ONNX
-    cut = None
-    if not torch.compiler.is_compiling():  # a graph cannot have tensors whose size depends on values
-        # Where the best cut of the likelier pixels lies among them it is that of all pixels, and they are few.
-        likely = curved[curved >= LEAST_LOGIT]
-        cut = _best_cut(likely) if len(likely) else None
+    curved = logits.flatten().float() * slope + offset
+    # Where the best cut of the likelier pixels lies among them it is that of all pixels, and they are few.
+    likely = curved[curved >= LEAST_LOGIT]
+    cut = _best_cut(likely) if len(likely) else None
     if cut is None or cut < LEAST_LOGIT:
         cut = _best_cut(curved)
-    return ((cut - offset) / slope).to(logits.dtype)
+    return (cut - offset) / slope
 
 
 def _best_cut(curved: Tensor) -> Tensor:
     """Returns where to cut logits of probabilities ``(N,)``, ``N`` at least 1, so that the IoU to expect is highest."""
-    highest = curved.amax(0)
+    highest = curved.amax()
     lift = (FAINT - highest).clamp_min(0)
     probability = (curved + lift).sigmoid()
-    most = probability.amax(0)  # is always chosen: rounding must not leave a mask empty
     counted = (probability * (probability >= LEAST_PROBABILITY)).sum()
-    lowest = 0.5 * most
-    expected = most
-    for _ in range(ROUNDS):  # as often as needed for any map: to look whether it is done would make a GPU wait
+    best, lowest = torch.zeros_like(highest), 0.5 * probability.amax()
+    while True:
         chosen = (probability >= lowest).to(probability.dtype)
         overlap = (probability * chosen).sum()
         expected = overlap / (torch.maximum(counted, overlap) + chosen.sum() - overlap)
-        lowest = torch.minimum(expected / (1 + expected), most)
-    # The logit of J / (1 + J) is the logarithm of J.
-    return torch.minimum(expected.log() - lift, highest - LEAST_STEP)
+        if not expected > best:
+            break
+        best, lowest = expected, expected / (1 + expected)
+    # The logit of J / (1 + J) is the logarithm of J. Rounding must not leave the mask empty.
+    return torch.minimum(best.log() - lift, highest - LEAST_STEP)
 
 
-def threshold_of_tiles(highest: float, settings: DecidingSettings) -> float:
+def threshold_of_tiles(logits: Tensor, settings: DecidingSettings) -> Tensor:
     """Returns where the joined logits of many tiles are cut: at 0, or a little below the highest if that is less.
 
     What :func:`threshold_of` looks for would be the worse guide here. Most tiles of a large scene do not hold the
@@ -143,10 +154,15 @@ def threshold_of_tiles(highest: float, settings: DecidingSettings) -> float:
     is there, and would be cut ever lower. It would also cut the same ground in another way in each scene.
 
     Args:
-        highest: The highest of all logits.
+        logits: All logits of the question, of any shape, or only the highest of them.
         settings: ``presence_decides`` is read.
+
+    Returns:
+        A scalar, at most 0.
     """
-    return min(0.0, highest - BELOW_HIGHEST) if settings.presence_decides else 0.0
+    if not settings.presence_decides:
+        return logits.new_zeros(())
+    return (logits.flatten().amax(0) - BELOW_HIGHEST).clamp_max(0)  # flat: amax() over all axes has no form in ONNX
 
 
 def score_of(raw: float, slope: float, offset: float) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from segearth import __version__
 from segearth.errors import ConfigError
-from segearth.inference.deciding import deciding_of, logit, threshold_of
+from segearth.inference.deciding import deciding_of, logit, threshold_of_tiles
 from segearth.inference.export import (
     ImageEncoderGraph,
     MaskDecoderGraph,
@@ -93,7 +93,7 @@ class AnswerGraph(nn.Module):
         description = torch.cat([pool_description(asked, self.description_mask), self.words], -1)
         coarse, presence = self.decoder(description, features)
         logits = F.interpolate(coarse[:, None], size=picture.shape[2:], mode="bilinear", align_corners=False)
-        evidence = logits - threshold_of(logits, self.deciding)
+        evidence = logits - threshold_of_tiles(logits, self.deciding)  # Deepness joins tiles
         sure = presence - logit(self.deciding.presence_threshold)
         return torch.minimum(evidence, sure.view(1, 1, 1, 1)).sigmoid()
 

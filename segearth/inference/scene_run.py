@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from segearth.errors import ImageError
@@ -24,6 +25,7 @@ from segearth.geo.vector_files import write_vectors
 from segearth.geo.vectors import table_of
 from segearth.geo.windows import Window
 from segearth.geo.writing import SceneWriter, read_mask_back, scene_writer
+from segearth.inference.deciding import threshold_of_tiles
 from segearth.inference.scene_scores import (
     Evidence,
     MeanProbability,
@@ -36,7 +38,7 @@ from segearth.inference.scene_types import SceneAnswer, SceneOptions, SceneResul
 from segearth.inference.tiled import OVERLAP, TILE_SIZE
 from segearth.inference.tiles import Picture, TilePass, evidence_of
 from segearth.preprocessing.images import MIN_SIDE
-from segearth.segmenter import Segmenter, facts_of, usual_batch_size
+from segearth.segmenter import DecidingSettings, Segmenter, facts_of, usual_batch_size
 from segearth.structures import Task
 
 if TYPE_CHECKING:
@@ -65,6 +67,10 @@ class TiledEvidence:
     presence: float
     highest: float
     unknown_words: tuple[str, ...]
+
+    def threshold(self, settings: DecidingSettings) -> float:
+        """As of tiles, see :func:`segearth.inference.deciding.threshold_of_tiles`."""
+        return float(threshold_of_tiles(torch.tensor(self.highest), settings))
 
     def read(self, window: Window) -> np.ndarray:
         """See :class:`segearth.inference.scene_scores.Evidence`; the window is as wide as the scene."""
@@ -200,10 +206,12 @@ class SceneRun:
             means = self._write_masks(writer, known, drawn)
             scores = [mean.score(self.deciding) for mean in means]
             writer.tag({"source": self.scene.name, "model": self.model, "tile_size": self.tile_size})
+            unknown = [self._unknown(question, task, of_tiles, evidence)
+                       for question, task, evidence in zip(self.asked, self.tasks, known, strict=True)]  # fmt: skip
             for number, (question, evidence, score) in enumerate(zip(self.asked, known, scores, strict=True)):
                 facts = {"question": question.text, "mode": question.mode, "presence": round(evidence.presence, 4)}
-                if evidence.unknown_words:
-                    facts["unknown_words"] = ", ".join(evidence.unknown_words)
+                if unknown[number]:
+                    facts["unknown_words"] = ", ".join(unknown[number])
                 writer.tag({**facts, "score": round(score, 4)}, number)
         tables = [self._table(number, evidence) for number, evidence in enumerate(known)]
         if vector is not None:
@@ -212,10 +220,21 @@ class SceneRun:
             SceneAnswer(
                 question.text, question.mode, question.reason, mean.pixels > 0, evidence.presence, score, mean.pixels,
                 len(table), float(table["area"].sum()), "pixels" if self.scene.metres_per_pixel is None else "m2",
-                evidence.unknown_words,
+                words,
             )
-            for question, evidence, mean, score, table in zip(self.asked, known, means, scores, tables, strict=True)
+            for question, evidence, mean, score, table, words in zip(
+                self.asked, known, means, scores, tables, unknown, strict=True
+            )
         ]  # fmt: skip
+
+    @staticmethod
+    def _unknown(
+        question: SceneQuestion, task: Task, of_tiles: dict[Local, Evidence], own: Evidence
+    ) -> tuple[str, ...]:
+        """Returns the unknown words of all that was asked for a question, as of the thing that another is near."""
+        others = [each.other for each in question.conditions if each.other] if question.mode == "settle" else []
+        asked = [own, *(of_tiles[text, task] for text in others)]
+        return tuple(dict.fromkeys(word for evidence in asked for word in evidence.unknown_words))
 
     def _of_whole(self, text: str, task: Task) -> Evidence:
         if (text, task) not in self._wholes:

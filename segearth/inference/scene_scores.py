@@ -11,7 +11,7 @@ import torch
 
 from segearth.geo.grids import resampled
 from segearth.geo.windows import Window
-from segearth.inference.deciding import score_of, threshold_of_tiles
+from segearth.inference.deciding import score_of, threshold_of
 from segearth.segmenter import DecidingSettings
 
 ROWS_AT_ONCE = 512  # of the scene, that are held while it is decided and written
@@ -27,6 +27,9 @@ class Evidence(Protocol):
     @property
     def highest(self) -> float:
         """The highest evidence of all pixels."""
+
+    def threshold(self, settings: DecidingSettings) -> float:
+        """Returns where the mask is cut."""
 
     @property
     def unknown_words(self) -> tuple[str, ...]:
@@ -57,6 +60,10 @@ class SmallEvidence:
         """The highest of the logits."""
         return float(self.logits.max())
 
+    def threshold(self, settings: DecidingSettings) -> float:
+        """As any picture's that is seen as a whole."""
+        return float(threshold_of(torch.from_numpy(self.logits), settings))
+
     def read(self, window: Window) -> np.ndarray:
         """See :class:`Evidence`; linear between the small picture's pixels, and beyond it as at its border."""
         down, across = self.logits.shape[0] / self.window.height, self.logits.shape[1] / self.window.width
@@ -78,8 +85,8 @@ class SceneDecision:
 
     @classmethod
     def of(cls, evidence: Evidence, settings: DecidingSettings) -> SceneDecision:
-        """Decides as :func:`segearth.inference.deciding.decide` does of tiles, without all logits at hand."""
-        threshold = threshold_of_tiles(evidence.highest, settings)
+        """Decides as :func:`segearth.inference.deciding.decide` does, without all logits at hand."""
+        threshold = evidence.threshold(settings)
         present = evidence.presence >= settings.presence_threshold and evidence.highest > threshold
         return cls(present, threshold if present else np.inf)
 

@@ -106,7 +106,7 @@ def overlay_doubt(image: np.ndarray, mask: np.ndarray, logits: np.ndarray) -> np
     if logits.shape != mask.shape:
         raise ValueError(f"mask has shape {mask.shape}, logits {logits.shape}; they must be equal")
     outside = logits[~mask]
-    cut = 0.0  # where the mask was cut, which is below 0 where nothing lay above it
+    cut = 0.0  # where the mask was cut, which need not be at 0: see segearth.inference.deciding
     if mask.any():
         cut = float(outside.max()) if outside.size else min(0.0, float(logits.min()))
     inside = 1 / (1 + np.exp(-np.clip(logits - cut, -30, 30)))  # how likely a pixel belongs to the mask

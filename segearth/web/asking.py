@@ -17,7 +17,7 @@ from segearth.web.uploads import Picture
 
 MOST_QUESTIONS = 16  # of one request; each answer holds a mask of the picture's size
 MOST_LETTERS = 500  # of one question
-MOST_TILES = 150  # of one picture, some 4,500 px long for tiles of 512; others wait as long as they take
+MOST_TILES = 150  # times questions of a request: of one question some 4,500 px a side for tiles of 512; others wait
 
 
 class Asker:
@@ -65,7 +65,8 @@ class Asker:
             UnknownNameError: The segmenter does not know the task.
         """
         texts = checked_questions(questions)
-        of_tiles = [text for text in texts if self.way_of(picture, text, answer) == "tiles"]
+        ways = zip(texts, self.ways_of(picture, texts, answer), strict=True)
+        of_tiles = [text for text, way in ways if way == "tiles"]
         others = [text for text in texts if text not in of_tiles]
         found: dict[str, Segmentation] = {}
         with self._lock:
@@ -79,24 +80,26 @@ class Asker:
                 self._digest = None  # the last tile is what is set then
                 self._tiled.set_image(picture.pixels)
                 found.update(zip(of_tiles, self._tiled.predict(of_tiles, task=task), strict=True))
+                self._tiled.set_images([])  # else the picture stays in memory
         answers = [found[text] for text in texts]
         return answers if picture.valid is None else [without(each, picture.valid) for each in answers]
 
-    def way_of(self, picture: Picture, question: str, answer: bool = False) -> Way:
-        """Returns how a picture is looked at for a question: see :func:`segearth.inference.tiled.way_of`.
+    def ways_of(self, picture: Picture, questions: Sequence[str], answer: bool = False) -> list[Way]:
+        """Returns how a picture is looked at for each question: see :func:`segearth.inference.tiled.way_of`.
 
         Args:
-            picture: What it is about.
-            question: What is asked.
-            answer: Whether in words too, which a tile could only give about itself: then the picture is shrunk, as is
-                one of more than :data:`MOST_TILES` tiles.
+            picture: What they are about.
+            questions: Asked together.
+            answer: Whether in words too, which a tile could only give about itself: then the picture is shrunk, as it
+                is where tiles times questions are more than :data:`MOST_TILES`.
         """
         height, width = picture.pixels.shape[:2]
-        way = way_of(self._segmenter, height, width, question)
-        if way != "tiles":
-            return way
-        count = len(plan_tiles(height, width, self._tiled.tile_size, self._tiled.overlap))
-        return "tiles" if self.tiles and not answer and count <= MOST_TILES else "shrunk"
+        ways = [way_of(self._segmenter, height, width, question.strip()) for question in questions]
+        if "tiles" in ways:
+            count = len(plan_tiles(height, width, self._tiled.tile_size, self._tiled.overlap)) * ways.count("tiles")
+            if not self.tiles or answer or count > MOST_TILES:
+                return ["shrunk" if way == "tiles" else way for way in ways]
+        return ways
 
 
 def without(answer: Segmentation, valid: np.ndarray) -> Segmentation:

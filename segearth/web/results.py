@@ -33,7 +33,7 @@ def facts_of_answers(answers: Sequence[Segmentation], ways: Sequence[str] | None
 
     Args:
         answers: About a picture.
-        ways: How the picture was looked at for each, see :meth:`segearth.web.asking.Asker.way_of`; left out: as a
+        ways: How the picture was looked at for each, see :meth:`segearth.web.asking.Asker.ways_of`; left out: as a
             whole.
     """
     return [

@@ -89,7 +89,7 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
             # Read here and not before: who waits holds a file on disk and not a decoded picture in memory.
             picture = read_upload(file.file.read(), file.filename or "", limits)
             answers = asker.ask(picture, prompt, task=task, answer=answer)
-            ways = [asker.way_of(picture, each.question, answer) for each in answers]
+            ways = asker.ways_of(picture, prompt, answer)
             if output_format == "png":
                 return mask_png(answers[0].mask), "image/png", "mask.png"
             if output_format == "geotiff":

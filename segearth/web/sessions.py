@@ -31,8 +31,8 @@ MOST_KEPT = 20  # answers of one user; the oldest goes first
 WAYS: dict[Way, str] = {
     "tiles": "This large picture was looked at tile by tile.",
     "shrunk": (
-        "This large picture was shrunk to the side at which the model sees, so small things may be lost. Questions "
-        "that a part of it can answer, not in words, are asked tile by tile; beyond that there is `segearth scene`."
+        "This large picture was shrunk to the side at which the model sees, so small things may be lost; "
+        "`segearth scene` looks at it tile by tile."
     ),
 }
 MARK_COLOUR = (255, 220, 0)  # around the region that was picked in the list
@@ -161,7 +161,7 @@ def drawn(session: Session, number: int | None, opacity: float, marked: int | No
 def way_of(asker: Asker, session: Session, number: int) -> Way:
     """Returns how the picture was looked at for one of its answers."""
     answer = session.answers[number]
-    return asker.way_of(session.picture, answer.question, answer.answer is not None)
+    return asker.ways_of(session.picture, [answer.question], answer.answer is not None)[0]
 
 
 def described(answer: Segmentation, way: Way = "whole") -> str:
@@ -169,7 +169,7 @@ def described(answer: Segmentation, way: Way = "whole") -> str:
 
     Args:
         answer: To one question.
-        way: How the picture was looked at, see :meth:`segearth.web.asking.Asker.way_of`.
+        way: How the picture was looked at, see :meth:`segearth.web.asking.Asker.ways_of`.
     """
     if answer.present:
         count, share = len(answer.regions), 100 * float(answer.mask.mean())

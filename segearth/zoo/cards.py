@@ -161,7 +161,10 @@ def _think2seg(size: str, parameters: float, base: str, licence: str) -> ModelCa
         },
         licence=f"none stated with the weights; {base}, from which they come: {licence}; SAM 2.1: Apache-2.0",
         trained_on=("earthreason train",),
-        notes="Published test scores of the 7B on EarthReason: gIoU 73.36, cIoU 75.60.",
+        notes=(
+            "It is asked in this library's own words, in which it was not trained: its published scores (EarthReason "
+            "test, gIoU 73.36, cIoU 75.60) are those of its own prompt, and have not been tried for here."
+        ),
     )
 
 

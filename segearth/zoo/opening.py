@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.utils.files import sha256_of
-from segearth.utils.hub import PREFIX, download, find_source, is_hub_id
+from segearth.utils.hub import PREFIX, download, find_source
 from segearth.zoo.cards import CARDS, PACKAGED, check_card, config_of, get_card, is_named
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 PACKAGED_WEIGHTS = Path(__file__).with_name("weights")
 DEFAULT_RUN = Path("runs/aerial_mini")  # what `bash train.sh` leaves; a path, which no hub is ever asked for
 DEFAULT_NAME = "segearth_tiny"
+PARTS_WITH_WEIGHTS = ("vision_language_model", "promptable_segmenter", "model", "phrases_by")  # keys of such a card
 PROMPTED_CARD = "prompted.json"  # as segearth.prompting.saved writes it; that room is imported only where one is opened
 
 
@@ -116,7 +117,7 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
     Raises:
         UnknownNameError: It is nearly the name of a model.
         CheckpointError: Nothing is there, or it is not what its card promises, or of an unknown form.
-        ConfigError: ``revision`` is given for what is not on a hub.
+        ConfigError: ``revision`` is given for what is not on a hub, or the name is that of another family.
     """
     from segearth.convert.cache import fetch
     from segearth.models.pretrained import local_folder
@@ -251,7 +252,7 @@ def availability(name: str, cache: str | Path | None = None) -> str:
     from huggingface_hub import try_to_load_from_cache
 
     from segearth.convert.cache import converted
-    from segearth.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
+    from segearth.models.pretrained import WEIGHTS_FILE
 
     card = get_card(name)
     if card.weights == PACKAGED:
@@ -260,9 +261,10 @@ def availability(name: str, cache: str | Path | None = None) -> str:
         return "to be trained"
     width = 4  # bytes of a weight, in fp32
     if card.parts:
-        # The hub's client keeps the small files and the weights, in one or several files, with one request.
-        parts = [part for part in card.parts.values() if isinstance(part, str) and is_hub_id(part)]
-        here = all(isinstance(try_to_load_from_cache(part, CONFIG_FILE), str) for part in parts)
+        # transformers writes large models in several files, with an index beside them.
+        parts = [card.parts[key] for key in PARTS_WITH_WEIGHTS if key in card.parts]
+        files = (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json")
+        here = all(any(isinstance(try_to_load_from_cache(part, file), str) for file in files) for part in parts)
         width = 2 if card.parts.get("precision") == "bf16" else 4
     elif card.weights is None:
         here = bool(converted(str(card.convert_from), cache))

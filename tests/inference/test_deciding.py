@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segearth.config import ImageTransformConfig
+from segearth.errors import ConfigError
 from segearth.inference import predictor as module
-from segearth.inference.deciding import decide, logit, score_of, threshold_of, threshold_of_tiles
+from segearth.inference.deciding import decide, deciding_of, logit, score_of, threshold_of, threshold_of_tiles
 from segearth.inference.predictor import Predictor
 from segearth.model_types import MaskOutput
 from segearth.models.segearth import SegEarth
@@ -220,6 +221,28 @@ def test_where_presence_decides_no_mask_is_empty(logits: np.ndarray, shift: floa
     assert found.present and found.mask[shifted.argmax()] and torch.isfinite(found.threshold)
 
 
+@pytest.mark.parametrize("highest", [0.5, -1.0, -4.0, -9.0, -90.0])
+def test_a_faint_thing_keeps_its_size(highest: float) -> None:
+    """Presence says that it is there, so its best pixels are likelier than they look by themselves."""
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    blob = highest - ((rows - 30) ** 2 + (columns - 30) ** 2) / 50
+    assert 100 < int(decide(blob, 1.0, DECIDES).mask.sum()) < 1200
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_leaves_no_mask_empty(dtype: torch.dtype) -> None:
+    found = decide(torch.tensor([-70.0, -75.0], dtype=dtype), 1.0, DECIDES)
+    assert found.mask.tolist() == [True, False] and found.threshold.dtype == torch.float32
+
+
+@pytest.mark.parametrize("curve", [[0.0, 0.0], [-1.0, 0.0], [1.0], [1.0, float("nan")], [1.0, 0.0, 0.0]])
+def test_a_mask_curve_that_is_none_is_refused(debug_model: SegEarth, curve: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"model.mask_curve"):
+        deciding_of(replace(debug_model.config, mask_curve=curve))
+    with pytest.raises(ConfigError, match=r"model.score_curve is \[2.0\]; give a slope and an offset"):
+        deciding_of(replace(debug_model.config, score_curve=[2.0]))
+
+
 def test_three_candidates_are_better_than_none() -> None:
     third = float(np.log(1 / 2))  # the logit of a third
     logits = torch.tensor([third] * 3 + [-9.0] * 20)
@@ -304,8 +327,9 @@ def test_other_logits_of_a_question_are_decided_as_its_own() -> None:
 def test_tiles_are_decided_once_for_all(decides: bool, shift: float) -> None:
     """Tile by tile with the threshold of the whole is what the whole in one piece is: each by itself is not."""
     settings, whole = DecidingSettings(presence_decides=decides), RAW + shift
-    cut = threshold_of_tiles(max(float(tile.amax()) for tile in whole), settings)
-    assert cut == (-3.0 if decides and shift else 0.0)
+    highest = torch.stack([tile.amax() for tile in whole]).amax()
+    cut = threshold_of_tiles(highest, settings)
+    assert float(cut) == (-3.0 if decides and shift else 0.0)
     of_whole = decide(whole, 1.0, settings, of_tiles=True).mask
     assert torch.equal(torch.stack([tile > cut for tile in whole]), of_whole)
     if decides and shift:

@@ -249,6 +249,16 @@ def test_unknown_words_are_told(source: Path, tmp_path: Path, mode: str) -> None
         assert "SEGEARTH_UNKNOWN_WORDS" not in file.tags(1)
 
 
+def test_unknown_words_of_another_thing_that_is_asked_about_are_told(source: Path, tmp_path: Path) -> None:
+    class OneWord(ColourFinder):
+        def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
+            answers = super().predict(questions, **options)
+            return [dataclasses.replace(a, unknown_words=("blue",) if "blue" in a.question else ()) for a in answers]
+
+    (answer,) = asked(source, "the red thing nearest to the blue things", tmp_path, OneWord()).answers
+    assert answer.mode == "settle" and answer.unknown_words == ("blue",)
+
+
 def test_unknown_words_are_told_by_a_run_that_has_nothing_left_to_ask(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tool_files import load_tool
 
+from segearth.errors import ConfigError
+
 
 def report(folder: Path, intersections: list[int]) -> None:
     """A report on one question of each of several images, targets and unions of ten pixels."""
@@ -42,5 +44,7 @@ def test_a_run_trains_on_the_others_and_is_scored_on_the_source(
         assert "data.test=[{name: aerial_mini, split: test, options: {sources: [gsi_road]}}]" in command
         assert {"train.max_steps=450", "train.seed=1"} <= set(command)
     report(tmp_path / "before/test", [1])
-    tool._run(tmp_path / "before", "gsi_road", ["gsi_solar"], [])
+    tool._run(tmp_path / "before", "gsi_road", ["gsi_solar", "sen2ships"], ["train.seed=1"])
     assert len(commands) == 2  # what is scored is not trained again
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        tool._run(tmp_path / "before", "gsi_road", ["gsi_solar", "sen2ships"], ["train.seed=2"])

@@ -106,15 +106,18 @@ def test_a_large_picture_is_looked_at_in_tiles_where_a_tile_can_tell(tmp_path: P
     facts = json.loads((sessions.write_files(session, 0, asker).geojson or Path()).read_text())
     assert facts["answers"][0]["looked_at"] == "tiles"
     off = Asker(segmenter, "near", tiles=False)
-    assert off.way_of(session.picture, "left") == "shrunk"
-    assert off.way_of(Picture(np.zeros((40, 40, 3), np.uint8), "a"), "left") == "whole"
+    assert off.ways_of(session.picture, ["left"]) == ["shrunk"]
+    assert off.ways_of(Picture(np.zeros((40, 40, 3), np.uint8), "a"), ["left"]) == ["whole"]
 
 
 def test_a_picture_of_very_many_tiles_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     asker, picture = Asker(Near(), "near"), Picture(np.zeros((40, 80, 3), np.uint8), "a")
     for most, way in ((6, "tiles"), (5, "shrunk")):
         monkeypatch.setattr("segearth.web.asking.MOST_TILES", most)
-        assert asker.way_of(picture, "left") == way
+        assert asker.ways_of(picture, ["left"]) == [way]
+    monkeypatch.setattr("segearth.web.asking.MOST_TILES", 12)
+    assert asker.ways_of(picture, ["left", "the largest left", "right"]) == ["tiles", "shrunk", "tiles"]
+    assert asker.ways_of(picture, ["left", "right", "corners"]) == ["shrunk"] * 3
 
 
 def test_questions_of_both_kinds_are_answered_in_their_order() -> None:

@@ -75,7 +75,7 @@ class AerialMini(SegmentationDataset):
         split: str = "train",
         questions: str = "fixed",
         table: str | Path | Sequence[str | Path] = (),
-        sources: Sequence[str] = (),
+        sources: str | Sequence[str] = (),
     ) -> None:
         """Opens one split.
 
@@ -89,7 +89,7 @@ class AerialMini(SegmentationDataset):
                 ``"none"``: no questions; enough for training, which builds its own.
             table: Files with words and needs of your own, added to the built-in ones for the questions that training
                 builds; see ``docs/expressions.md``. They do not change the questions in files.
-            sources: Only the images of these, such as ``["gsi_road"]``; empty for all.
+            sources: Only the images of these, such as ``"gsi_road"`` or several; empty for all.
 
         Raises:
             UnknownNameError: The split, the set of questions or a source does not exist.
@@ -110,11 +110,11 @@ class AerialMini(SegmentationDataset):
             kept = split == "dev"
             self.records = [r for r in self.records if ((r["source"], r["group"]) in held_out) == kept]
         in_split = {record["id"] for record in self.records}
-        if sources:
-            for source in sources:
+        if wanted := [sources] if isinstance(sources, str) else sources:
+            for source in wanted:
                 if source not in self.sources:
                     raise UnknownNameError("aerial_mini source", source, self.sources)
-            self.records = [record for record in self.records if record["source"] in sources]
+            self.records = [record for record in self.records if record["source"] in wanted]
         self._annotated_images: dict[int, AnnotatedImage] = {}
         self._categories = {category["id"]: category for category in tree["categories"]}
         self._annotations: dict[int, list[dict[str, Any]]] = {record["id"]: [] for record in self.records}
