@@ -235,8 +235,9 @@ CARDS: dict[str, ModelCard] = {
             "Stages 1, 2 and 5 in fifteen minutes on one H200 (NVIDIA_TF32_OVERRIDE=1, torch 2.11), 3 and 4 in "
             "twenty-two on one CPU core (torch 2.13), seed 0; the fifth was ended after 1,600 of its 2,000 steps. "
             "Stages 3 and 5 add boxes and the comparison of words with the image (0.2 M), which the card's shape "
-            "lacks. Asked size, presence threshold, mask curve and score curve were chosen on val. What it can and cannot do: "
-            "docs/results.md. The images it learned from keep their licences: segearth/data/aerial_mini/LICENSES.md."
+            "lacks. Asked size, presence threshold, mask curve and score curve were chosen on val. What it can and "
+            "cannot do: docs/results.md. The images it learned from keep their licences: "
+            "segearth/data/aerial_mini/LICENSES.md."
         ),
     ),
     "segearth_swint_qwen2_5_0_5b": ModelCard(
