@@ -46,7 +46,7 @@ def cache_folder(cache: str | Path | None = None) -> Path:
 
 
 def fetch(hub_id: str, revision: str | None = None, cache: str | Path | None = None) -> Path:
-    """Returns a folder that ``SegEarth.from_pretrained`` opens with a model of the hub.
+    """Returns a folder with a model of the hub, which ``SegEarth.from_pretrained`` opens if it is a SegEarth model.
 
     A published SegEarth-R1 is converted the first time. Processes that ask for it at once wait for the first one.
 
@@ -71,9 +71,8 @@ def fetch(hub_id: str, revision: str | None = None, cache: str | Path | None = N
         logger.warning("the hub does not answer about %s; opening what was converted before, %s", hub_id, known[-1])
         return known[-1]
     commit = described.name  # the two downloads must be of one commit, whatever is pushed between them
-    if (described / "prompted.json").is_file():
-        raise CheckpointError(f"{hub_id} is a prompted segmenter, no SegEarth model; open it with segearth.load")
-    if read_json_object(described / CONFIG_FILE).get("library") == "segearth":
+    prompted = (described / "prompted.json").is_file()  # another family, which segearth.load opens from its folder
+    if prompted or read_json_object(described / CONFIG_FILE).get("library") == "segearth":
         return download(hub_id, revision=commit)
     if not _is_published(described):
         raise CheckpointError(

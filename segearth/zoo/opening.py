@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.utils.files import sha256_of
-from segearth.utils.hub import PREFIX, download, find_source
+from segearth.utils.hub import PREFIX, find_source
 from segearth.zoo.cards import CARDS, PACKAGED, check_card, config_of, get_card, is_named
 
 if TYPE_CHECKING:
@@ -63,17 +63,25 @@ def load(
     """
     from segearth.inference.precision import PRECISIONS, set_precision
     from segearth.inference.predictor import Predictor
+    from segearth.models.segearth import SegEarth
     from segearth.utils.processes import own_device
 
     # Told before gigabytes are fetched and read, as is a device that is not there.
     if precision is not None and precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
     place = own_device(device)
-    if source is not None and (found := prompted_card(source, revision)) is not None:
+    chosen = default_source() if source is None else source
+    folder = None if is_named(chosen) else _located(chosen, revision, cache)
+    if (card := _prompted_card(chosen, folder)) is not None:
         from segearth.prompting.saved import open_card
 
-        return open_card(*found, place, precision)
-    model = open_model(source, revision=revision, cache=cache)
+        if folder is None:
+            _no_revision(chosen, revision)
+        return open_card(card, folder, place, precision)
+    if folder is None:
+        model = open_model(chosen, revision=revision, cache=cache)
+    else:
+        model = SegEarth.from_pretrained(folder)
     return Predictor(set_precision(model.to(place), precision or "fp32"))
 
 
@@ -119,10 +127,9 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
         CheckpointError: Nothing is there, or it is not what its card promises, or of an unknown form.
         ConfigError: ``revision`` is given for what is not on a hub, or the name is that of another family.
     """
-    from segearth.convert.cache import fetch
-    from segearth.models.pretrained import local_folder
-
     if is_named(source):
+        from segearth.convert.cache import fetch
+
         card = check_card(str(source))
         if card.parts:
             config_of(str(source))  # says that there is none, and what to do
@@ -130,13 +137,25 @@ def find_folder(source: str | Path, *, revision: str | None = None, cache: str |
             return fetch(card.convert_from, revision, cache)
         _no_revision(source, revision)
         return _promised_folder(str(source))
+    folder = _located(source, revision, cache)
+    if prompted_folder(folder) is not None:
+        raise CheckpointError(f"{source} is a prompted segmenter, no SegEarth model; open it with segearth.load")
+    return folder
+
+
+def _located(source: str | Path, revision: str | None, cache: str | Path | None) -> Path:
+    """Returns the folder of a model of any family that is no name of the zoo: see :func:`find_folder`."""
+    from segearth.convert.cache import fetch
+    from segearth.models.pretrained import local_folder
+
     if isinstance(source, Path) and not source.is_dir():
         raise CheckpointError(
             f"nothing is trained at {source} yet; run `segearth train` first (`bash train.sh` in a checkout), or say "
             "what to open (on the command line with --model)"
         )
-    if prompted_folder(source) is not None:
-        raise CheckpointError(f"{source} is a prompted segmenter, no SegEarth model; open it with segearth.load")
+    if (folder := prompted_folder(source)) is not None:
+        _no_revision(source, revision)
+        return folder
     if isinstance(source, str) and _is_misspelt(source):
         raise UnknownNameError("model", source, CARDS)
     place = find_source(source)
@@ -152,52 +171,20 @@ def prompted_folder(source: str | Path) -> Path | None:
     return folder if (folder / PROMPTED_CARD).is_file() else None
 
 
-def prompted_card(source: str | Path, revision: str | None = None) -> tuple[Card, Path | None] | None:
-    """Returns the card of a prompted or concept segmenter, and the folder in which it lies if it lies in one.
-
-    Args:
-        source: As for :func:`load`. A model of the hub is fetched if it is one.
-        revision: As for :func:`load`.
-
-    Returns:
-        ``None`` for anything else, also where the hub does not answer.
-
-    Raises:
-        CheckpointError: The card cannot be read, or lacks a part.
-        UnknownNameError: The card names no family or precision that there is.
-        ConfigError: The card has an unknown key, or ``revision`` is given for what is not on a hub.
-    """
-    if is_named(source):
-        named = check_card(str(source))
-        if not named.parts:
-            return None
-        from segearth.prompting.saved import card_of
-
-        _no_revision(source, revision)
-        values = {**named.parts, "trained_on": list(named.trained_on)}
-        return card_of(named.family, values, f"the card of {source}"), None
-    folder = prompted_folder(source)
+def _prompted_card(source: str | Path, folder: Path | None) -> Card | None:
+    """Returns the card of a prompted or concept segmenter, by its name or in its folder; ``None`` for anything else."""
     if folder is not None:
-        _no_revision(source, revision)
-    elif (folder := _prompted_on_hub(source, revision)) is None:
-        return None
-    from segearth.prompting.saved import read_card
-
-    return read_card(folder), folder
-
-
-def _prompted_on_hub(source: str | Path, revision: str | None) -> Path | None:
-    """Fetches a model of the hub if it has a ``prompted.json``; asks for that small file first."""
-    try:
-        hub_id = find_source(source)
-        if not isinstance(hub_id, str):
+        if prompted_folder(folder) is None:
             return None
-        described = download(hub_id, revision=revision, allow_patterns=[PROMPTED_CARD])
-    except CheckpointError:
-        return None  # whoever opens another kind of model tells what is wrong
-    if not (described / PROMPTED_CARD).is_file():
+        from segearth.prompting.saved import read_card
+
+        return read_card(folder)
+    named = check_card(str(source))
+    if not named.parts:
         return None
-    return download(hub_id, revision=described.name)
+    from segearth.prompting.saved import card_of
+
+    return card_of(named.family, {**named.parts, "trained_on": list(named.trained_on)}, f"the card of {source}")
 
 
 def default_source() -> str | Path:
@@ -230,13 +217,15 @@ def training_of(source: str | Path) -> dict[str, Any]:
     published = [card for card in CARDS.values() if card.convert_from == hub_id and not Path(hub_id).is_dir()]
     for card in [*named, *published]:
         return {"trained_on": list(card.trained_on)} if card.trained_on else {}
-    if (found := prompted_card(source)) is not None:
-        splits = found[0].trained_on
-        return {} if splits is None else {"trained_on": splits}
+    if is_named(source):
+        return {}
     try:
-        return training_facts(find_folder(source))
+        folder = _located(source, None, None)
     except (CheckpointError, UnknownNameError):
         return {}
+    if (prompted := _prompted_card(source, folder)) is not None:
+        return {} if prompted.trained_on is None else {"trained_on": prompted.trained_on}
+    return training_facts(folder)
 
 
 def availability(name: str, cache: str | Path | None = None) -> str:

@@ -48,5 +48,5 @@ def test_with_zero3_two_processes_learn_what_one_does(tmp_path: Path, tiny_exper
     # A step of Adam has a size of its own where a gradient is nearly nothing, so that a few weights may lie apart.
     far = torch.cat([((two[name] - value).abs() > 2e-3).flatten() for name, value in one.items()])
     assert far.float().mean() < 0.01
-    assert len(column(tmp_path / "two/grpo/grpo.csv", "reward")) == 2
+    assert len(column(tmp_path / "two/grpo/grpo.csv", "loss")) == 2
     assert (tmp_path / "two/prompted.json").is_file() and opened(tmp_path / "two/vlm").keys() == one.keys()
