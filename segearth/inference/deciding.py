@@ -86,14 +86,15 @@ def decide(logits: Tensor, presence: float, settings: DecidingSettings, *, of_ti
         of_tiles: Whether the logits are those of many tiles, joined.
     """
     judged = presence >= settings.presence_threshold
+    if not judged:  # as of most tiles of a scene, which need no cut
+        return Decision(torch.zeros_like(logits, dtype=torch.bool), False, 0.0, logits.new_zeros(()), False)
     logits = logits.float()  # fp16 and bf16 do not tell the highest logit from where it is cut
     threshold = threshold_of_tiles(logits, settings) if of_tiles else threshold_of(logits, settings)
     mask = logits > threshold
-    present = judged and bool(mask.any())
-    if not present:
-        return Decision(torch.zeros_like(mask), False, 0.0, threshold, judged)
+    if not mask.any():
+        return Decision(mask, False, 0.0, threshold, True)
     score = score_of(float(logits[mask].sigmoid().mean()), *settings.score_curve)
-    return Decision(mask, True, score, threshold, judged)
+    return Decision(mask, True, score, threshold, True)
 
 
 def threshold_of(logits: Tensor, settings: DecidingSettings) -> Tensor:
