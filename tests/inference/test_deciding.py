@@ -208,6 +208,7 @@ SOME_LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-12, 12,
 
 @given(SOME_LOGITS)
 def test_no_other_cut_can_expect_more(logits: np.ndarray) -> None:
+    logits += max(0, -1 - logits.max())  # of fainter maps see below
     cut = float(threshold_of(torch.from_numpy(logits), DECIDES))
     others = [expected_iou(logits, float(other)) for other in np.nextafter(np.unique(logits), -np.inf)]
     assert expected_iou(logits, cut) >= max(others) * (1 - 2e-3)  # the least step below the highest may take in more
@@ -221,12 +222,15 @@ def test_where_presence_decides_no_mask_is_empty(logits: np.ndarray, shift: floa
     assert found.present and found.mask[shifted.argmax()] and torch.isfinite(found.threshold)
 
 
-@pytest.mark.parametrize("highest", [0.5, -1.0, -4.0, -9.0, -90.0])
+@pytest.mark.parametrize("highest", [0.5, -1.0, -2.8, -4.0, -9.0, -90.0])
 def test_a_faint_thing_keeps_its_size(highest: float) -> None:
     """Presence says that it is there, so its best pixels are likelier than they look by themselves."""
     rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     blob = highest - ((rows - 30) ** 2 + (columns - 30) ** 2) / 50
-    assert 100 < int(decide(blob, 1.0, DECIDES).mask.sum()) < 1200
+    found = int(decide(blob, 1.0, DECIDES).mask.sum())
+    assert 100 < found < 1200
+    if highest <= -1:  # however faint it is, all that counts is how its pixels compare
+        assert found == int(decide(blob - highest - 1, 1.0, DECIDES).mask.sum())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -241,6 +245,12 @@ def test_a_mask_curve_that_is_none_is_refused(debug_model: SegEarth, curve: list
         deciding_of(replace(debug_model.config, mask_curve=curve))
     with pytest.raises(ConfigError, match=r"model.score_curve is \[2.0\]; give a slope and an offset"):
         deciding_of(replace(debug_model.config, score_curve=[2.0]))
+
+
+def test_the_search_goes_on_until_nothing_is_better() -> None:
+    """One sure pixel first; then all there are; then those that are worth it."""
+    probabilities = torch.tensor([0.9] + [0.4] * 1000 + [0.2] * 500)
+    assert decide(probabilities.logit(), 1.0, DECIDES).mask.sum() == 1001
 
 
 def test_three_candidates_are_better_than_none() -> None:
