@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from segearth.errors import ConfigError, nearest_names
 
 END_TO_END, DECOUPLED = FAMILIES = ("end_to_end", "decoupled")
+PROMPTED_CARD = "prompted.json"  # in a model's folder: names the parts of a prompted or concept segmenter
 UNKNOWN_SPLITS = "unknown"  # in place of the splits that weights were trained on, where nobody has told
 
 

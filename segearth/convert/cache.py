@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segearth import __version__
+from segearth.config import PROMPTED_CARD
 from segearth.convert.driver import convert
 from segearth.convert.reading import INDEXES, read_json_object
 from segearth.convert.segearth_r1 import SWIN
@@ -71,7 +72,7 @@ def fetch(hub_id: str, revision: str | None = None, cache: str | Path | None = N
         logger.warning("the hub does not answer about %s; opening what was converted before, %s", hub_id, known[-1])
         return known[-1]
     commit = described.name  # the two downloads must be of one commit, whatever is pushed between them
-    prompted = (described / "prompted.json").is_file()  # another family, which segearth.load opens from its folder
+    prompted = (described / PROMPTED_CARD).is_file()  # another family, which segearth.load opens from its folder
     if prompted or read_json_object(described / CONFIG_FILE).get("library") == "segearth":
         return download(hub_id, revision=commit)
     if not _is_published(described):

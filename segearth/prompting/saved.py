@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from segearth.config import from_dict, to_dict
+from segearth.config import PROMPTED_CARD, from_dict, to_dict
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.prompting.concepts import ConceptSegmenter
 from segearth.prompting.phrases import PhraseWriter
@@ -22,7 +22,7 @@ from segearth.prompting.prompter import DEFAULT_TEMPLATE, Prompter
 from segearth.prompting.sam import PromptableSam
 from segearth.utils.files import atomic_folder, write_text
 
-CARD_FILE = "prompted.json"
+CARD_FILE = PROMPTED_CARD
 BOXES = "boxes"  # as a promptable segmenter: BoxFill, which has no weights
 PRECISIONS = ("fp32", "bf16")
 

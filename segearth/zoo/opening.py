@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segearth.config import PROMPTED_CARD
 from segearth.errors import CheckpointError, ConfigError, UnknownNameError
 from segearth.utils.files import sha256_of
 from segearth.utils.hub import PREFIX, find_source
@@ -30,7 +31,6 @@ PACKAGED_WEIGHTS = Path(__file__).with_name("weights")
 DEFAULT_RUN = Path("runs/aerial_mini")  # what `bash train.sh` leaves; a path, which no hub is ever asked for
 DEFAULT_NAME = "segearth_tiny"
 PARTS_WITH_WEIGHTS = ("vision_language_model", "promptable_segmenter", "model", "phrases_by")  # keys of such a card
-PROMPTED_CARD = "prompted.json"  # as segearth.prompting.saved writes it; that room is imported only where one is opened
 
 
 def load(

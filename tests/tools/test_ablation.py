@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tool_files import load_tool
+from tool_files import load_tool, write_samples
 
 from segearth.errors import ConfigError
 
@@ -22,13 +22,8 @@ def ablation() -> ModuleType:
 
 
 def report(folder: Path, intersections: list[int]) -> Path:
-    """A run's reports on one question of each of several images, targets and unions of ten pixels."""
-    lines = [
-        {"id": f"q{i}", "image_id": f"i{i}", "question": "roofs", "task": "referring", "kind": "", "source": "",
-         "intersection": n, "union": 10, "target_area": 10, "predicted_area": n}
-        for i, n in enumerate(intersections)
-    ]  # fmt: skip
-    giou = sum(intersections) / 10 / len(intersections)
+    """A run's reports on one question of each of several images."""
+    giou, _ = (write_samples(folder / name, intersections) for name in ("fixed", "dense"))
     facts: dict[str, Any] = {
         "metrics": {"giou": giou, "present_giou": giou, "n_acc": 0.9, "t_found": 0.8},
         "breakdown": {"kind": {name: {"giou": share} for name, share in zip(KINDS, (0.3, 0.2, 0.1), strict=True)}},
@@ -36,8 +31,6 @@ def report(folder: Path, intersections: list[int]) -> Path:
         "pairs": {"all": {"pairs": 3, "won": 2 / 3}},
     }
     for name in ("fixed", "dense"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (folder / name / "report.json").write_text(json.dumps(facts))
     return folder
 

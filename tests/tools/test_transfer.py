@@ -6,21 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from tool_files import load_tool
+from tool_files import load_tool, write_samples
 
 from segearth.errors import ConfigError
 
 
 def report(folder: Path, intersections: list[int]) -> None:
-    """A report on one question of each of several images, targets and unions of ten pixels."""
-    folder.mkdir(parents=True)
-    lines = [
-        {"id": f"q{i}", "image_id": f"i{i}", "question": "roofs", "task": "referring", "kind": "", "source": "",
-         "intersection": n, "union": 10, "target_area": 10, "predicted_area": n}
-        for i, n in enumerate(intersections)
-    ]  # fmt: skip
-    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    giou = sum(intersections) / 10 / len(intersections)
+    """A report on one question of each of several images."""
+    giou = write_samples(folder, intersections)
     (folder / "report.json").write_text(json.dumps({"metrics": {"giou": giou}}))
 
 
