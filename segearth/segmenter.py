@@ -37,6 +37,8 @@ class Segmenter(Protocol):
     ``counts``      an :class:`AnswerCounts` of all its answers so far, see :func:`counts_of`.
     ``frame_size``  a method from the ``(H, W)`` of an image to the size at which it is seen, see :func:`frame_size_of`:
                     only images for which it gives the same can be set together.
+    ``predict_raw`` a method that takes what ``predict`` takes but ``answer`` and ``return_logits``, and gives a list of
+                    :class:`RawAnswer`: what is decided later, of many tiles together, need not be decided of each.
     """
 
     def set_image(self, image: ImageInput) -> None:
@@ -123,6 +125,20 @@ class SegmenterFacts:
     resolutions: tuple[float, float] | None = None
     sees_pairs: bool = False
     takes_boxes: bool = False
+
+
+class RawAnswer(NamedTuple):
+    """What a segmenter says of one question before anything is decided.
+
+    Attributes:
+        logits: Float32 ``(H, W)`` of the image's size.
+        presence: How sure it is that the thing is in the image, in [0, 1].
+        unknown_words: Words of the question that it does not know.
+    """
+
+    logits: np.ndarray
+    presence: float
+    unknown_words: tuple[str, ...]
 
 
 class AnswerCounts(NamedTuple):

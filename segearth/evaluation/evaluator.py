@@ -28,8 +28,8 @@ from segearth.evaluation.scorer import Scorer
 from segearth.evaluation.scorers import SCORERS, scorer_of
 from segearth.segmenter import NO_ANSWERS, AnswerCounts, Segmenter, counts_of, frame_size_of, set_images_of
 from segearth.structures import Question, Sample, Segmentation
-from segearth.utils.ahead import one_ahead
 from segearth.utils.processes import gather_objects
+from segearth.utils.threads import one_ahead
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def scene_writer(
                 plain.unlink(missing_ok=True)
 
 
-def read_mask_back(path: Path, question: int, windows: Iterable[Window]) -> Iterator[np.ndarray]:
+def read_mask_back(path: Path, question: int, windows: Iterable[Window]) -> Generator[np.ndarray, None, None]:
     """Reads what a mask that was written says of one question.
 
     Args:
@@ -258,7 +258,12 @@ def _text(value: object) -> str:
 def _gdal(path: Path) -> Iterator[None]:
     """Sets GDAL for the block, and turns its errors into an ``OutputError`` with a remedy."""
     # Without this, what a GeoTIFF cannot hold would go to a second file beside the temporary name, and stay there.
-    settings = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": CACHE_BYTES, "GDAL_TIFF_OVR_BLOCKSIZE": BLOCK}
+    settings = {
+        "GDAL_PAM_ENABLED": "NO",
+        "GDAL_CACHEMAX": CACHE_BYTES,
+        "GDAL_TIFF_OVR_BLOCKSIZE": BLOCK,
+        "GDAL_NUM_THREADS": "ALL_CPUS",  # to compress, to make smaller versions, and to read back
+    }
     try:
         with geo_package("rasterio").Env(**settings), warnings.catch_warnings():
             warnings.simplefilter("ignore", geo_package("rasterio.errors").NotGeoreferencedWarning)  # a plain picture

@@ -14,7 +14,7 @@ from segearth.errors import ImageError, SegEarthError
 from segearth.inference.deciding import decide, deciding_of
 from segearth.model_types import ImageFeatures
 from segearth.preprocessing.images import as_rgb
-from segearth.segmenter import ImageInput, SegmenterFacts, numbers_of_images, one_each
+from segearth.segmenter import ImageInput, RawAnswer, SegmenterFacts, numbers_of_images, one_each
 from segearth.structures import Question, Segmentation, Task
 from segearth.text.known_words import Reading, read_question, warning_of
 
@@ -161,24 +161,49 @@ class Predictor:
             QuestionError: A question is empty or too long.
         """
         texts = [questions] if isinstance(questions, str) else questions
+        answers = {
+            index: self._decide(texts[index], scores, return_logits, unknown)
+            for index, scores, unknown in self._scores(texts, task, about, answer)
+        }
+        return answers[0] if isinstance(questions, str) else [answers[index] for index in range(len(texts))]
+
+    def predict_raw(
+        self,
+        questions: Sequence[str],
+        *,
+        task: Task | Sequence[Task] = "referring",
+        about: int | Sequence[int] | None = None,
+    ) -> list[RawAnswer]:
+        """Gives logits and presence alone, for whoever joins tiles and decides later.
+
+        Args:
+            questions: As for :meth:`predict`, as are the others and what is raised.
+            task: See there.
+            about: See there.
+        """
+        raw = {
+            index: RawAnswer(scores.logits.float().cpu().numpy(), scores.presence, unknown)
+            for index, scores, unknown in self._scores(questions, task, about, False)
+        }
+        return [raw[index] for index in range(len(questions))]
+
+    @torch.inference_mode()
+    def _scores(
+        self, texts: Sequence[str], task: Task | Sequence[Task], about: int | Sequence[int] | None, in_words: bool
+    ) -> Iterator[tuple[int, RawScores, tuple[str, ...]]]:
+        """Yields each question's index, its raw scores and its unknown words; a few questions' are in memory at once.
+
+        The arguments are those of :meth:`predict`.
+        """
         if self._features is None:
             raise SegEarthError("no image is set (a set_image that fails leaves none); call set_image first")
+        features = self._features
         read = [self._read(text) for text in texts]
         tasks = one_each(task, len(texts), "tasks")
         asked = [Question(reading.text, task=own) for reading, own in zip(read, tasks, strict=True)]
         of_images: list[list[int]] = [[] for _ in self._sizes]  # for each image the indices of its questions
         for index, image in enumerate(numbers_of_images(about, len(texts), len(self._sizes))):
             of_images[image].append(index)
-        answers: dict[int, Segmentation] = {}
-        for index, scores in self._scores(self._features, asked, of_images, answer):
-            answers[index] = self._decide(texts[index], scores, return_logits, read[index].unknown)
-        return answers[0] if isinstance(questions, str) else [answers[index] for index in range(len(asked))]
-
-    @torch.inference_mode()
-    def _scores(
-        self, features: ImageFeatures, asked: list[Question], of_images: list[list[int]], in_words: bool
-    ) -> Iterator[tuple[int, RawScores]]:
-        """Yields each question's index and its raw scores; those of a few questions are in memory at a time."""
         for portion in _portions(of_images, QUESTIONS_AT_ONCE):
             first, last = portion[0][0], portion[-1][0]
             some = features.of_images(first, last + 1)
@@ -197,7 +222,7 @@ class Predictor:
                 for index, (logits, frame), sure, said in zip(
                     indices, enlarged, presence[own], words[own], strict=True
                 ):
-                    yield index, RawScores(logits, frame, sure, said)
+                    yield index, RawScores(logits, frame, sure, said), read[index].unknown
                 start = own.stop
 
     def _enlarged(self, size: tuple[int, int], coarse: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:

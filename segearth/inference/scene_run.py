@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,11 +23,12 @@ from segearth.geo.strips import StripStore, parts_folder
 from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
 from segearth.geo.tracing import Traced, trace
 from segearth.geo.vector_files import write_vectors
-from segearth.geo.vectors import table_of
+from segearth.geo.vectors import PIXELS_AT_A_TIME, table_of
 from segearth.geo.windows import Window
 from segearth.geo.writing import SceneWriter, read_mask_back, scene_writer
 from segearth.inference.deciding import threshold_of_tiles
 from segearth.inference.scene_scores import (
+    ROWS_AT_ONCE,
     Evidence,
     MeanProbability,
     SceneDecision,
@@ -36,10 +38,11 @@ from segearth.inference.scene_scores import (
 )
 from segearth.inference.scene_types import SceneAnswer, SceneOptions, SceneResult
 from segearth.inference.tiled import OVERLAP, TILE_SIZE
-from segearth.inference.tiles import Picture, TilePass, evidence_of
+from segearth.inference.tiles import Picture, TilePass, evidence_of, raw_answers
 from segearth.preprocessing.images import MIN_SIDE
 from segearth.segmenter import DecidingSettings, Segmenter, facts_of, usual_batch_size
 from segearth.structures import Task
+from segearth.utils.threads import side_by_side
 
 if TYPE_CHECKING:
     from shapely import Geometry
@@ -213,7 +216,7 @@ class SceneRun:
                 if unknown[number]:
                     facts["unknown_words"] = ", ".join(unknown[number])
                 writer.tag({**facts, "score": round(score, 4)}, number)
-        tables = [self._table(number, evidence) for number, evidence in enumerate(known)]
+        tables = side_by_side(lambda number: self._table(number, known[number]), range(len(known)))
         if vector is not None:
             write_vectors(vector, tables)
         return [
@@ -242,7 +245,7 @@ class SceneRun:
             window = scene.own_window if self.area is None else self.area.window
             values, valid = scene.read_whole(WHOLE_SIDE * self.side, window)
             self.segmenter.set_image(self.stretch.apply(values, valid))
-            (answer,) = self.segmenter.predict([text], task=task, return_logits=True)
+            (answer,) = raw_answers(self.segmenter, [text], [task], [0])
             logits = evidence_of(answer, self.deciding.presence_threshold)
             self._wholes[text, task] = SmallEvidence(logits, window, answer.presence, answer.unknown_words)
         return self._wholes[text, task]
@@ -283,26 +286,32 @@ class SceneRun:
         decisions = [SceneDecision.of(evidence, self.deciding) for evidence in known]
         means = [MeanProbability() for _ in known]
         for window in strips_of(self.scene.height, self.scene.width):
-            valid, masks = self._valid(window), []
-            for number, (evidence, decision, mean) in enumerate(zip(known, decisions, means, strict=True)):
-                logits = evidence.read(window)
-                mask = drawn[number].rows(window) if number in drawn else logits > decision.threshold
+            valid = self._valid(window)
+
+            def mask_of(number: int, window: Window = window, valid: np.ndarray = valid) -> np.ndarray:
+                logits = known[number].read(window)
+                mask = drawn[number].rows(window) if number in drawn else logits > decisions[number].threshold
                 mask &= valid
-                mean.add(probabilities_of(logits), mask)
-                masks.append(mask)
-            writer.write(window, np.stack(masks), valid)
+                means[number].add(probabilities_of(logits), mask)
+                return mask
+
+            writer.write(window, np.stack(side_by_side(mask_of, range(len(known)))), valid)
         return means
 
     def _table(self, number: int, evidence: Evidence) -> Any:
         """Returns the polygons of a question, traced in the mask that was written."""
         scene, options, question = self.scene, self.options, self.asked[number]
-        windows = list(strips_of(scene.height, scene.width))
-        masks = read_mask_back(self.output, number, windows)
+        # Tracing takes some seventy bytes a pixel, and several questions are traced at a time.
+        rows = min(max(PIXELS_AT_A_TIME // (2 * scene.width), 1), ROWS_AT_ONCE)
+        windows = list(strips_of(scene.height, scene.width, rows))
         probabilities = (probabilities_of(evidence.read(window)) for window in windows)
+        # Closed here, also after an error: rasterio cannot close a file in another thread than the one that opened it.
+        with contextlib.closing(read_mask_back(self.output, number, windows)) as masks:
+            traced = trace(zip(masks, probabilities, strict=True), scene.width)
         table = table_of(
-            trace(zip(masks, probabilities, strict=True), scene.width), (scene.height, scene.width),
-            transform=None if scene.crs is None else scene.transform, crs=scene.crs, min_area=options.min_area,
-            simplify=options.simplify, right_angles=options.right_angles,
+            traced, (scene.height, scene.width), transform=None if scene.crs is None else scene.transform,
+            crs=scene.crs, min_area=options.min_area, simplify=options.simplify,
+            right_angles=options.right_angles,
             facts={"question": question.text, "answer": None, "source": scene.name, "model": self.model},
         )  # fmt: skip
         return table.drop(columns="value")

@@ -8,9 +8,9 @@ import numpy as np
 
 from segearth.geo.windows import Window
 from segearth.inference.deciding import logit
-from segearth.segmenter import Segmenter, facts_of
+from segearth.segmenter import RawAnswer, Segmenter, facts_of
 from segearth.structures import Segmentation, Task
-from segearth.utils.ahead import one_ahead
+from segearth.utils.threads import one_ahead
 
 CERTAIN = 10.0  # logit that stands for the yes or no of a segmenter that gives masks alone: a probability of 0.99995
 
@@ -56,12 +56,8 @@ class TilePass:
         for batch in one_ahead(batch for row in rows for batch in _batches(row, self.batch_size)):
             self.segmenter.set_images([picture for _, picture in batch])
             count = len(self.questions)
-            answers = self.segmenter.predict(
-                self.questions * len(batch),
-                task=self.tasks * len(batch),
-                about=[number for number in range(len(batch)) for _ in range(count)],
-                return_logits=True,
-            )
+            about = [number for number in range(len(batch)) for _ in range(count)]
+            answers = raw_answers(self.segmenter, self.questions * len(batch), self.tasks * len(batch), about)
             for number, (window, _) in enumerate(batch):
                 of_tile = answers[number * count : (number + 1) * count]
                 self.presence = np.maximum(self.presence, [answer.presence for answer in of_tile])
@@ -69,7 +65,31 @@ class TilePass:
                 yield window, np.stack([evidence_of(answer, self.threshold) for answer in of_tile])
 
 
-def evidence_of(answer: Segmentation, presence_threshold: float) -> np.ndarray:
+def raw_answers(
+    segmenter: Segmenter, questions: Sequence[str], tasks: Sequence[Task], about: Sequence[int]
+) -> list[RawAnswer]:
+    """Asks without deciding; where a segmenter gives masks alone, a logit is :data:`CERTAIN` or its negative.
+
+    Args:
+        segmenter: Images are set.
+        questions: As for :meth:`segearth.segmenter.Segmenter.predict`.
+        tasks: One for each question.
+        about: For each the number of its image.
+    """
+    if hasattr(segmenter, "predict_raw"):
+        answers: list[RawAnswer] = segmenter.predict_raw(questions, task=tasks, about=about)
+        return answers
+    decided = segmenter.predict(questions, task=tasks, about=about, return_logits=True)
+    return [RawAnswer(_logits_of(each), each.presence, each.unknown_words) for each in decided]
+
+
+def _logits_of(answer: Segmentation) -> np.ndarray:
+    if answer.logits is None:
+        return np.where(answer.mask, np.float32(CERTAIN), np.float32(-CERTAIN))
+    return answer.logits
+
+
+def evidence_of(answer: RawAnswer, presence_threshold: float) -> np.ndarray:
     """Returns what one tile says of one question, float32 ``(h, w)``, in one number a pixel.
 
     A pixel belongs to the answer as far as mask and presence both say so: its logit is cut at the logit of presence,
@@ -77,11 +97,9 @@ def evidence_of(answer: Segmentation, presence_threshold: float) -> np.ndarray:
     best guess into the scene as soon as any other tile has the thing.
 
     Args:
-        answer: Asked with ``return_logits=True``.
+        answer: Of the segmenter.
         presence_threshold: The segmenter's.
     """
-    if answer.logits is None:
-        return np.where(answer.mask, np.float32(CERTAIN), np.float32(-CERTAIN))
     return np.minimum(answer.logits, np.float32(logit(answer.presence) - logit(presence_threshold)))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from segearth.evaluation import batches as module
 from segearth.evaluation.batches import in_batches
 from segearth.structures import Question, Sample
-from segearth.utils.ahead import one_ahead
+from segearth.utils.threads import one_ahead
 
 
 def sample(name, height=8, width=8, masks=0):

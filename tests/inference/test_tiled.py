@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from segearth.cli import app
 from segearth.errors import ConfigError, SegEarthError
 from segearth.inference.predictor import Predictor
 from segearth.inference.tiled import TiledSegmenter, for_picture
-from segearth.inference.tiles import CERTAIN, evidence_of
+from segearth.inference.tiles import CERTAIN, evidence_of, raw_answers
 from segearth.models.segearth import SegEarth
-from segearth.segmenter import DecidingSettings, Segmenter, SegmenterFacts, numbers_of_images
+from segearth.segmenter import DecidingSettings, RawAnswer, Segmenter, SegmenterFacts, numbers_of_images
 from segearth.structures import Segmentation
 
 
@@ -73,11 +74,35 @@ def test_several_pictures_of_different_sizes(debug_model: SegEarth) -> None:
 
 def test_evidence() -> None:
     logits = np.array([[-3.0, 0.5, 8.0]], np.float32)
-    answer = Segmentation("x", logits > 0, 0.5, True, 0.9, logits=logits)
+    answer = RawAnswer(logits, 0.9, ())
     np.testing.assert_allclose(evidence_of(answer, 0.5), [[-3, 0.5, np.log(9)]], atol=1e-5)
     np.testing.assert_allclose(evidence_of(answer, 0.95), [[-3, -0.747214, -0.747214]], atol=1e-5)
-    answer.logits = None
-    np.testing.assert_array_equal(evidence_of(answer, 0.5), [[-CERTAIN, CERTAIN, CERTAIN]])
+
+
+class MasksAlone(Bright):
+    def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
+        return [replace(answer, logits=None) for answer in super().predict(questions, **options)]
+
+
+def test_masks_alone_are_certain_logits() -> None:
+    segmenter = MasksAlone()
+    segmenter.set_image(np.array([[[0] * 3, [255] * 3]], np.uint8))
+    (answer,) = raw_answers(segmenter, ["x"], ["referring"], [0])
+    assert answer.presence == 0.9
+    np.testing.assert_array_equal(answer.logits, [[-CERTAIN, CERTAIN]])
+
+
+def test_undecided_answers_are_those_that_are_decided(debug_model: SegEarth) -> None:
+    predictor = Predictor(debug_model)
+    rng = np.random.default_rng(0)
+    predictor.set_images([rng.integers(0, 256, (size, 90, 3), dtype=np.uint8) for size in (90, 88)])
+    asked = ["the road", "the roofs", "the road"]
+    about = [1, 0, 0]
+    decided = predictor.predict(asked, about=about, task=["referring", "reasoning", "referring"], return_logits=True)
+    raw = raw_answers(predictor, asked, ["referring", "reasoning", "referring"], about)
+    for one, other in zip(raw, decided, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+        assert (one.presence, one.unknown_words) == (other.presence, other.unknown_words)
 
 
 def test_bad_input() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from segearth.config import ExperimentConfig, from_dict
-from segearth.utils.ahead import one_ahead
+from segearth.utils.threads import one_ahead
 
 pytest.importorskip("deepspeed", reason="training needs deepspeed")
 from segearth.training import trainer
