@@ -135,6 +135,7 @@ class ModelConfig:
     image_transform: ImageTransformConfig = field(default_factory=ImageTransformConfig)
     text: TextConfig = field(default_factory=TextConfig)
     coordinates: bool = False  # whether positions are added to the feature maps; not so in the published model
+    region_chooser: bool = False  # whether regions of a mask are compared, and those kept that the words ask for
     class_head: bool = False  # whether the model has the head that `loss.classes` trains
     presence_threshold: float = 0.5  # below this presence probability the answer is "absent", with an empty mask
     # Slope and offset that map raw to calibrated confidence; `segearth calibrate` fits them.
@@ -199,6 +200,7 @@ class LossConfig:
     presence: float = 1.0
     text: float = 1.0
     classes: float = 0.0  # every known class at every cell, predicted from its name; needs model.class_head
+    choice: float = 0.0  # which regions are kept of those that a question chooses from; needs model.region_chooser
     boxes: float = 0.0  # distance between predicted and true box edges; needs model.mask_decoder.box_gate
     sampling: str = "points"  # where masks are compared. points: at random points, as published; dense: at every cell
     absent_masks: bool = True  # whether the empty masks of absent things are supervised, beside the presence score

@@ -109,6 +109,8 @@ class Batch:
             and would wait for this one for ever.
         known: ``(N, H, W)`` bool: where each question's mask is known to be right; ``None``: everywhere.
         classes: Maps of whole classes, for the loss that needs them; ``None`` where it is not asked for.
+        candidates: ``(N, H, W)`` float in [0, 1]: all that a question chooses its target from by size; of questions
+            that do not choose, the target. ``None`` where no question does.
     """
 
     images: torch.Tensor
@@ -121,6 +123,7 @@ class Batch:
     placeholder: bool = False
     known: torch.Tensor | None = None
     classes: ClassMaps | None = None
+    candidates: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns a copy with every tensor on ``device`` but ``image_index``."""
@@ -236,6 +239,21 @@ class QueryEmbeddings:
 
 
 @dataclass
+class Choice:
+    """Which regions of ``N`` masks are kept; ``K`` is the largest number of one mask's regions.
+
+    Attributes:
+        keep: ``(N, K)`` logits: how surely a region is what the words ask for.
+        labels: ``(N, h, w)`` long: the region that each cell belongs to or is nearest to.
+        real: ``(N, K)`` bool: whether the mask has so many regions.
+    """
+
+    keep: torch.Tensor
+    labels: torch.Tensor
+    real: torch.Tensor
+
+
+@dataclass
 class MaskOutput:
     """What the mask decoder says.
 
@@ -251,6 +269,9 @@ class MaskOutput:
         boxes: ``(N, P, 6)`` boxes outside of which the ``P`` predictions end (those of ``auxiliary``, then the final
             one); ``None`` where the model draws none.
             See :class:`segearth.models.word_heads.BoxGate`.
+        candidate_logits: ``(N, H/4, W/4)`` the logits before regions were chosen among; ``None`` where the model does
+            not choose. See :class:`segearth.models.region_chooser.RegionChooser`.
+        choice: Which regions of these were kept; ``None`` where the model does not choose.
     """
 
     mask_logits: torch.Tensor
@@ -259,3 +280,5 @@ class MaskOutput:
     class_logits: torch.Tensor | None = None
     token_logits: torch.Tensor | None = None
     boxes: torch.Tensor | None = None
+    candidate_logits: torch.Tensor | None = None
+    choice: Choice | None = None

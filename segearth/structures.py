@@ -256,6 +256,8 @@ class Question:
             different targets.
         box: ``(x0, y0, x1, y1)`` of the region that is asked about, in pixels of the image, such as the one to be
             described; ``None``: the whole image. What the answer points at is the target.
+        candidates: ``(H, W)`` bool, or the share in [0, 1] of each pixel: all that the target is chosen from by size,
+            as the buildings for "the largest building"; ``None`` where it is not chosen, or not known from what.
     """
 
     text: str
@@ -268,12 +270,13 @@ class Question:
     valid: np.ndarray | None
     pairs: tuple[str, ...]
     box: tuple[float, float, float, float] | None
+    candidates: np.ndarray | None
 
     def __init__(
         self, text: str, mask: np.ndarray | None = None, answer: str | None = None, task: Task = "referring",
         kind: str = "", id: str = "", present: bool | None = None, valid: np.ndarray | None = None,
         pairs: tuple[str, ...] = (), target: Target | None = None,
-        box: tuple[float, float, float, float] | None = None,
+        box: tuple[float, float, float, float] | None = None, candidates: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         """Makes a question.
 
@@ -289,6 +292,7 @@ class Question:
             pairs: Names of pairs.
             target: What a right answer is.
             box: Of the region that is asked about.
+            candidates: What the target is chosen from.
 
         Raises:
             DatasetError: ``mask`` is not the target's union, or ``box`` is no box of four numbers.
@@ -306,7 +310,7 @@ class Question:
             raise DatasetError(f"question {id or text!r} is about the box {box}; give (x0, y0, x1, y1)")
         if box is not None:
             Boxes((box,))
-        self.valid, self.pairs, self.box = valid, pairs, box
+        self.valid, self.pairs, self.box, self.candidates = valid, pairs, box, candidates
         self.present = _presence_of(self.target) if present is None else present
 
     @property

@@ -55,14 +55,15 @@ def debug_model() -> SegEarth:
 
 @pytest.fixture(scope="session")
 def placed_model() -> SegEarth:
-    """What the published shape has not: coordinates, boxes that hide something, shifted windows at every size."""
+    """What the published shape has not: coordinates, boxes and choices that hide something, windows that all shift."""
     config = model_config("segearth_debug")
     config.vision_encoder.depths = [2, 2, 2, 2]
-    config.coordinates = config.mask_decoder.box_gate = True
+    config.coordinates = config.mask_decoder.box_gate = config.region_chooser = True
     torch.manual_seed(1)
     model = build_model(config, load_weights=False).eval()
-    assert model.mask_decoder.box_gate is not None
-    torch.nn.init.normal_(model.mask_decoder.box_gate.mlp[-1].weight, std=0.5)
+    assert model.mask_decoder.box_gate is not None and model.region_chooser is not None
+    for mlp in (model.mask_decoder.box_gate.mlp, model.region_chooser.mlp):
+        torch.nn.init.normal_(mlp[-1].weight, std=0.5)
     return model
 
 

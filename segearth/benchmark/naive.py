@@ -42,7 +42,7 @@ def naive_answer(model: SegEarth, image: Tensor, text: EncodedText) -> tuple[Mas
         mask_features, multi_scale_features, res5 = model.decode_pixels(maps)
         reading = _read(model, tokens, text)
         query = _project(model, reading.hidden, text.description_mask, res5)
-        output = _decode(model.mask_decoder, query, mask_features, multi_scale_features, model.sum_words(text))
+        output = _masks(model, query, mask_features, multi_scale_features, text)
         return output, QueryEmbeddings(query, torch.zeros(1, dtype=torch.long), reading.hidden)
 
 
@@ -73,7 +73,7 @@ def naive_parts(model: SegEarth, image: Tensor, text: EncodedText) -> dict[str, 
         "pixel decoder": lambda: model.decode_pixels(maps),
         "token compressor": lambda: model.token_compressor(maps[-1]),
         "question": question,
-        "mask": lambda: _decode(model.mask_decoder, query, mask_features, multi_scale_features, model.sum_words(text)),
+        "mask": lambda: _masks(model, query, mask_features, multi_scale_features, text),
     }
     return {name: plain(work) for name, work in works.items()}
 
@@ -101,6 +101,16 @@ def _project(model: SegEarth, hidden: Tensor, description: Tensor, res5: Tensor)
     latents = torch.cat([pooled, hidden[0, description[0]]])
     index = torch.zeros(len(latents), dtype=torch.long)
     return projector(latents, projector.keys_values(res5), index)[:1]
+
+
+def _masks(
+    model: SegEarth, query: Tensor, mask_features: Tensor, multi_scale_features: list[Tensor], text: EncodedText
+) -> MaskOutput:
+    words = model.sum_words(text)
+    output = _decode(model.mask_decoder, query, mask_features, multi_scale_features, words)
+    if model.region_chooser is not None and words is not None:
+        output.mask_logits, _ = model.region_chooser(output.mask_logits, words)
+    return output
 
 
 def _decode(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segearth import __version__
 from segearth.errors import ConfigError
+from segearth.geo.scene_questions import understand
 from segearth.inference.deciding import deciding_of, logit, threshold_of_tiles
 from segearth.inference.export import (
     ImageEncoderGraph,
@@ -132,6 +133,11 @@ def export_question(
         raise ConfigError(f"a tile of {side} px cannot be exported; give a multiple of {MULTIPLE}")
     target = Path(path)
     check_output_file(target)
+    if model.region_chooser is not None and understand(question).mode != "tile":
+        logger.warning(
+            "%r compares things, which a tile cannot; the graph gives all that are compared. segearth scene settles it",
+            question,
+        )
     with torch.no_grad():
         graph = plain_copy(AnswerGraph(model, question, task))
         with atomic_path(target) as temporary:

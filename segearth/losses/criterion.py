@@ -5,7 +5,7 @@ Shapes: ``N`` questions, ``P`` predictions of the decoder (one before, one after
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from segearth.config import LossConfig
 from segearth.errors import ConfigError
 from segearth.layers.point_sampling import sample_points, uncertain_points
 from segearth.losses.boxes import box_loss
+from segearth.losses.choice import choice_loss
 from segearth.losses.dense import dense_losses, shrink_masks
 from segearth.model_types import Batch, ClassMaps, EncodedText, MaskOutput
 from segearth.utils.devices import to_device
@@ -34,6 +35,7 @@ class Losses:
         presence: Binary cross-entropy of "is it there".
         text: Cross-entropy of the answer's tokens; zero where no question has an answer.
         classes: Binary cross-entropy of every known class at every cell; zero where the batch has no class maps.
+        choice: How wrongly regions are kept or left out; zero where none are chosen.
         boxes: Distance of the drawn boxes' edges from the targets', in half sides of the image, summed over the
             decoder's predictions; zero where no boxes are drawn.
     """
@@ -44,6 +46,7 @@ class Losses:
     presence: Tensor
     text: Tensor
     classes: Tensor
+    choice: Tensor
     boxes: Tensor
 
 
@@ -71,16 +74,27 @@ class Criterion:
             batch: Targets. Where it is a placeholder, all losses are zero but that of classes, which needs no question.
         """
         config = self.config
-        bce, dice = self.mask_losses([*output.auxiliary, output.mask_logits], batch)
+        chooses, shown = output.candidate_logits is not None, batch
+        if chooses and batch.candidates is not None:
+            # What comes before the choice shall show all that can be chosen. Trained to show the right one alone, it
+            # would leave nothing to compare.
+            shown = replace(batch, masks=batch.candidates)
+        before = output.candidate_logits if output.candidate_logits is not None else output.mask_logits
+        bce, dice = self.mask_losses([*output.auxiliary, before], shown)
+        if chooses:
+            last_bce, last_dice = self.mask_losses([output.mask_logits], batch)
+            bce, dice = bce + last_bce, dice + last_dice
         presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), batch.present.float())
-        text, classes, boxes = (bce.new_zeros(()) for _ in range(3))
+        text, classes, choice, boxes = (bce.new_zeros(()) for _ in range(4))
         if config.text and output.token_logits is not None:
             text = text_loss(output.token_logits, batch.text)
         if output.class_logits is not None and batch.classes is not None:
             classes = class_loss(output.class_logits, batch.classes, config.small_targets)
         if config.boxes and output.boxes is not None:
-            boxes = box_loss(output.boxes.float(), batch.masks, wholly_known(batch) & batch.present)
-        losses = {"bce": bce, "dice": dice, "presence": presence, "text": text, "boxes": boxes}
+            boxes = box_loss(output.boxes.float(), shown.masks, wholly_known(batch) & batch.present)
+        if config.choice and output.choice is not None and output.candidate_logits is not None:
+            choice = choice_loss(output.choice, output.candidate_logits, batch)
+        losses = {"bce": bce, "dice": dice, "presence": presence, "text": text, "choice": choice, "boxes": boxes}
         if batch.placeholder:
             # Zeros, but still computed from the outputs: every process must run the same backward pass, in which they
             # exchange gradients. One that left it out would keep the others waiting for ever.

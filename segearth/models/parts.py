@@ -15,6 +15,7 @@ from segearth.models.description_projector import DescriptionProjector
 from segearth.models.language_model import LanguageModel, build_language_model
 from segearth.models.mask_decoder import MaskDecoder
 from segearth.models.pixel_decoder import PixelDecoder
+from segearth.models.region_chooser import RegionChooser
 from segearth.models.token_compressor import ConvCompressor, SparseConvCompressor
 from segearth.models.vision_encoder import SwinEncoder, TimmEncoder, VisionEncoder
 from segearth.models.word_heads import BagOfWords, BoxGate, PresenceMatch
@@ -69,6 +70,7 @@ def build_parts(config: ModelConfig, load_weights: bool = True) -> dict[str, Any
         coordinates=optional.get("coordinates"),
         bag_of_words=optional.get("bag_of_words"),
         class_head=optional.get("class_head"),
+        region_chooser=optional.get("region_chooser"),
     )  # fmt: skip
 
 
@@ -124,7 +126,8 @@ def _has(config: ModelConfig) -> dict[str, bool]:
     return {
         "coordinates": config.coordinates,
         "class_head": config.class_head,
-        "bag_of_words": mask.box_gate or mask.presence_match,  # both read its sums
+        "region_chooser": config.region_chooser,
+        "bag_of_words": mask.box_gate or mask.presence_match or config.region_chooser,  # all three read its sums
         "mask_decoder.box_gate": mask.box_gate,
         "mask_decoder.presence_match": mask.presence_match,
     }
@@ -137,6 +140,7 @@ def _optional_parts(
     builders: dict[str, Callable[[], nn.Module]] = {
         "coordinates": lambda: Coordinates(res5_channels, dim),
         "class_head": lambda: ClassHead(language_model.dim, dim),
+        "region_chooser": RegionChooser,
         "bag_of_words": lambda: BagOfWords(language_model.vocab_size),
         "mask_decoder.box_gate": lambda: BoxGate(dim),
         "mask_decoder.presence_match": lambda: PresenceMatch(dim),

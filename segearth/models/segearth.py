@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from segearth.models.language_model import LanguageModel
     from segearth.models.mask_decoder import MaskDecoder
     from segearth.models.pixel_decoder import PixelDecoder
+    from segearth.models.region_chooser import RegionChooser
     from segearth.models.vision_encoder import VisionEncoder
     from segearth.preprocessing.transform import ImageTransform
     from segearth.text.encoding import PromptEncoder
@@ -80,6 +81,7 @@ class SegEarth(Freezable, ModelHubMixin):
         coordinates: Coordinates | None = None,
         class_head: ClassHead | None = None,
         bag_of_words: BagOfWords | None = None,
+        region_chooser: RegionChooser | None = None,
     ) -> None:
         """Composes finished parts; :func:`segearth.models.parts.build_parts` makes them from ``config``."""
         super().__init__()
@@ -94,6 +96,7 @@ class SegEarth(Freezable, ModelHubMixin):
         self.coordinates = coordinates
         self.class_head = class_head
         self.bag_of_words = bag_of_words
+        self.region_chooser = region_chooser
         self.config = config
         self.random_parts = {name for name, part in self.named_children() if not getattr(part, "pretrained", False)}
 
@@ -210,7 +213,11 @@ class SegEarth(Freezable, ModelHubMixin):
             queries: From :meth:`encode_text`.
             auxiliary: Also return what the decoder predicts before its last layer, which the loss supervises too.
         """
-        return self.mask_decoder(queries.queries, queries.image_index, features.decoder, auxiliary, queries.words)
+        output = self.mask_decoder(queries.queries, queries.image_index, features.decoder, auxiliary, queries.words)
+        if self.region_chooser is not None and queries.words is not None:
+            output.candidate_logits = output.mask_logits
+            output.mask_logits, output.choice = self.region_chooser(output.mask_logits, queries.words)
+        return output
 
     def forward(self, batch: Batch) -> MaskOutput:
         """Computes what a loss compares with a batch's targets: the three verbs, and all logits that are supervised.

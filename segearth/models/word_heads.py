@@ -106,16 +106,16 @@ def gate(logits: Tensor, boxes: Tensor) -> Tensor:
     left, top, right, bottom, across, down = boxes.unsqueeze(-1).unbind(-2)
     columns = _outside(left, right, across, width).unsqueeze(-2)
     rows = _outside(top, bottom, down, height).unsqueeze(-1)
-    return -_soft_maximum(-logits, _soft_maximum(columns, rows))
+    return -soft_maximum(-logits, soft_maximum(columns, rows))
 
 
 def _outside(low: Tensor, high: Tensor, sharpness: Tensor, cells: int) -> Tensor:
     """How far each of a row of cells is beyond either edge, in logits: ``(…, 1)`` each to ``(…, cells)``."""
     centres = (torch.arange(cells, device=low.device) + 0.5) / cells * 2 - 1
     centres = centres.to(low.dtype)
-    return _soft_maximum(sharpness * (low - centres), sharpness * (centres - high))
+    return soft_maximum(sharpness * (low - centres), sharpness * (centres - high))
 
 
-def _soft_maximum(one: Tensor, other: Tensor) -> Tensor:
+def soft_maximum(one: Tensor, other: Tensor) -> Tensor:
     """``log(exp(one) + exp(other))``, written so that no ``exp`` overflows; ONNX has no ``logaddexp``."""
     return torch.maximum(one, other) + F.softplus(-(one - other).abs())

@@ -99,6 +99,8 @@ class Trainer:
             raise ConfigError(
                 "loss.boxes needs a model that draws boxes; set model.mask_decoder.box_gate to true, or loss.boxes to 0"
             )
+        if config.loss.choice > 0 and self.model.region_chooser is None:
+            raise ConfigError("loss.choice needs a model that chooses among regions; set model.region_chooser to true")
         repeats = [d.repeat for d in config.data.train]
         self.view = TrainingView(datasets, self.model.image_transform, config.data, train.seed, with_classes, repeats)
         self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0, with_classes)

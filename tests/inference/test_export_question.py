@@ -105,3 +105,15 @@ def test_bad_input(debug_model: SegEarth, tmp_path: Path, question: str, size: i
 def test_options_that_do_not_go_together(tmp_path: Path, options: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["export", "segearth_debug", str(tmp_path / "graph.onnx"), *options])
     assert result.exit_code == 1 and message in result.output
+
+
+@pytest.mark.parametrize(("question", "warned"), [("the largest roof", True), ("the roofs", False)])
+def test_that_a_graph_compares_nothing_is_told(
+    placed_model: SegEarth, question: str, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    name = "segearth.inference.export_question"
+    monkeypatch.setattr(f"{name}.write_graph", lambda graph, inputs, path, *names: Path(path).touch())
+    monkeypatch.setattr(f"{name}._add_metadata", lambda *given: None)
+    export_question(placed_model, question, tmp_path / "one.onnx", size=64)
+    assert ("compares things, which a tile cannot" in caplog.text) is warned

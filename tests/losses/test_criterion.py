@@ -289,5 +289,5 @@ def test_text_loss_without_labels_is_zero_and_keeps_its_graph() -> None:
 
 def test_each_loss_has_a_weight_of_its_name() -> None:
     weights = vars(LossConfig())
-    assert LOSS_NAMES == ("bce", "dice", "presence", "text", "classes", "boxes")
+    assert LOSS_NAMES == ("bce", "dice", "presence", "text", "classes", "choice", "boxes")
     assert all(isinstance(weights[name], float) for name in LOSS_NAMES)

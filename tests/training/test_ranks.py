@@ -65,8 +65,8 @@ def train_with_empty_batches(plain: dict[str, Any]) -> None:
 def test_a_rank_without_questions_keeps_step_with_one_that_has_some(tmp_path: Path) -> None:
     data = every_second_has_an_answer(tmp_path / "data")
     changed = on(data, tmp_path / "run", deepspeed=cut_everything(tmp_path))
-    changed["model"] |= {"coordinates": True, "mask_decoder": {"box_gate": True}}
-    changed["loss"]["boxes"] = 1.0
+    changed["model"] |= {"coordinates": True, "mask_decoder": {"box_gate": True}, "region_chooser": True}
+    changed["loss"] |= {"boxes": 1.0, "choice": 1.0}
     run_on_ranks(train_with_empty_batches, changed)
     assert len(metrics(tmp_path / "run")) == 3
     assert any(line["boxes"] > 0 for line in metrics(tmp_path / "run"))

@@ -272,6 +272,13 @@ def test_a_loss_of_boxes_needs_boxes(tmp_path: Path, decoder: dict[str, bool]) -
         Trainer(config)
 
 
+def test_a_loss_of_the_choice_needs_a_model_that_chooses(tmp_path: Path) -> None:
+    config = experiment(tmp_path)
+    config.loss.choice = 1.0
+    with pytest.raises(ConfigError, match=r"set model\.region_chooser to true"):
+        Trainer(config)
+
+
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     """The same images meet the same random numbers, so only the order of sums could differ.
 

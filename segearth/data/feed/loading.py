@@ -214,7 +214,12 @@ def _moved(
 ) -> list[Question]:
     """Returns copies of the questions that have a mask, with the mask, and where it is known to be right, moved."""
     return [
-        replace(q, target=Regions(move_mask(q.mask)), valid=None if q.valid is None else move_valid(q.valid))
+        replace(
+            q,
+            target=Regions(move_mask(q.mask)),
+            valid=None if q.valid is None else move_valid(q.valid),
+            candidates=None if q.candidates is None else move_mask(q.candidates),
+        )
         for q in questions
         if q.mask is not None
     ]
@@ -259,6 +264,10 @@ class Collator:
         if any(q.valid is not None for q in questions):
             everywhere = np.ones(masks.shape[1:], bool)
             known = torch.from_numpy(np.stack([everywhere if q.valid is None else q.valid for q in questions]))
+        candidates = None
+        if any(q.candidates is not None for q in questions):
+            chosen_from = [q.mask if q.candidates is None else q.candidates for q in questions]
+            candidates = torch.from_numpy(np.stack([np.asarray(each, np.float32) for each in chosen_from]))
         return Batch(
             images=torch.stack([example.image for example in examples]),
             text=self.prompt_encoder.encode(questions, self.with_answers),
@@ -269,6 +278,7 @@ class Collator:
             question_ids=[q.id or q.text for q in questions],
             placeholder=placeholder,
             known=known,
+            candidates=candidates,
             classes=self._class_maps(examples) if self.with_classes else None,
         )
 

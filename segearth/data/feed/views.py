@@ -41,7 +41,8 @@ class View:
         share = self.covered(found.referents.ids)
         within = found.referents.within
         drawn = raised(share if within is None else cut_to(share, within))
-        return replace(found.question(self.annotated), target=Regions(drawn))
+        candidates = raised(self.covered(found.referents.candidates)) if found.referents.candidates else None
+        return replace(found.question(self.annotated), target=Regions(drawn), candidates=candidates)
 
 
 class Drawn(NamedTuple):

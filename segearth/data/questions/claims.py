@@ -85,10 +85,17 @@ def opposites(claim: Claim) -> Iterator[tuple[str, Claim]]:
 
 
 class Referents(NamedTuple):
-    """Ids of the objects that a claim is true of, and a box that limits stuff to a part of the frame."""
+    """Ids of the objects that a claim is true of.
+
+    Attributes:
+        ids: The objects.
+        within: A box that limits stuff to a part of the frame.
+        candidates: Where they were chosen by size: ids of all that they were chosen from.
+    """
 
     ids: tuple[int, ...]
     within: Box | None = None
+    candidates: tuple[int, ...] = ()
 
 
 class Anchor(NamedTuple):
@@ -157,11 +164,12 @@ class Verifier:
             return None
         if claim.relation == "closest":
             members = self._closest(claim, members)
+        candidates: list[AnnotatedObject] = []
         if claim.rank is not None:
-            members = self._ranked(claim.rank, members)
+            candidates, members = members, self._ranked(claim.rank, members)
         if not members or not self._visible(claim, members):
             return None
-        return Referents(tuple(item.id for item in members))
+        return Referents(tuple(item.id for item in members), candidates=tuple(item.id for item in candidates))
 
     def _may_ask(self, claim: Claim, pool: list[AnnotatedObject]) -> bool:
         incomplete = not self.annotated.incomplete.isdisjoint(claim.categories)
