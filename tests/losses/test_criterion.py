@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from segearth.config import LossConfig
 from segearth.errors import ConfigError
-from segearth.losses.boxes import box_loss
+from segearth.losses.boxes import box_loss, boxes_around
 from segearth.losses.criterion import LOSS_NAMES, Criterion, Losses, point_bce, point_dice, text_loss
-from segearth.model_types import Batch, EncodedText, MaskOutput
+from segearth.model_types import Batch, Choice, EncodedText, MaskOutput
 
 
 def batch_of(masks: torch.Tensor, valid: torch.Tensor | None = None) -> Batch:
@@ -285,6 +285,45 @@ def test_text_loss_without_labels_is_zero_and_keeps_its_graph() -> None:
     loss.backward()
     assert loss.item() == 0.0
     assert logits.grad is not None and not logits.grad.any()
+
+
+class TestChoice:
+    """What comes before the choice is compared with all candidates, what comes after it with the target."""
+
+    target = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    everything = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    config = LossConfig(sampling="dense", boxes=1.0, choice=1.0)
+
+    def losses(self, before: torch.Tensor, after: torch.Tensor, boxes: torch.Tensor, chooses: bool = True) -> Losses:
+        def logits(mask: torch.Tensor) -> torch.Tensor:
+            return mask * 40 - 20
+
+        batch = replace(batch_of(self.target), candidates=self.everything if chooses else None)
+        choice = Choice(torch.tensor([[9.0, -9.0]]), torch.tensor([[[0, 0], [1, 1]]]), torch.ones(1, 2).bool())
+        output = MaskOutput(logits(after), torch.tensor([9.0]), [logits(before)] * 2, boxes=boxes)
+        output.candidate_logits, output.choice = logits(before), choice
+        return Criterion(self.config)(output, batch)
+
+    def test_a_perfect_answer_costs_nothing(self) -> None:
+        box = boxes_around(self.everything)[:, None].expand(-1, 3, -1)
+        losses = self.losses(self.everything, self.target, box)
+        assert losses.bce < 1e-6 and losses.dice < 1e-3 and losses.choice < 1e-3 and losses.boxes < 1e-6
+
+    @pytest.mark.parametrize(("before", "after"), [("target", "target"), ("everything", "everything")])
+    def test_each_side_of_the_choice_counts(self, before: str, after: str) -> None:
+        box = boxes_around(self.everything)[:, None].expand(-1, 3, -1)
+        losses = self.losses(getattr(self, before), getattr(self, after), box)
+        wrong = 3 if before == "target" else 1  # two predictions and the candidates, or the final one
+        assert losses.bce.item() == pytest.approx(wrong * 20 / 4, rel=1e-3)
+
+    def test_boxes_hold_all_candidates(self) -> None:
+        box = boxes_around(self.target)[:, None].expand(-1, 3, -1)
+        assert self.losses(self.everything, self.target, box).boxes > 0.1
+
+    def test_without_candidates_both_are_the_target(self) -> None:
+        box = boxes_around(self.target)[:, None].expand(-1, 3, -1)
+        losses = self.losses(self.target, self.target, box, chooses=False)
+        assert losses.bce < 1e-6 and losses.boxes < 1e-6
 
 
 def test_each_loss_has_a_weight_of_its_name() -> None:

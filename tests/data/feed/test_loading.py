@@ -124,6 +124,15 @@ class TestGivenViews:
             found.add(known.valid.tobytes())
         assert len(found) == 8
 
+    def test_what_a_target_is_chosen_from_moves_with_it(self) -> None:
+        image, mask = corner(128, 128)
+        asked = [Question("the largest ship", mask, candidates=mask), Question("cars", mask)]
+        view = view_of(Given([Sample("a", image, asked)]), augment=GEOMETRY)
+        for epoch in range(8):
+            choosing, plain = view[epoch, 0].questions
+            assert choosing.candidates is not None and plain.candidates is None
+            assert np.array_equal(choosing.candidates, choosing.mask)
+
     def test_an_image_whose_question_names_a_direction_stays_as_it_is(self) -> None:
         directed = view_of(given(128, 128, "ships", "the ship on the left", "pools"), augment=GEOMETRY)
         assert len({seen(directed[epoch, 0]) for epoch in range(20)}) == 1
@@ -388,6 +397,14 @@ class TestCollator:
         assert batch.valid is None and not batch.placeholder
         encoded = debug_model.prompt_encoder.encode([a, b, c, c])
         assert torch.equal(batch.text.input_ids, encoded.input_ids)
+
+    def test_where_a_question_chooses_all_have_candidates(self, collator: Collator) -> None:
+        masks = [np.full((32, 64), value, np.float32) for value in (0.25, 0.5)]
+        plain, choosing = Question("a", masks[0]), Question("b", masks[0], candidates=masks[1])
+        assert collator([self.example(0, plain)]).candidates is None
+        batch = collator([self.example(0, plain), self.example(1, choosing)])
+        assert batch.candidates is not None and batch.candidates[:, 5, 5].tolist() == [0.25, 0.5]
+        assert batch.candidates.dtype == torch.float32 and batch.masks[:, 5, 5].tolist() == [0.25, 0.25]
 
     def test_answers_only_where_they_are_learned(self, debug_model: SegEarth) -> None:
         asked = self.example(0, Question("a", np.zeros((32, 64), bool), "There is none."))

@@ -248,6 +248,35 @@ def test_pasted_objects_are_part_of_what_is_asked():
                 assert (image[~question.mask] < 150).mean() > 0.95
 
 
+@pytest.mark.parametrize("augment", [{}, {"mosaic": 1.0}, {"paste": 1.0}])
+def test_what_is_chosen_by_size_comes_with_all_that_it_is_chosen_from(augment):
+    class Street(Sources):
+        """A large and a small house, and in the odd images roads."""
+
+        def annotated(self, index):
+            found = super().annotated(index)
+            (first,) = found.objects
+            box = (60, 60, 70, 72)
+            small = AnnotatedObject(2, first.category, np.ones((12, 10), bool), box, first.is_thing)
+            return replace(found, objects=[first, small])
+
+    settings = BuilderSettings(max_questions=6, mix={"size": 1.0, "class": 1.0})
+    source = AnnotatedViews(Street(), SIZE, AugmentConfig(colour_jitter=0.0, min_scale=0.8, **augment), settings)
+    chosen = 0
+    for seed in range(30):
+        questions = source.draw(0, np.random.default_rng(seed)).questions
+        whole = {(q.mask > 0).tobytes() for q in questions if q.kind == "class"}
+        for question in questions:
+            if question.kind != "size":
+                assert question.candidates is None
+                continue
+            chosen += 1
+            assert question.candidates.shape == question.mask.shape and question.candidates.dtype == np.float32
+            assert (question.candidates >= question.mask).all() and question.candidates.sum() > question.mask.sum()
+            assert not whole or (question.candidates > 0).tobytes() in whole
+    assert chosen > 10
+
+
 @pytest.mark.parametrize("most", [1, 3])
 def test_no_more_are_pasted_than_asked_for(most):
     counts = [number_of_houses(image) for image, _ in drawn(0, 60, paste=1.0, most_pasted=most)]

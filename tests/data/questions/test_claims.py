@@ -48,6 +48,21 @@ def test_verdicts_by_hand(claim: Claim, ids: tuple[int, ...] | None) -> None:
     assert answer(claim) == ids
 
 
+@pytest.mark.parametrize(
+    ("claim", "candidates"),
+    [
+        (replace(BUILDING, rank=2, one=True), (1, 2, 3)),
+        (replace(BUILDING, rank=1, region="upper half", one=True), (1, 2)),
+        (replace(BUILDING, rank=1, attribute=("roof:material", "tin"), one=True), (1, 3)),
+        (BUILDING, ()),
+        (replace(BUILDING, relation="closest", one=True, anchor=Claim(("swimming pool",), one=True)), ()),
+    ],
+)
+def test_what_is_chosen_by_size_is_chosen_from_these(claim: Claim, candidates: tuple[int, ...]) -> None:
+    found = verify_claim(village(), claim, TABLE)
+    assert found is not None and found.candidates == candidates
+
+
 def test_stuff_is_cut_at_the_line() -> None:
     annotated = village()
     found = verify_claim(annotated, Claim(("road",), region="left half"), TABLE)
