@@ -21,7 +21,7 @@ from segearth.inference.scene import check_request, segment_scene
 from segearth.inference.scene_types import SceneOptions
 from segearth.structures import Task
 from segearth.utils.files import check_output_folder
-from segearth.zoo.opening import load, name_of
+from segearth.zoo.opening import default_source, find_folder, load, name_of
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
@@ -44,6 +44,7 @@ class ArchiveJob:
         options: See :func:`segearth.inference.scene.segment_scene`.
         device: As for :func:`segearth.load`.
         precision: As for :func:`segearth.load`.
+        weights: State of the model's files, see :func:`model_state`; :func:`run_archive` looks at them.
     """
 
     questions: tuple[str, ...]
@@ -54,11 +55,15 @@ class ArchiveJob:
     options: SceneOptions = field(default_factory=SceneOptions)
     device: str | None = None
     precision: str | None = None
+    weights: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Returns what a result depends on beside its source; a second start does again what was made with others."""
         kept = asdict(replace(self.options, restart=False, progress=False))
-        asked = {"questions": self.questions, "model": name_of(self.model), "task": self.task, "vector": self.vector}
+        asked = {
+            "questions": self.questions, "model": name_of(self.model), "weights": self.weights, "task": self.task,
+            "vector": self.vector,
+        }  # fmt: skip
         stated: dict[str, Any] = json.loads(json.dumps({**asked, **kept}, default=str))  # as a manifest is read
         return stated
 
@@ -145,6 +150,7 @@ def run_archive(
     check_output_folder(job.folder)
     check_request(job.questions, job.options, None if job.vector is None else job.folder / f"scene{job.vector}")
     job.folder.mkdir(parents=True, exist_ok=True)
+    job = replace(job, weights=model_state(job.model))
     known = {line["source"]: line for line in read_manifest(job.folder)}
     skipped = [known[name] | {"state": SKIPPED} for name in names if _is_done(name, known.get(name), job)]
     waiting = [name for name in names if name not in {line["source"] for line in skipped}]
@@ -202,6 +208,22 @@ def state_of(source: str) -> dict[str, Any]:
     except OSError:
         return {"bytes": None, "changed_ns": None}  # a remote file, or none
     return {"bytes": state.st_size, "changed_ns": state.st_mtime_ns}
+
+
+def model_state(model: str | None) -> dict[str, Any]:
+    """Returns the state of a model's files, to notice that it was trained or calibrated again under its name.
+
+    Args:
+        model: As for :func:`segearth.load`.
+
+    Returns:
+        Empty where the weights are random or the model has several parts.
+    """
+    try:
+        folder = find_folder(model if model is not None else default_source())
+    except SegEarthError:
+        return {}
+    return {name: state_of(str(folder / name)) for name in ("config.json", "model.safetensors")}
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import segearth.archives as archives
 from segearth.archives import MANIFEST, ArchiveJob, read_manifest, run_archive
 from segearth.errors import ConfigError, OutputError, QuestionError
 from segearth.inference.scene_types import SceneOptions
+from segearth.models.segearth import SegEarth
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
 
@@ -97,6 +98,19 @@ def test_what_has_changed_is_done_again(scenes: list[Path], job: ArchiveJob, her
     here.clear()
     run_archive([one], replace(job, questions=("the road",)))
     assert here == ["one.tif"]
+
+
+def test_a_model_that_was_calibrated_anew_is_asked_again(
+    scenes: list[Path], job: ArchiveJob, here: list[str], debug_model: SegEarth, tmp_path: Path
+) -> None:
+    debug_model.save_pretrained(tmp_path / "model")
+    job = replace(job, model=str(tmp_path / "model"))
+    for _ in range(2):
+        run_archive([scenes[0]], job)
+    assert here == ["one.tif"]
+    config = tmp_path / "model/config.json"
+    config.write_text(config.read_text() + "\n")
+    assert run_archive([scenes[0]], job).counts == {"done": 1} and here == ["one.tif"] * 2
 
 
 def test_a_manifest_that_was_cut_off(scenes: list[Path], job: ArchiveJob, here: list[str]) -> None:
