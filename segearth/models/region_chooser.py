@@ -66,23 +66,25 @@ def find_regions(logits: Tensor) -> Regions:
 def _regions_of(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns labels ``(h, w)`` and facts ``(K, FACTS)`` of one map; ``K`` is 0 where no logit is positive."""
     positive = logits > 0
-    if not positive.any():
+    count, marked, boxes, centroids = cv2.connectedComponentsWithStats(positive.astype(np.uint8))  # 0 is no region
+    if count == 1:
         return np.zeros(logits.shape, np.int64), np.zeros((0, FACTS), np.float32)
-    # Of a distance transform with labels, every cell has the label of the nearest connected region of zeros.
-    _, labels = cv2.distanceTransformWithLabels((~positive).astype(np.uint8), cv2.DIST_L2, 3)
-    labels = labels.astype(np.int64) - 1
-    areas = np.bincount(labels[positive])
-    order = np.argsort(-areas, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    labels = rank[labels]
-    return labels, describe(labels, positive, logits)
+    numbers = marked[positive]
+    order = np.argsort(-boxes[1:, cv2.CC_STAT_AREA], kind="stable") + 1
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count - 1)
+    # Of a distance transform with labels, every cell has the label of the nearest region; its labels are its own.
+    _, nearest = cv2.distanceTransformWithLabels((~positive).astype(np.uint8), cv2.DIST_L2, 3)
+    rank_of = np.empty(nearest.max() + 1, np.int64)
+    rank_of[nearest[positive]] = rank[numbers]
+    sums = np.bincount(numbers, logits[positive])
+    return rank_of[nearest], describe(boxes[order], centroids[order], sums[order], logits.shape)
 
 
 FACTS = RANKS + 8
 
 
-def describe(labels: np.ndarray, positive: np.ndarray, logits: np.ndarray) -> np.ndarray:
+def describe(boxes: np.ndarray, centroids: np.ndarray, sums: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns what is known of each region of a map, ``(K, FACTS)`` float32, each number about -1 to 1.
 
     Whether it is the first, second, third by size (1 or 0 each), and the last but for specks; the logarithms of its
@@ -90,30 +92,22 @@ def describe(labels: np.ndarray, positive: np.ndarray, logits: np.ndarray) -> np
     it reaches the frame's edge, where it may be cut off; and how many regions there are, as one over their number.
 
     Args:
-        labels: ``(h, w)``, by size, the largest being 0.
-        positive: ``(h, w)`` bool: the cells that regions are made of.
-        logits: ``(h, w)``.
+        boxes: ``(K, 5)`` left, top, width, height and area in cells, the largest area first.
+        centroids: ``(K, 2)`` column and row.
+        sums: ``(K,)`` sum of the logits in each.
+        shape: Height and width of the map.
     """
-    height, width = labels.shape
-    rows, columns = np.nonzero(positive)
-    which = labels[positive]
-    areas = np.bincount(which)
+    height, width = shape
+    left, top, wide, high, areas = boxes.T
     count = len(areas)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(which, values) / areas
-
-    edge = (rows == 0) | (columns == 0) | (rows == height - 1) | (columns == width - 1)
-    sized = int((areas >= LEAST * areas[0]).sum())
     facts = np.zeros((count, FACTS), np.float32)
     facts[:RANKS, :RANKS] = np.eye(RANKS)[:count]
-    facts[sized - 1, RANKS] = 1
+    facts[(areas >= LEAST * areas[0]).sum() - 1, RANKS] = 1
     facts[:, RANKS + 1] = np.log(areas / (height * width)) / 5 + 1
     facts[:, RANKS + 2] = np.log(areas / areas[0]) / 2
-    facts[:, RANKS + 3] = mean(logits[positive]) / 5
-    facts[:, RANKS + 4] = mean((columns + 0.5) / width * 2 - 1)
-    facts[:, RANKS + 5] = mean((rows + 0.5) / height * 2 - 1)
-    facts[:, RANKS + 6] = mean(edge) > 0
+    facts[:, RANKS + 3] = sums / areas / 5
+    facts[:, RANKS + 4 : RANKS + 6] = (centroids + 0.5) / (width, height) * 2 - 1
+    facts[:, RANKS + 6] = (left == 0) | (top == 0) | (left + wide == width) | (top + high == height)
     facts[:, RANKS + 7] = 1 / count
     return facts
 
