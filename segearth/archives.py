@@ -19,6 +19,7 @@ from typing import Any
 from segearth.errors import ConfigError, MissingExtraError, SegEarthError
 from segearth.inference.scene import check_request, segment_scene
 from segearth.inference.scene_types import SceneOptions
+from segearth.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from segearth.structures import Task
 from segearth.utils.files import check_output_folder
 from segearth.zoo.opening import default_source, find_folder, load, name_of
@@ -44,7 +45,7 @@ class ArchiveJob:
         options: See :func:`segearth.inference.scene.segment_scene`.
         device: As for :func:`segearth.load`.
         precision: As for :func:`segearth.load`.
-        weights: State of the model's files, see :func:`model_state`; :func:`run_archive` looks at them.
+        weights: State of the model's files, see :func:`model_state`; :func:`run_archive` fills it in.
     """
 
     questions: tuple[str, ...]
@@ -223,7 +224,7 @@ def model_state(model: str | None) -> dict[str, Any]:
         folder = find_folder(model if model is not None else default_source())
     except SegEarthError:
         return {}
-    return {name: state_of(str(folder / name)) for name in ("config.json", "model.safetensors")}
+    return {name: state_of(str(folder / name)) for name in (CONFIG_FILE, WEIGHTS_FILE)}
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:

@@ -109,8 +109,8 @@ class Batch:
             and would wait for this one for ever.
         known: ``(N, H, W)`` bool: where each question's mask is known to be right; ``None``: everywhere.
         classes: Maps of whole classes, for the loss that needs them; ``None`` where it is not asked for.
-        candidates: ``(N, H, W)`` float in [0, 1]: all that a question chooses its target from by size; of questions
-            that do not choose, the target. ``None`` where no question does.
+        candidates: ``(N, H, W)`` float in [0, 1]: all that a question chooses its target from by size; the target where
+            nothing is chosen; empty where that is not known. ``None`` for models that do not choose among regions.
     """
 
     images: torch.Tensor
@@ -229,7 +229,7 @@ class QueryEmbeddings:
         queries: ``(N, C)`` one query per question.
         image_index: ``(N,)`` which image each query belongs to.
         hidden_states: ``(N, L, D)`` last states of the language model after the image; the next token is read off them.
-        words: ``(N, W)`` sums of the description's word vectors; ``None`` where the mask decoder does not read them.
+        words: ``(N, W)`` sums of the description's word vectors; ``None`` where no part reads them.
     """
 
     queries: torch.Tensor

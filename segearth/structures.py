@@ -257,7 +257,8 @@ class Question:
         box: ``(x0, y0, x1, y1)`` of the region that is asked about, in pixels of the image, such as the one to be
             described; ``None``: the whole image. What the answer points at is the target.
         candidates: ``(H, W)`` bool, or the share in [0, 1] of each pixel: all that the target is chosen from by size,
-            as the buildings for "the largest building"; ``None`` where it is not chosen, or not known from what.
+            as the buildings for "the largest building". The target itself where nothing is chosen; ``None`` where that
+            is not known.
     """
 
     text: str

@@ -108,7 +108,8 @@ def _masks(
 ) -> MaskOutput:
     words = model.sum_words(text)
     output = _decode(model.mask_decoder, query, mask_features, multi_scale_features, words)
-    if model.region_chooser is not None and words is not None:
+    if model.region_chooser is not None:
+        assert words is not None  # a model that chooses has word vectors
         output.mask_logits, _ = model.region_chooser(output.mask_logits, words)
     return output
 

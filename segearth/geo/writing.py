@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from segearth.geo.windows import Window
 from segearth.utils.files import atomic_path, check_apart, check_output_file
 
 logger = logging.getLogger(__name__)
+
+_ONE_AT_A_TIME = threading.Lock()  # to open a file: Python's filters of warnings are those of all threads
 
 NO_DATA = 255  # in a mask: where the scene has no valid pixel, or lies outside of the area of interest
 BLOCK = 512  # side of the file's own tiles
@@ -187,7 +190,7 @@ def read_mask_back(path: Path, question: int, windows: Iterable[Window]) -> Gene
     Yields:
         Boolean ``(h, w)`` of each window.
     """
-    with _gdal(path):
+    with _ONE_AT_A_TIME, _gdal(path):
         file = geo_package("rasterio").open(path)
     with file:
         for window in windows:

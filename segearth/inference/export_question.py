@@ -133,7 +133,7 @@ def export_question(
         raise ConfigError(f"a tile of {side} px cannot be exported; give a multiple of {MULTIPLE}")
     target = Path(path)
     check_output_file(target)
-    if model.region_chooser is not None and understand(question).mode != "tile":
+    if model.region_chooser is not None and any(each.kind == "size" for each in understand(question).conditions):
         logger.warning(
             "%r compares things, which a tile cannot; the graph gives all that are compared. segearth scene settles it",
             question,

@@ -38,11 +38,11 @@ from segearth.inference.scene_scores import (
 )
 from segearth.inference.scene_types import SceneAnswer, SceneOptions, SceneResult
 from segearth.inference.tiled import OVERLAP, TILE_SIZE
-from segearth.inference.tiles import Picture, TilePass, evidence_of, raw_answers
+from segearth.inference.tiles import Picture, TilePass, evidence_of
 from segearth.preprocessing.images import MIN_SIDE
 from segearth.segmenter import DecidingSettings, Segmenter, facts_of, usual_batch_size
 from segearth.structures import Task
-from segearth.utils.threads import side_by_side
+from segearth.utils.threads import MOST_THREADS, side_by_side
 
 if TYPE_CHECKING:
     from shapely import Geometry
@@ -245,9 +245,8 @@ class SceneRun:
             window = scene.own_window if self.area is None else self.area.window
             values, valid = scene.read_whole(WHOLE_SIDE * self.side, window)
             self.segmenter.set_image(self.stretch.apply(values, valid))
-            (answer,) = raw_answers(self.segmenter, [text], [task], [0])
-            logits = evidence_of(answer, self.deciding.presence_threshold)
-            self._wholes[text, task] = SmallEvidence(logits, window, answer.presence, answer.unknown_words)
+            (answer,) = evidence_of(self.segmenter, [text], [task], [0])
+            self._wholes[text, task] = SmallEvidence(answer.logits, window, answer.presence, answer.unknown_words)
         return self._wholes[text, task]
 
     def _settled(self, of_tiles: dict[Local, Evidence]) -> dict[int, list[Geometry]]:
@@ -302,7 +301,7 @@ class SceneRun:
         """Returns the polygons of a question, traced in the mask that was written."""
         scene, options, question = self.scene, self.options, self.asked[number]
         # Tracing takes some seventy bytes a pixel, and several questions are traced at a time.
-        rows = min(max(PIXELS_AT_A_TIME // (2 * scene.width), 1), ROWS_AT_ONCE)
+        rows = min(max(PIXELS_AT_A_TIME // (MOST_THREADS * scene.width), 1), ROWS_AT_ONCE)
         windows = list(strips_of(scene.height, scene.width, rows))
         probabilities = (probabilities_of(evidence.read(window)) for window in windows)
         # Closed here, also after an error: rasterio cannot close a file in another thread than the one that opened it.

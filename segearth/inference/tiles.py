@@ -38,7 +38,6 @@ class TilePass:
         """
         self.segmenter, self.batch_size = segmenter, batch_size
         self.questions, self.tasks = list(questions), list(tasks)
-        self.threshold = facts_of(segmenter).deciding.presence_threshold
         self.presence = np.zeros(len(self.questions))
         self.unknown_words: list[tuple[str, ...]] = [()] * len(self.questions)
 
@@ -57,50 +56,49 @@ class TilePass:
             self.segmenter.set_images([picture for _, picture in batch])
             count = len(self.questions)
             about = [number for number in range(len(batch)) for _ in range(count)]
-            answers = raw_answers(self.segmenter, self.questions * len(batch), self.tasks * len(batch), about)
+            answers = evidence_of(self.segmenter, self.questions * len(batch), self.tasks * len(batch), about)
             for number, (window, _) in enumerate(batch):
                 of_tile = answers[number * count : (number + 1) * count]
                 self.presence = np.maximum(self.presence, [answer.presence for answer in of_tile])
                 self.unknown_words = [answer.unknown_words for answer in of_tile]
-                yield window, np.stack([evidence_of(answer, self.threshold) for answer in of_tile])
+                yield window, np.stack([answer.logits for answer in of_tile])
 
 
-def raw_answers(
+def evidence_of(
     segmenter: Segmenter, questions: Sequence[str], tasks: Sequence[Task], about: Sequence[int]
 ) -> list[RawAnswer]:
-    """Asks without deciding; where a segmenter gives masks alone, a logit is :data:`CERTAIN` or its negative.
-
-    Args:
-        segmenter: Images are set.
-        questions: As for :meth:`segearth.segmenter.Segmenter.predict`.
-        tasks: One for each question.
-        about: For each the number of its image.
-    """
-    if hasattr(segmenter, "predict_raw"):
-        answers: list[RawAnswer] = segmenter.predict_raw(questions, task=tasks, about=about)
-        return answers
-    decided = segmenter.predict(questions, task=tasks, about=about, return_logits=True)
-    return [RawAnswer(_logits_of(each), each.presence, each.unknown_words) for each in decided]
-
-
-def _logits_of(answer: Segmentation) -> np.ndarray:
-    if answer.logits is None:
-        return np.where(answer.mask, np.float32(CERTAIN), np.float32(-CERTAIN))
-    return answer.logits
-
-
-def evidence_of(answer: RawAnswer, presence_threshold: float) -> np.ndarray:
-    """Returns what one tile says of one question, float32 ``(h, w)``, in one number a pixel.
+    """Asks without deciding, and puts what mask and presence say into one number a pixel.
 
     A pixel belongs to the answer as far as mask and presence both say so: its logit is cut at the logit of presence,
     counted from the threshold. Else a tile without the thing, whose mask has learned nothing of absences, would put its
     best guess into the scene as soon as any other tile has the thing.
 
     Args:
-        answer: Of the segmenter.
-        presence_threshold: The segmenter's.
+        segmenter: Images are set.
+        questions: As for :meth:`segearth.segmenter.Segmenter.predict`.
+        tasks: One for each question.
+        about: For each the number of its image.
+
+    Returns:
+        With logits that are evidence; those of a segmenter that gives masks alone are :data:`CERTAIN` or its negative.
     """
-    return np.minimum(answer.logits, np.float32(logit(answer.presence) - logit(presence_threshold)))
+    threshold = facts_of(segmenter).deciding.presence_threshold
+    if hasattr(segmenter, "predict_raw"):
+        raw: list[RawAnswer] = segmenter.predict_raw(questions, task=tasks, about=about)
+        return [each._replace(logits=cut_at_presence(each.logits, each.presence, threshold)) for each in raw]
+    decided = segmenter.predict(questions, task=tasks, about=about, return_logits=True)
+    return [RawAnswer(_evidence(each, threshold), each.presence, each.unknown_words) for each in decided]
+
+
+def _evidence(answer: Segmentation, threshold: float) -> np.ndarray:
+    if answer.logits is None:
+        return np.where(answer.mask, np.float32(CERTAIN), np.float32(-CERTAIN))
+    return cut_at_presence(answer.logits, answer.presence, threshold)
+
+
+def cut_at_presence(logits: np.ndarray, presence: float, threshold: float) -> np.ndarray:
+    """Lowers logits ``(h, w)`` to that of presence, counted from its threshold."""
+    return np.minimum(logits, np.float32(logit(presence) - logit(threshold)))
 
 
 def _batches(row: Iterable[Picture], size: int) -> Iterator[list[Picture]]:

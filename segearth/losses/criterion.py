@@ -30,7 +30,8 @@ class Losses:
 
     Attributes:
         total: What is minimised.
-        bce: Binary cross-entropy of the masks, summed over the decoder's predictions.
+        bce: Binary cross-entropy of the masks, summed over the decoder's predictions and, where regions are chosen
+            among, what is left after the choice.
         dice: Dice loss, likewise.
         presence: Binary cross-entropy of "is it there".
         text: Cross-entropy of the answer's tokens; zero where no question has an answer.
@@ -74,14 +75,16 @@ class Criterion:
             batch: Targets. Where it is a placeholder, all losses are zero but that of classes, which needs no question.
         """
         config = self.config
-        chooses, shown = output.candidate_logits is not None, batch
-        if chooses and batch.candidates is not None:
+        shown, before = batch, output.mask_logits
+        if output.candidate_logits is not None:
             # What comes before the choice shall show all that can be chosen. Trained to show the right one alone, it
             # would leave nothing to compare.
-            shown = replace(batch, masks=batch.candidates)
-        before = output.candidate_logits if output.candidate_logits is not None else output.mask_logits
+            before = output.candidate_logits
+            if batch.candidates is not None:
+                known = batch.candidates.flatten(1).any(1)[:, None, None]
+                shown = replace(batch, masks=torch.where(known, batch.candidates, batch.masks))
         bce, dice = self.mask_losses([*output.auxiliary, before], shown)
-        if chooses:
+        if output.candidate_logits is not None:
             last_bce, last_dice = self.mask_losses([output.mask_logits], batch)
             bce, dice = bce + last_bce, dice + last_dice
         presence = F.binary_cross_entropy_with_logits(output.presence_logits.float(), batch.present.float())
@@ -92,8 +95,8 @@ class Criterion:
             classes = class_loss(output.class_logits, batch.classes, config.small_targets)
         if config.boxes and output.boxes is not None:
             boxes = box_loss(output.boxes.float(), shown.masks, wholly_known(batch) & batch.present)
-        if config.choice and output.choice is not None and output.candidate_logits is not None:
-            choice = choice_loss(output.choice, output.candidate_logits, batch)
+        if config.choice and output.choice is not None:
+            choice = choice_loss(output.choice, before, batch, wholly_known(batch))
         losses = {"bce": bce, "dice": dice, "presence": presence, "text": text, "choice": choice, "boxes": boxes}
         if batch.placeholder:
             # Zeros, but still computed from the outputs: every process must run the same backward pass, in which they

@@ -41,6 +41,9 @@ def build_parts(config: ModelConfig, load_weights: bool = True) -> dict[str, Any
         ConfigError: Values that do not fit together.
         UnknownNameError: A kind, backbone, template, image fit or language-model type that does not exist.
     """
+    if config.region_chooser and config.image_transform.fit == "letterbox":
+        # Nothing is learned of padding, so that what is drawn there by chance might be taken for the largest thing.
+        raise ConfigError("region_chooser compares regions of the whole frame; set image_transform.fit to resize")
     vision_encoder = build_vision_encoder(config.vision_encoder, load_weights)
     tokenizer = load_tokenizer(config.text.tokenizer)
     language_model = build_language_model(config.language_model, len(tokenizer), load_weights)

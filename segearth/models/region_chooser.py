@@ -20,13 +20,16 @@ from segearth.models.word_heads import WORD_DIM, soft_maximum
 from segearth.utils.devices import to_device
 
 HIDDEN = 64
-START = 4.0  # the logit by which regions are kept at the start: hardly any mask logit is larger
+START = 4.0  # the logit by which regions are kept at the start
+# A region is in or out as a whole. Without a factor, one that is left out with a logit of -1 would leave a quarter of
+# its probability in each of its cells, and a large one would count for more than a small one that is kept.
+SHARPNESS = 8.0
 RANKS = 3  # a region learns whether it is the first, second or third by size; those after have no rank of their own
-LIFTED = 1.0  # the least logit of the region that is kept most surely
+FACTS = RANKS + 8
 LEAST = 0.02  # regions with less than this share of the largest one's area are specks, not the "smallest building"
 
 
-class Regions(NamedTuple):
+class FoundRegions(NamedTuple):
     """The connected regions of ``N`` masks; ``K`` is the largest number of one mask's regions, at least 1.
 
     Attributes:
@@ -41,7 +44,7 @@ class Regions(NamedTuple):
     real: Tensor
 
 
-def find_regions(logits: Tensor) -> Regions:
+def find_regions(logits: Tensor) -> FoundRegions:
     """Finds the regions where logits are positive.
 
     It is computed on the host: a GPU is waited for once, and the logits of a batch are small.
@@ -60,7 +63,7 @@ def find_regions(logits: Tensor) -> Regions:
         facts[number, : len(each)], real[number, : len(each)] = each, True
     labels = np.stack([each for each, _ in found]) if found else np.zeros(maps.shape, np.int64)
     tensors = (torch.from_numpy(each) for each in (labels, facts, real))
-    return Regions(*(to_device(each, logits.device) for each in tensors))
+    return FoundRegions(*(to_device(each, logits.device) for each in tensors))
 
 
 def _regions_of(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,11 +84,8 @@ def _regions_of(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rank_of[nearest], describe(boxes[order], centroids[order], sums[order], logits.shape)
 
 
-FACTS = RANKS + 8
-
-
 def describe(boxes: np.ndarray, centroids: np.ndarray, sums: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns what is known of each region of a map, ``(K, FACTS)`` float32, each number about -1 to 1.
+    """Returns what is known of each region of a map, ``(K, FACTS)`` float32, each number small.
 
     Whether it is the first, second, third by size (1 or 0 each), and the last but for specks; the logarithms of its
     share of the frame, and of its size beside the largest one's; its mean logit; where it lies across and down; whether
@@ -116,7 +116,7 @@ class RegionChooser(nn.Module):
     """Keeps the regions of each mask that its words ask for.
 
     The words give each fact of a region a weight. Where the weighted facts add up to less than zero, the region is
-    taken out of the mask.
+    taken out of the mask, but for the likeliest one: something is always kept.
     """
 
     def __init__(self) -> None:
@@ -139,12 +139,13 @@ class RegionChooser(nn.Module):
             ``(N, h, w)``, nowhere larger than ``logits``, and what was chosen. A mask of one region stays as it is.
         """
         regions = find_regions(logits)
-        weights, start = self.mlp(words).split([FACTS, 1], -1)
-        keep = (regions.facts.to(weights.dtype) @ weights[:, :, None])[:, :, 0] + start + START  # (N, K)
+        # In fp32: in half precision the many cells of a region would add up to a wrong gradient of its number.
+        weights, start = self.mlp(words).float().split([FACTS, 1], -1)
+        keep = (regions.facts @ weights[:, :, None])[:, :, 0] + start + START  # (N, K)
         # If no region is what the words ask for, the likeliest is: whether there is one at all is left to presence.
-        best = keep.masked_fill(~regions.real, -torch.inf).amax(1, keepdim=True)
-        lift = (LIFTED - best).clamp_min(0)
-        kept = (keep + lift).gather(1, regions.labels.flatten(1)).view_as(logits)
+        best = keep.masked_fill(~regions.real, -torch.inf).argmax(1, keepdim=True)
+        gates = (SHARPNESS * keep).scatter(1, best, SHARPNESS * START)
+        kept = gates.gather(1, regions.labels.flatten(1)).view_as(logits)
         chosen = -soft_maximum(-logits, -kept.to(logits.dtype))  # a soft minimum, as of a box's edges
         several = regions.real.sum(1) > 1
         return torch.where(several[:, None, None], chosen, logits), Choice(keep, regions.labels, regions.real)

@@ -183,7 +183,7 @@ class SegEarth(Freezable, ModelHubMixin):
         return QueryEmbeddings(queries, image_index, hidden, self.sum_words(text))
 
     def sum_words(self, text: EncodedText) -> Tensor | None:
-        """Returns the summed word vectors of each of ``N`` descriptions, ``(N, W)``, if the mask decoder reads them.
+        """Returns the summed word vectors of each of ``N`` descriptions, ``(N, W)``, if some part reads them.
 
         These vectors are :class:`~segearth.models.word_heads.BagOfWords`, not the language model's.
         """
@@ -214,7 +214,8 @@ class SegEarth(Freezable, ModelHubMixin):
             auxiliary: Also return what the decoder predicts before its last layer, which the loss supervises too.
         """
         output = self.mask_decoder(queries.queries, queries.image_index, features.decoder, auxiliary, queries.words)
-        if self.region_chooser is not None and queries.words is not None:
+        if self.region_chooser is not None:
+            assert queries.words is not None  # a model that chooses has word vectors
             output.candidate_logits = output.mask_logits
             output.mask_logits, output.choice = self.region_chooser(output.mask_logits, queries.words)
         return output

@@ -103,7 +103,8 @@ class Trainer:
             raise ConfigError("loss.choice needs a model that chooses among regions; set model.region_chooser to true")
         repeats = [d.repeat for d in config.data.train]
         self.view = TrainingView(datasets, self.model.image_transform, config.data, train.seed, with_classes, repeats)
-        self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0, with_classes)
+        chooses = self.model.region_chooser is not None
+        self.collator = Collator(self.model.prompt_encoder, config.loss.text > 0, with_classes, chooses)
         frozen = frozen_weights(self.model, keep=self.process.is_main) if self.bf16 else None
         self.engine = self._build_engine()
         self.masters = MasterWeights(self.engine, frozen)

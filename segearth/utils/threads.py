@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -33,10 +32,10 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         items: One for each call; a single one is worked on without a thread.
 
     Raises:
-        Exception: The first that a call raises, once those that have begun are done.
+        Exception: That of the first item whose call raises one, once the calls that have begun are done.
     """
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(min(len(items), MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(items), MOST_THREADS)) as pool:
         return list(pool.map(function, items))

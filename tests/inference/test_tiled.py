@@ -16,10 +16,10 @@ from segearth.cli import app
 from segearth.errors import ConfigError, SegEarthError
 from segearth.inference.predictor import Predictor
 from segearth.inference.tiled import TiledSegmenter, for_picture
-from segearth.inference.tiles import CERTAIN, evidence_of, raw_answers
+from segearth.inference.tiles import CERTAIN, cut_at_presence, evidence_of
 from segearth.models.segearth import SegEarth
-from segearth.segmenter import DecidingSettings, RawAnswer, Segmenter, SegmenterFacts, numbers_of_images
-from segearth.structures import Segmentation
+from segearth.segmenter import DecidingSettings, Segmenter, SegmenterFacts, numbers_of_images
+from segearth.structures import Segmentation, Task
 
 
 class Bright:
@@ -72,11 +72,10 @@ def test_several_pictures_of_different_sizes(debug_model: SegEarth) -> None:
     np.testing.assert_array_equal(alone.mask, answers[0].mask)
 
 
-def test_evidence() -> None:
+def test_evidence_is_cut_at_presence() -> None:
     logits = np.array([[-3.0, 0.5, 8.0]], np.float32)
-    answer = RawAnswer(logits, 0.9, ())
-    np.testing.assert_allclose(evidence_of(answer, 0.5), [[-3, 0.5, np.log(9)]], atol=1e-5)
-    np.testing.assert_allclose(evidence_of(answer, 0.95), [[-3, -0.747214, -0.747214]], atol=1e-5)
+    np.testing.assert_allclose(cut_at_presence(logits, 0.9, 0.5), [[-3, 0.5, np.log(9)]], atol=1e-5)
+    np.testing.assert_allclose(cut_at_presence(logits, 0.9, 0.95), [[-3, -0.747214, -0.747214]], atol=1e-5)
 
 
 class MasksAlone(Bright):
@@ -84,25 +83,30 @@ class MasksAlone(Bright):
         return [replace(answer, logits=None) for answer in super().predict(questions, **options)]
 
 
-def test_masks_alone_are_certain_logits() -> None:
-    segmenter = MasksAlone()
+@pytest.mark.parametrize(("kind", "high"), [(Bright, np.log(9)), (MasksAlone, CERTAIN)])
+def test_a_mask_alone_is_certain_whatever_presence_says(kind: type[Bright], high: float) -> None:
+    segmenter = kind()
     segmenter.set_image(np.array([[[0] * 3, [255] * 3]], np.uint8))
-    (answer,) = raw_answers(segmenter, ["x"], ["referring"], [0])
+    (answer,) = evidence_of(segmenter, ["x"], ["referring"], [0])
     assert answer.presence == 0.9
-    np.testing.assert_array_equal(answer.logits, [[-CERTAIN, CERTAIN]])
+    np.testing.assert_allclose(answer.logits, [[-8 if kind is Bright else -CERTAIN, high]], atol=1e-5)
 
 
 def test_undecided_answers_are_those_that_are_decided(debug_model: SegEarth) -> None:
     predictor = Predictor(debug_model)
     rng = np.random.default_rng(0)
     predictor.set_images([rng.integers(0, 256, (size, 90, 3), dtype=np.uint8) for size in (90, 88)])
-    asked = ["the road", "the roofs", "the road"]
-    about = [1, 0, 0]
-    decided = predictor.predict(asked, about=about, task=["referring", "reasoning", "referring"], return_logits=True)
-    raw = raw_answers(predictor, asked, ["referring", "reasoning", "referring"], about)
-    for one, other in zip(raw, decided, strict=True):
+    asked, about = ["the road", "the roofs", "the road"], [1, 0, 0]
+    tasks: list[Task] = ["referring", "reasoning", "referring"]
+    decided = predictor.predict(asked, about=about, task=tasks, return_logits=True)
+    raw = predictor.predict_raw(asked, about=about, task=tasks)
+    evidence = evidence_of(predictor, asked, tasks, about)
+    threshold = predictor.facts.deciding.presence_threshold
+    for one, cut, other in zip(raw, evidence, decided, strict=True):
+        assert other.logits is not None
         np.testing.assert_array_equal(one.logits, other.logits)
-        assert (one.presence, one.unknown_words) == (other.presence, other.unknown_words)
+        np.testing.assert_array_equal(cut.logits, cut_at_presence(other.logits, other.presence, threshold))
+        assert one[1:] == cut[1:] == (other.presence, other.unknown_words)
 
 
 def test_bad_input() -> None:

@@ -298,7 +298,7 @@ class TestChoice:
         def logits(mask: torch.Tensor) -> torch.Tensor:
             return mask * 40 - 20
 
-        batch = replace(batch_of(self.target), candidates=self.everything if chooses else None)
+        batch = replace(batch_of(self.target), candidates=self.everything * chooses)
         choice = Choice(torch.tensor([[9.0, -9.0]]), torch.tensor([[[0, 0], [1, 1]]]), torch.ones(1, 2).bool())
         output = MaskOutput(logits(after), torch.tensor([9.0]), [logits(before)] * 2, boxes=boxes)
         output.candidate_logits, output.choice = logits(before), choice

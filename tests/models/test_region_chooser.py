@@ -6,12 +6,16 @@ import math
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segearth.errors import ConfigError
+from segearth.models.build import build_model
 from segearth.models.region_chooser import FACTS, RANKS, START, RegionChooser, find_regions
 from segearth.models.word_heads import WORD_DIM
+from segearth.zoo.lookup import model_config
 
 THREE = """
     aa......
@@ -96,7 +100,7 @@ def test_regions_are_the_connected_components(seed: int, share: float) -> None:
 def test_a_new_chooser_keeps_everything() -> None:
     logits = drawn(THREE)
     chosen, choice = RegionChooser()(logits, torch.randn(1, WORD_DIM))
-    assert ((chosen > 0) == (logits > 0)).all() and (chosen <= logits).all()
+    torch.testing.assert_close(chosen, logits)
     assert choice.keep.tolist() == [[START] * 3]
 
 
@@ -105,6 +109,27 @@ def test_the_second_largest_alone() -> None:
     assert choice.keep.tolist() == [[-1, 8, -1]]
     assert (chosen > 0).nonzero().tolist() == [[0, 1, 5], [0, 1, 6]]
     assert (chosen <= drawn(THREE)).all()
+
+
+@pytest.mark.parametrize("high", [3.0, 0.01])
+def test_where_no_region_is_asked_for_the_likeliest_stays_as_it_is(high: float) -> None:
+    logits = drawn(THREE, high)
+    chosen, choice = choosing(_1=0.5)(logits, WORDS)
+    assert choice.keep.tolist() == [[-1, -0.5, -1]]
+    assert ((chosen > 0) == (find_regions(logits).labels == 1) & (logits > 0)).all()
+    torch.testing.assert_close(chosen[0, 1, 5:7], torch.full((2,), high))
+
+
+def test_what_is_left_out_is_left_out_surely() -> None:
+    """Faint probabilities of a large region would add up to more than a small one that is kept."""
+    chosen, _ = choosing(_1=9)(drawn(THREE), WORDS)  # the others have a sum of -1
+    assert (chosen[0, :, :2] < -3).all()
+
+
+def test_a_letterboxed_model_does_not_choose() -> None:
+    with pytest.raises(ConfigError, match="fit to resize"):
+        build_model(model_config({"name": "segearth_debug", "region_chooser": True,
+                                  "image_transform": {"fit": "letterbox"}}))  # fmt: skip
 
 
 def test_words_decide() -> None:

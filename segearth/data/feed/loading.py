@@ -213,16 +213,19 @@ def _moved(
     move_valid: Callable[[np.ndarray], np.ndarray],
 ) -> list[Question]:
     """Returns copies of the questions that have a mask, with the mask, and where it is known to be right, moved."""
-    return [
-        replace(
-            q,
-            target=Regions(move_mask(q.mask)),
-            valid=None if q.valid is None else move_valid(q.valid),
-            candidates=None if q.candidates is None else move_mask(q.candidates),
-        )
-        for q in questions
-        if q.mask is not None
-    ]
+    moved = []
+    for question in questions:
+        if question.mask is None:
+            continue
+        mask, candidates = move_mask(question.mask), question.candidates
+        if candidates is question.mask:
+            candidates = mask
+        elif candidates is not None:
+            # A small target may be raised more than the rest, and is one of the candidates all the same.
+            candidates = np.maximum(mask, move_mask(candidates))
+        valid = None if question.valid is None else move_valid(question.valid)
+        moved.append(replace(question, target=Regions(mask), valid=valid, candidates=candidates))
+    return moved
 
 
 def group_by_frame(examples: Sequence[TrainingExample]) -> list[list[TrainingExample]]:
@@ -236,15 +239,20 @@ def group_by_frame(examples: Sequence[TrainingExample]) -> list[list[TrainingExa
 class Collator:
     """Joins examples of one frame size to a batch."""
 
-    def __init__(self, prompt_encoder: PromptEncoder, with_answers: bool, with_classes: bool = False) -> None:
+    def __init__(
+        self, prompt_encoder: PromptEncoder, with_answers: bool, with_classes: bool = False,
+        with_candidates: bool = False,
+    ) -> None:  # fmt: skip
         """Stores the settings.
 
         Args:
             prompt_encoder: The model's prompt encoder.
             with_answers: Whether the batch holds answers to be supervised.
             with_classes: Whether the batch holds masks of whole classes.
+            with_candidates: Whether the batch holds masks of all that targets are chosen from.
         """
-        self.prompt_encoder, self.with_answers, self.with_classes = prompt_encoder, with_answers, with_classes
+        self.prompt_encoder, self.with_answers = prompt_encoder, with_answers
+        self.with_classes, self.with_candidates = with_classes, with_candidates
 
     def __call__(self, examples: Sequence[TrainingExample]) -> Batch:
         """Collates examples; question ``k`` of the batch belongs to image ``image_index[k]``.
@@ -265,9 +273,10 @@ class Collator:
             everywhere = np.ones(masks.shape[1:], bool)
             known = torch.from_numpy(np.stack([everywhere if q.valid is None else q.valid for q in questions]))
         candidates = None
-        if any(q.candidates is not None for q in questions):
-            chosen_from = [q.mask if q.candidates is None else q.candidates for q in questions]
-            candidates = torch.from_numpy(np.stack([np.asarray(each, np.float32) for each in chosen_from]))
+        if self.with_candidates:
+            unknown = np.zeros(masks.shape[1:], np.float32)
+            chosen_from = [unknown if q.candidates is None else np.asarray(q.candidates, np.float32) for q in questions]
+            candidates = torch.from_numpy(np.stack(chosen_from))
         return Batch(
             images=torch.stack([example.image for example in examples]),
             text=self.prompt_encoder.encode(questions, self.with_answers),

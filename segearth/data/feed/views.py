@@ -41,7 +41,7 @@ class View:
         share = self.covered(found.referents.ids)
         within = found.referents.within
         drawn = raised(share if within is None else cut_to(share, within))
-        candidates = None
+        candidates = drawn
         if found.referents.candidates:
             # The target may have been raised more than the rest, and is one of them all the same.
             candidates = np.maximum(drawn, raised(self.covered(found.referents.candidates)))

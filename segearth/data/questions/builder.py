@@ -80,7 +80,9 @@ class Expression(NamedTuple):
         """Returns the question with its mask at the size of the annotation's frame."""
         mask = annotated.union_mask(self.referents.ids, self.referents.within)
         valid = annotated.known_area(self.claim.mentioned)
-        return Question(self.text, mask, self.answer, self.task, self.kind, valid=valid)
+        chosen_from = self.referents.candidates
+        candidates = annotated.union_mask(chosen_from) if chosen_from else mask
+        return Question(self.text, mask, self.answer, self.task, self.kind, valid=valid, candidates=candidates)
 
 
 class ExpressionBuilder:

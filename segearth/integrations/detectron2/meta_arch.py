@@ -50,7 +50,11 @@ class SegEarthMetaArch(nn.Module):
         super().__init__()
         self.model = model
         self.criterion = Criterion(loss or LossConfig())
-        self.collator = Collator(model.prompt_encoder, with_answers=self.criterion.config.text > 0)
+        self.collator = Collator(
+            model.prompt_encoder,
+            with_answers=self.criterion.config.text > 0,
+            with_candidates=model.region_chooser is not None,
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -126,12 +126,23 @@ class TestGivenViews:
 
     def test_what_a_target_is_chosen_from_moves_with_it(self) -> None:
         image, mask = corner(128, 128)
-        asked = [Question("the largest ship", mask, candidates=mask), Question("cars", mask)]
+        small = mask & (np.arange(128) < 16)
+        asked = [Question("the largest ship", small, candidates=mask), Question("cars", mask)]
+        asked.append(Question("ships", mask, candidates=mask))
         view = view_of(Given([Sample("a", image, asked)]), augment=GEOMETRY)
         for epoch in range(8):
-            choosing, plain = view[epoch, 0].questions
-            assert choosing.candidates is not None and plain.candidates is None
-            assert np.array_equal(choosing.candidates, choosing.mask)
+            choosing, unknown, plain = view[epoch, 0].questions
+            assert unknown.candidates is None
+            assert np.array_equal(choosing.candidates, unknown.mask) and not np.array_equal(choosing.mask, unknown.mask)
+            assert plain.candidates is plain.mask
+
+    def test_a_target_that_is_raised_is_one_of_the_candidates(self) -> None:
+        image, mask = corner(1280, 1280)
+        speck = np.zeros_like(mask)
+        speck[3:5, 3:5] = True
+        view = view_of(Given([Sample("a", image, [Question("the smallest", speck, candidates=speck | mask)])]))
+        (question,) = view[0, 0].questions
+        assert question.mask.max() == 1 and (question.candidates >= question.mask).all()
 
     def test_an_image_whose_question_names_a_direction_stays_as_it_is(self) -> None:
         directed = view_of(given(128, 128, "ships", "the ship on the left", "pools"), augment=GEOMETRY)
@@ -398,12 +409,13 @@ class TestCollator:
         encoded = debug_model.prompt_encoder.encode([a, b, c, c])
         assert torch.equal(batch.text.input_ids, encoded.input_ids)
 
-    def test_where_a_question_chooses_all_have_candidates(self, collator: Collator) -> None:
+    def test_what_questions_choose_from_is_there_for_models_that_choose(self, collator: Collator) -> None:
         masks = [np.full((32, 64), value, np.float32) for value in (0.25, 0.5)]
-        plain, choosing = Question("a", masks[0]), Question("b", masks[0], candidates=masks[1])
-        assert collator([self.example(0, plain)]).candidates is None
-        batch = collator([self.example(0, plain), self.example(1, choosing)])
-        assert batch.candidates is not None and batch.candidates[:, 5, 5].tolist() == [0.25, 0.5]
+        unknown, choosing = Question("a", masks[0]), Question("b", masks[0], candidates=masks[1])
+        assert collator([self.example(1, choosing)]).candidates is None  # for a model that does not choose
+        collator.with_candidates = True
+        batch = collator([self.example(0, unknown), self.example(1, choosing)])
+        assert batch.candidates is not None and batch.candidates[:, 5, 5].tolist() == [0.0, 0.5]
         assert batch.candidates.dtype == torch.float32 and batch.masks[:, 5, 5].tolist() == [0.25, 0.25]
 
     def test_answers_only_where_they_are_learned(self, debug_model: SegEarth) -> None:
