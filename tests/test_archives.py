@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import segearth.archives as archives
-from segearth.archives import MANIFEST, ArchiveJob, read_manifest, run_archive
+from segearth.archives import MANIFEST, ArchiveJob, model_state, read_manifest, run_archive
 from segearth.errors import ConfigError, OutputError, QuestionError
 from segearth.inference.scene_types import SceneOptions
 from segearth.models.segearth import SegEarth
@@ -111,6 +111,12 @@ def test_a_model_that_was_calibrated_anew_is_asked_again(
     config = tmp_path / "model/config.json"
     config.write_text(config.read_text() + "\n")
     assert run_archive([scenes[0]], job).counts == {"done": 1} and here == ["one.tif"] * 2
+
+
+def test_the_state_of_a_model_is_that_of_its_files() -> None:
+    assert model_state(None) == model_state("segearth_tiny") != {}
+    assert all(state["bytes"] > 1000 for state in model_state(None).values())
+    assert model_state("segearth_debug") == {}  # random weights
 
 
 def test_a_manifest_that_was_cut_off(scenes: list[Path], job: ArchiveJob, here: list[str]) -> None:
