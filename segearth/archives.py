@@ -19,10 +19,9 @@ from typing import Any
 from segearth.errors import ConfigError, MissingExtraError, SegEarthError
 from segearth.inference.scene import check_request, segment_scene
 from segearth.inference.scene_types import SceneOptions
-from segearth.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from segearth.structures import Task
-from segearth.utils.files import check_output_folder
-from segearth.zoo.opening import default_source, find_folder, load, name_of
+from segearth.utils.files import check_output_folder, file_state
+from segearth.zoo.opening import load, model_state, name_of
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
@@ -45,7 +44,8 @@ class ArchiveJob:
         options: See :func:`segearth.inference.scene.segment_scene`.
         device: As for :func:`segearth.load`.
         precision: As for :func:`segearth.load`.
-        weights: State of the model's files, see :func:`model_state`; :func:`run_archive` fills it in.
+        weights: State of the model's files, which :func:`run_archive` fills in: see
+            :func:`segearth.zoo.opening.model_state`.
     """
 
     questions: tuple[str, ...]
@@ -105,11 +105,12 @@ class SceneWorker:
         job, source = self.job, str(row["source"])
         output = output_of(source, job.folder)
         vector = None if job.vector is None else output.with_suffix(job.vector)
-        line = {"source": source, **state_of(source), "settings": job.settings(), "output": str(output)}
+        line: dict[str, Any] = {"source": source, **file_state(source)}
+        line |= {"settings": job.settings(), "output": str(output)}
         try:
             result = segment_scene(
                 self.segmenter, source, list(job.questions), output, vector=vector, task=job.task,
-                model=name_of(job.model), options=replace(job.options, progress=False),
+                model=name_of(job.model), weights=job.weights, options=replace(job.options, progress=False),
             )  # fmt: skip
             line |= {"state": DONE, "answers": [asdict(answer) for answer in result.answers]}
         except Exception as error:  # whatever is wrong with one scene, the others are worked on
@@ -202,31 +203,6 @@ def output_of(source: str, folder: Path) -> Path:
     return folder / f"{Path(source).stem}.tif"
 
 
-def state_of(source: str) -> dict[str, Any]:
-    """Returns size and time of change of a local file, to notice that it is another one at the next start."""
-    try:
-        state = Path(source).stat()
-    except OSError:
-        return {"bytes": None, "changed_ns": None}  # a remote file, or none
-    return {"bytes": state.st_size, "changed_ns": state.st_mtime_ns}
-
-
-def model_state(model: str | None) -> dict[str, Any]:
-    """Returns the state of a model's files, to notice that it was trained or calibrated again under its name.
-
-    Args:
-        model: As for :func:`segearth.load`.
-
-    Returns:
-        Empty where the weights are random or the model has several parts.
-    """
-    try:
-        folder = find_folder(model if model is not None else default_source())
-    except SegEarthError:
-        return {}
-    return {name: state_of(str(folder / name)) for name in (CONFIG_FILE, WEIGHTS_FILE)}
-
-
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
     """Returns the lines of a folder's manifest; of a scene that was worked on twice the later counts.
 
@@ -247,4 +223,4 @@ def _is_done(source: str, line: dict[str, Any] | None, job: ArchiveJob) -> bool:
         return False
     output = Path(line["output"])
     wanted = [output] if job.vector is None else [output, output.with_suffix(job.vector)]
-    return all(path.exists() for path in wanted) and {**line, **state_of(source)} == line
+    return all(path.exists() for path in wanted) and {**line, **file_state(source)} == line

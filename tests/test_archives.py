@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import segearth.archives as archives
-from segearth.archives import MANIFEST, ArchiveJob, model_state, read_manifest, run_archive
+from segearth.archives import MANIFEST, ArchiveJob, read_manifest, run_archive
 from segearth.errors import ConfigError, OutputError, QuestionError
 from segearth.inference.scene_types import SceneOptions
 from segearth.models.segearth import SegEarth
+from segearth.zoo.opening import model_state
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'segearth[geo]'")
 

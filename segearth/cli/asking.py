@@ -102,7 +102,7 @@ def scene(
     from segearth.inference.scene import read_questions, segment_scene
     from segearth.inference.scene_types import SceneOptions
     from segearth.inference.summary import summary_of_scene
-    from segearth.zoo.opening import load, name_of
+    from segearth.zoo.opening import load, model_state, name_of
 
     wanted = 2 if questions is not None else 3
     if len(arguments) != wanted:
@@ -116,7 +116,8 @@ def scene(
     )  # fmt: skip
     result = segment_scene(
         load(model, device, precision), source, texts, output, vector=vector,
-        task="reasoning" if reasoning else "referring", model=name_of(model), options=options,
+        task="reasoning" if reasoning else "referring", model=name_of(model), weights=model_state(model),
+        options=options,
     )  # fmt: skip
     typer.echo(summary_of_scene(result))
 

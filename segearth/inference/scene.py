@@ -8,8 +8,9 @@ So memory does not grow with the scene's height, and a run that was interrupted 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def segment_scene(
     vector: str | Path | None = None,
     task: Task | Sequence[Task] = "referring",
     model: str = "",
+    weights: Mapping[str, Any] | None = None,
     options: SceneOptions | None = None,
 ) -> SceneResult:
     """Asks a scene of any size; several questions are answered in one pass.
@@ -51,6 +53,8 @@ def segment_scene(
         vector: Also write polygons, to ``.geojson``, ``.gpkg`` or ``.fgb``.
         task: ``"referring"`` or ``"reasoning"``, for all or for each.
         model: Name of the weights, for the files' tags.
+        weights: State of the model's files, see :func:`segearth.zoo.opening.model_state`: an interrupted run is gone on
+            with by the same weights only.
         options: How:
 
             * ``mode``: ``"auto"`` decides for each question whether tiles or only the whole scene can answer it, see
@@ -89,7 +93,7 @@ def segment_scene(
     for question in asked:
         logger.info("%s: %s", question.text, question.reason)
     with _opened(source, segmenter, options) as scene:
-        run = SceneRun(scene, segmenter, asked, tasks, Path(output), model, options)
+        run = SceneRun(scene, segmenter, asked, tasks, Path(output), model, options, dict(weights or {}))
         return run.to_files(None if vector is None else Path(vector))
 
 

@@ -94,7 +94,8 @@ class SceneRun:
         tasks: One for each question.
         output: The mask raster to write.
         model: Name of the weights.
-        options: See :func:`segearth.inference.scene.segment_scene`.
+        options: See :func:`segearth.inference.scene.segment_scene`, as for the next.
+        weights: State of the model's files.
         tiles_asked: How many so far.
     """
 
@@ -105,6 +106,7 @@ class SceneRun:
     output: Path
     model: str
     options: SceneOptions
+    weights: dict[str, Any] = field(default_factory=dict)
     tiles_asked: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -147,8 +149,9 @@ class SceneRun:
         """Returns all that the evidence depends on, to tell whether an interrupted run can be gone on with."""
         return {
             **self.scene.facts(), **self.stretch.facts(), "questions": self.local, "model": self.model,
-            "deciding": asdict(self.deciding), "tile_size": self.tile_size, "overlap": self.overlap,
-            "batch_size": self.batch_size, "aoi": None if self.tile_area is None else self.tile_area.outline.wkt,
+            "weights": self.weights, "deciding": asdict(self.deciding), "tile_size": self.tile_size,
+            "overlap": self.overlap, "batch_size": self.batch_size,
+            "aoi": None if self.tile_area is None else self.tile_area.outline.wkt,
         }  # fmt: skip
 
     def _ask_tiles(self, store: StripStore) -> dict[Local, Evidence]:

@@ -338,3 +338,12 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def file_state(path: str | Path) -> dict[str, int | None]:
+    """Returns size and time of change of a local file, to notice later that it is another one."""
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return {"bytes": None, "changed_ns": None}  # a remote file, or none
+    return {"bytes": state.st_size, "changed_ns": state.st_mtime_ns}

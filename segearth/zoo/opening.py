@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segearth.config import PROMPTED_CARD
-from segearth.errors import CheckpointError, ConfigError, UnknownNameError
-from segearth.utils.files import sha256_of
+from segearth.errors import CheckpointError, ConfigError, SegEarthError, UnknownNameError
+from segearth.utils.files import file_state, sha256_of
 from segearth.utils.hub import PREFIX, find_source
 from segearth.zoo.cards import CARDS, PACKAGED, check_card, config_of, get_card, is_named
 
@@ -198,6 +198,25 @@ def default_source() -> str | Path:
 def name_of(source: str | Path | None) -> str:
     """Returns how a model is called where results are labelled; ``source`` is as for :func:`load`."""
     return str(default_source() if source is None else source)
+
+
+def model_state(source: str | Path | None) -> dict[str, Any]:
+    """Returns the state of a model's files, to notice that it was trained or calibrated again under its name.
+
+    Args:
+        source: As for :func:`load`.
+
+    Returns:
+        For each file what :func:`segearth.utils.files.file_state` says; empty where the weights are random or the model
+        has several parts.
+    """
+    from segearth.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
+
+    try:
+        folder = find_folder(default_source() if source is None else source)
+    except SegEarthError:
+        return {}
+    return {name: file_state(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
 
 
 def training_of(source: str | Path) -> dict[str, Any]:

@@ -277,6 +277,17 @@ def test_a_run_with_other_settings_does_not_go_on(source: Path, tmp_path: Path) 
     assert asked(source, "the blue things", tmp_path, restart=True).answers[0].present
 
 
+def test_a_run_does_not_go_on_with_weights_that_have_changed(source: Path, tmp_path: Path) -> None:
+    def ask(stub: ColourFinder, **weights: int) -> SceneResult:
+        return segment_scene(stub, source, "the red things", tmp_path / "out.tif", weights=weights, options=QUIET)
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(ColourFinder(dies_at=5), changed_ns=1)
+    with pytest.raises(OutputError, match="--restart"):
+        ask(ColourFinder(), changed_ns=2)
+    assert ask(ColourFinder(), changed_ns=1).answers[0].present
+
+
 def test_what_has_no_data_is_not_asked_and_marked(tmp_path: Path) -> None:
     array = picture()
     array[:, :100] = 0
