@@ -20,7 +20,8 @@ def test_an_experiment_is_a_diff_from_its_bases(tmp_path: Path) -> None:
     assert config.train.learning_rate == 0.5
 
 
-STAGES = ("1_mixed", "2_fine", "3_boxes", "4_settle")  # of the packaged weights
+# Of the packaged weights.
+STAGES = ("1_mixed", "2_fine", "3_boxes", "4_settle", "5_together", "6_regions", "7_choice")
 
 
 @pytest.mark.parametrize("path", sorted((configs_dir() / "experiment").rglob("*.yaml")), ids=lambda p: p.stem)
@@ -36,15 +37,19 @@ def test_every_experiment_of_the_repository_loads(path: Path, monkeypatch: pytes
     model_config(model)
 
 
-def test_the_weights_third_stage_adds_boxes_to_those_of_the_second(tmp_path: Path) -> None:
+def test_each_stage_of_the_packaged_weights_starts_from_the_one_before_with_parts_added(tmp_path: Path) -> None:
     """Which are described without: what an experiment does not say is as it was saved."""
     from segearth.zoo.opening import open_model
 
     save_folder(open_model("segearth_debug"), tmp_path)
     stages = [load_experiment(configs_dir() / f"experiment/segearth_tiny/{name}.yaml") for name in STAGES]
     specs = [stage.model | ({"pretrained": str(tmp_path)} if "pretrained" in stage.model else {}) for stage in stages]
-    assert [model_config(spec).mask_decoder.box_gate for spec in specs] == [False, False, True, True]
-    assert [stage.loss.boxes for stage in stages] == [0.0, 0.0, 5.0, 2.5]
+    configs = [model_config(spec) for spec in specs]
+    assert [config.mask_decoder.box_gate for config in configs] == [False] * 2 + [True] * 5
+    assert [config.mask_decoder.presence_match for config in configs] == [False] * 4 + [True] * 3
+    assert [config.region_chooser for config in configs] == [False] * 5 + [True] * 2
+    assert [stage.loss.boxes for stage in stages] == [0.0, 0.0, 5.0, 2.5, 4.0, 4.0, 4.0]
+    assert [stage.loss.choice for stage in stages] == [0.0] * 5 + [2.0, 5.0]
     before = [stage.model.get("pretrained") for stage in stages[1:]]
     assert before == [f"{stage.train.output_dir}/model" for stage in stages[:-1]]
 

@@ -36,9 +36,9 @@ class Losses:
         presence: Binary cross-entropy of "is it there".
         text: Cross-entropy of the answer's tokens; zero where no question has an answer.
         classes: Binary cross-entropy of every known class at every cell; zero where the batch has no class maps.
-        choice: How wrongly regions are kept or left out; zero where none are chosen.
         boxes: Distance of the drawn boxes' edges from the targets', in half sides of the image, summed over the
             decoder's predictions; zero where no boxes are drawn.
+        choice: How wrongly regions are kept or left out; zero where none are chosen.
     """
 
     total: Tensor
@@ -47,8 +47,8 @@ class Losses:
     presence: Tensor
     text: Tensor
     classes: Tensor
-    choice: Tensor
     boxes: Tensor
+    choice: Tensor
 
 
 LOSS_NAMES = tuple(field.name for field in fields(Losses) if field.name != "total")

@@ -328,5 +328,5 @@ class TestChoice:
 
 def test_each_loss_has_a_weight_of_its_name() -> None:
     weights = vars(LossConfig())
-    assert LOSS_NAMES == ("bce", "dice", "presence", "text", "classes", "choice", "boxes")
+    assert LOSS_NAMES == ("bce", "dice", "presence", "text", "classes", "boxes", "choice")
     assert all(isinstance(weights[name], float) for name in LOSS_NAMES)

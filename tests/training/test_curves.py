@@ -14,7 +14,7 @@ from segearth.training.curves import LOSSES, PANEL, SCORES, WIDTH, draw_curves, 
 
 
 def losses(step: int, total: float = 4.0, text: float = 0.5) -> dict[str, Any]:
-    parts = {"bce": 0.1, "dice": 0.6, "presence": 0.3, "text": text, "classes": 0.2, "boxes": 0.4}
+    parts = {"bce": 0.1, "dice": 0.6, "presence": 0.3, "text": text, "classes": 0.2, "boxes": 0.4, "choice": 0.8}
     return {"step": step, "total": total, **parts}
 
 

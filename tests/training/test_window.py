@@ -72,4 +72,4 @@ def test_a_loss_that_is_off_by_default_is_named_where_it_is_on(
         journal.note_losses(1, {**dict.fromkeys(SUMMED, 0.5), **rest})
     off, on = caplog.messages
     assert "(bce 0.000 dice 0.000 presence 0.000 text 0.000)" in off
-    assert "(bce 0.500 dice 0.500 presence 0.500 text 0.500 classes 0.500 boxes 0.500)" in on
+    assert "(bce 0.500 dice 0.500 presence 0.500 text 0.500 classes 0.500 boxes 0.500 choice 0.500)" in on
