@@ -236,8 +236,8 @@ CARDS: dict[str, ModelCard] = {
             "Stages 1, 2 and 5 in fifteen minutes on one H200 (NVIDIA_TF32_OVERRIDE=1, torch 2.11), 3, 4, 6 and 7 in "
             "forty-one on one CPU core (torch 2.13), seed 0; the fifth was ended after 1,600 of its 2,000 steps. "
             "Stages 3, 5 and 6 add boxes, the comparison of words with the image and the choice among regions "
-            "(0.2 M), which the card's shape lacks. Asked size, presence threshold, mask curve and score curve were chosen on val. What it can and "
-            "cannot do: docs/results.md. The images it learned from keep their licences: "
+            "(0.2 M), which the card's shape lacks. Asked size, presence threshold, mask curve and score curve were "
+            "chosen on val. What it can and cannot do: docs/results.md. The images it learned from keep their licences: "
             "segearth/data/aerial_mini/LICENSES.md."
         ),
     ),
