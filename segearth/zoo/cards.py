@@ -237,8 +237,8 @@ CARDS: dict[str, ModelCard] = {
             "forty-one on one CPU core (torch 2.13), seed 0; the fifth was ended after 1,600 of its 2,000 steps. "
             "Stages 3, 5 and 6 add boxes, the comparison of words with the image and the choice among regions "
             "(0.2 M), which the card's shape lacks. Asked size, presence threshold, mask curve and score curve were "
-            "chosen on val. What it can and cannot do: docs/results.md. The images it learned from keep their licences: "
-            "segearth/data/aerial_mini/LICENSES.md."
+            "chosen on val. What it can and cannot do: docs/results.md. The images it learned from keep their "
+            "licences: segearth/data/aerial_mini/LICENSES.md."
         ),
     ),
     "segearth_swint_qwen2_5_0_5b": ModelCard(
