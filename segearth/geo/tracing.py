@@ -15,6 +15,7 @@ Without it the third would share a border with them that has other points, and s
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,12 @@ class _Corners:
     pinch: np.ndarray
 
 
+# As they are kept: 32 bits hold any row or column, and a large mask has millions of corners.
+_CORNER_TYPES = {
+    "x": np.int32, "y": np.int32, "part": np.int32, "horizontal": bool, "west": bool, "north": bool, "pinch": bool
+}  # fmt: skip
+
+
 def trace(strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) -> Traced:
     """Traces the outlines of all regions of a raster.
 
@@ -77,43 +84,95 @@ def trace(strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) ->
         The regions. Rasterising their polygons gives the raster back exactly. It does not depend on how the rows were
         divided into strips.
     """
-    found: list[_Corners] = []
-    sides: list[np.ndarray] = []  # pairs of parts that are one, across the seam of two strips
-    diagonals: list[np.ndarray] = []  # pairs of parts that touch at a corner
-    junctions: list[tuple[np.ndarray, np.ndarray]] = []
+    return outlines_of(collect_corners(strips, width))
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What is known of a raster once all strips were seen; :func:`outlines_of` makes polygons of it.
+
+    Attributes:
+        corners: Of all parts.
+        sides: ``(n, 2)`` pairs of parts that are one, across the seam of two strips.
+        diagonals: ``(n, 2)`` pairs of parts that touch at a corner.
+        junctions: ``(n, 2)`` points on horizontal and on vertical sides.
+        pixels: ``(P,)`` how many pixels each part has, first part 0, which is outside; as what follows.
+        values: The raster's value in each.
+        sums: Sum of the scores in each.
+        scored: Number of pixels with a score in each.
+    """
+
+    corners: _Corners
+    sides: np.ndarray
+    diagonals: np.ndarray
+    junctions: tuple[np.ndarray, np.ndarray]
+    pixels: np.ndarray
+    values: np.ndarray
+    sums: np.ndarray
+    scored: np.ndarray
+
+
+def collect_corners(strips: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) -> Collected:
+    """Finds the corners of all outlines, the first half of :func:`trace`, which takes most of its time.
+
+    Args:
+        strips: As there.
+        width: As there.
+    """
+    found = {name: bytearray() for name in _CORNER_TYPES}
+    none = np.zeros((0, 2), np.int64)
+    sides: list[np.ndarray] = [none]
+    diagonals: list[np.ndarray] = [none]
+    flat_sides: list[np.ndarray] = [none]
+    upright_sides: list[np.ndarray] = [none]
     # Of each part, first of part 0.
     pixels: list[np.ndarray] = [np.zeros(1, np.int64)]
     values: list[np.ndarray] = [np.zeros(1, np.int64)]
     sums: list[np.ndarray] = [np.zeros(1)]
     scored: list[np.ndarray] = [np.zeros(1)]
-    above, above_parts = np.zeros((1, width), np.uint8), np.zeros((1, width), np.int32)  # the row above the strip
+    above, above_parts = np.zeros(width, np.uint8), np.zeros(width, np.int32)  # the row above the strip
     count, y = 1, 0  # part 0 is everything outside
     for rows, scores in _with_end(strips, width):
-        flat, last = _parts_of(rows)
-        parts = np.where(flat > 0, flat + np.int32(count - 1), np.int32(0))
-        stacked, numbered = np.vstack([above, rows]), np.vstack([above_parts, parts])
-        same = (stacked[0] == stacked[1]) & (stacked[0] != 0)
-        sides.append(np.unique(numbered[:2, same].T, axis=0))
-        points = _Points.between(np.pad(stacked, ((0, 0), (1, 1))), np.pad(numbered, ((0, 0), (1, 1))), y)
-        found.append(points.corners())
+        parts, last = _parts_of(rows)  # numbered from 1 in each strip: from count on in the whole raster
+        first, bottom = (np.where(row > 0, row + np.int32(count - 1), np.int32(0)) for row in (parts[0], parts[-1]))
+        same = (above == rows[0]) & (above != 0)
+        sides.append(np.unique(np.stack([above_parts[same], first[same]], axis=1), axis=0))
+        points = _Points.between(_framed(above, rows), _framed(above_parts, parts), y, count - 1)
+        corners = points.corners()
+        for name, kind in _CORNER_TYPES.items():
+            # To one growing block of memory each: thousands of small arrays, kept between the large ones of each strip,
+            # would leave holes that take several times their own size.
+            found[name] += getattr(corners, name).astype(kind).tobytes()
         diagonals.append(points.diagonals())
-        junctions.append(points.junctions())
-        flat = flat.ravel()
+        for kept, some in zip((flat_sides, upright_sides), points.junctions(), strict=True):
+            kept.append(some)
+        # Of most masks most pixels are outside, so that it is quicker to look at the others alone.
+        inside = np.flatnonzero(rows)
+        flat, own = parts.ravel()[inside], rows.ravel()[inside]
         pixels.append(np.bincount(flat, minlength=last + 1)[1:])
-        kind = np.zeros(last + 1, np.int64)
-        kind[flat] = rows.ravel()
-        values.append(kind[1:])
-        for kept, weights in zip((sums, scored), _weights(scores), strict=True):
+        value = np.zeros(last + 1, np.int64)
+        value[flat] = own
+        values.append(value[1:])
+        for kept, weights in zip((sums, scored), _weights(scores, inside), strict=True):
             kept.append(np.zeros(last) if weights is None else np.bincount(flat, weights, minlength=last + 1)[1:])
-        above, above_parts = rows[-1:], parts[-1:]
+        above, above_parts = rows[-1].copy(), bottom
         count, y = count + last, y + len(rows)
-    part_of = joined(count, np.concatenate(sides))
-    region_of = joined(count, part_of[np.concatenate(diagonals)])[part_of]
-    flat_sides, upright_sides = (np.concatenate(each) for each in zip(*junctions, strict=True))
-    polygons, roots = _polygons(_concatenated(found), part_of, region_of, flat_sides, upright_sides)
+    corners = _Corners(*(np.frombuffer(found[name], kind) for name, kind in _CORNER_TYPES.items()))
+    joints = np.concatenate(flat_sides), np.concatenate(upright_sides)
+    of_parts = (np.concatenate(each) for each in (pixels, values, sums, scored))
+    return Collected(corners, np.concatenate(sides), np.concatenate(diagonals), joints, *of_parts)
+
+
+def outlines_of(collected: Collected) -> Traced:
+    """Makes the regions of what was collected, the second half of :func:`trace`, which takes most of its memory."""
+    count = len(collected.pixels)
+    part_of = joined(count, collected.sides)
+    region_of = joined(count, part_of[collected.diagonals])[part_of]
+    polygons, roots = _polygons(collected.corners, part_of, region_of, *collected.junctions)
     with np.errstate(invalid="ignore"):
-        of = [np.bincount(region_of, np.concatenate(each), minlength=count)[roots] for each in (pixels, sums, scored)]
-        traced = Traced(polygons, of[0].astype(np.int64), np.concatenate(values)[roots], of[1] / of[2])
+        kept = (collected.pixels, collected.sums, collected.scored)
+        of = [np.bincount(region_of, each, minlength=count)[roots] for each in kept]
+        traced = Traced(polygons, of[0].astype(np.int64), collected.values[roots], of[1] / of[2])
     return _largest_first(traced)
 
 
@@ -125,11 +184,20 @@ def _with_end(
     yield np.zeros((1, width), np.uint8), None
 
 
-def _weights(scores: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _framed(above: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Puts a row above others and a column of zeros on each side: ``(rows + 1, width + 2)``."""
+    framed = np.zeros((len(rows) + 1, rows.shape[1] + 2), np.result_type(above, rows))
+    framed[0, 1:-1], framed[1:, 1:-1] = above, rows
+    return framed
+
+
+def _weights(scores: np.ndarray | None, inside: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns the scores of the pixels inside, 0 where they are not finite, and 1 where they are."""
     if scores is None:
         return None, None
-    finite = np.isfinite(scores)
-    return np.where(finite, scores, 0).ravel().astype(np.float64), finite.ravel().astype(np.float64)
+    own = scores.ravel()[inside]
+    finite = np.isfinite(own)
+    return np.where(finite, own, 0).astype(np.float64), finite.astype(np.float64)
 
 
 def _parts_of(rows: np.ndarray) -> tuple[np.ndarray, int]:
@@ -172,18 +240,24 @@ class _Points:
     part: tuple[np.ndarray, ...]
 
     @classmethod
-    def between(cls, values: np.ndarray, parts: np.ndarray, y: int) -> _Points:
+    def between(cls, values: np.ndarray, parts: np.ndarray, y: int, before: int) -> _Points:
         """Finds the points between the rows of a strip.
 
         Args:
             values: ``(rows + 1, width + 2)``: the row above the strip, the strip, and a column of zeros on each side.
-            parts: The numbers of their parts.
+            parts: The numbers of their parts: in the row above the strip those of the raster, in the strip its own.
             y: Row of the first grid points.
+            before: How many parts there are before the strip's.
         """
         beside, below = values[:, 1:] != values[:, :-1], values[1:] != values[:-1]
         rows, columns = np.nonzero((beside[:-1] | beside[1:]) & (below[:, 1:] | below[:, :-1]))
-        value, part = (tuple(each[rows + q // 2, columns + q % 2] for q in range(4)) for each in (values, parts))
-        return cls(columns, rows + y, value, part)
+        value = tuple(values[rows + q // 2, columns + q % 2] for q in range(4))
+        part = []
+        for q in range(4):
+            row = rows + q // 2
+            number = parts[row, columns + q % 2]
+            part.append(np.where((row > 0) & (number > 0), number + np.int32(before), number))
+        return cls(columns, rows + y, value, tuple(part))
 
     def corners(self) -> _Corners:
         """Returns the corners of all parts; where four meet there are four."""
@@ -259,7 +333,7 @@ def _polygons(
     beside = _partners(part, corners.y, corners.x, corners.west)
     below = _partners(part, corners.x, corners.y, corners.north)
     points, starts = _rings(np.where(corners.horizontal, beside, below), corners)
-    x, y = corners.x[points], corners.y[points]
+    x, y = corners.x[points].astype(np.int64), corners.y[points].astype(np.int64)  # they are multiplied below
     ring = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(points))))
     after = np.arange(1, len(points) + 1)
     after[np.append(starts[1:], len(points)) - 1] = starts
@@ -351,8 +425,7 @@ def _rings(following: np.ndarray, corners: _Corners) -> tuple[np.ndarray, np.nda
     """
     after, pinches, xs, ys = following.data, corners.pinch.data, corners.x.data, corners.y.data
     seen = bytearray(len(following))
-    points: list[int] = []
-    starts: list[int] = []
+    points, starts = array("q"), array("q")  # lists of millions of numbers would take five times the memory
     for corner in range(len(following)):
         ring: list[int] = []
         places: dict[tuple[int, int], int] = {}
@@ -362,14 +435,14 @@ def _rings(following: np.ndarray, corners: _Corners) -> tuple[np.ndarray, np.nda
                 point = xs[corner], ys[corner]
                 if point in places:  # what came since the ring was here before is a ring of its own
                     starts.append(len(points))
-                    points += ring[places[point] :]
+                    points.extend(ring[places[point] :])
                     del ring[places[point] :]
                 places[point] = len(ring)
             ring.append(corner)
             corner = after[corner]
         if ring:
             starts.append(len(points))
-            points += ring
+            points.extend(ring)
     return np.array(points, np.int64), np.array(starts, np.int64)
 
 

@@ -21,7 +21,7 @@ from segearth.utils.files import atomic_path, check_apart, check_output_file
 
 logger = logging.getLogger(__name__)
 
-_ONE_AT_A_TIME = threading.Lock()  # to open a file: Python's filters of warnings are those of all threads
+_ONE_AT_A_TIME = threading.Lock()  # where masks are read back: Python's filters of warnings are those of all threads
 
 NO_DATA = 255  # in a mask: where the scene has no valid pixel, or lies outside of the area of interest
 BLOCK = 512  # side of the file's own tiles
@@ -195,7 +195,9 @@ def read_mask_back(path: Path, question: int, windows: Iterable[Window]) -> Gene
     with file:
         for window in windows:
             place = geo_package("rasterio.windows").Window(window.left, window.top, window.width, window.height)
-            yield file.read(question + 1, window=place) == 1
+            with _ONE_AT_A_TIME, _gdal(path):  # GDAL's cache is bounded inside alone
+                values = file.read(question + 1, window=place)
+            yield values == 1
 
 
 def _create(plain: Path, path: Path, scene: SceneRaster, questions: Sequence[str], logits: bool) -> Any:

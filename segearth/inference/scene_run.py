@@ -21,7 +21,7 @@ from segearth.geo.settling import Ground, check_settleable, settle
 from segearth.geo.stretch import SceneStretch
 from segearth.geo.strips import StripStore, parts_folder
 from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
-from segearth.geo.tracing import Traced, trace
+from segearth.geo.tracing import Collected, Traced, collect_corners, outlines_of, trace
 from segearth.geo.vector_files import write_vectors
 from segearth.geo.vectors import PIXELS_AT_A_TIME, table_of
 from segearth.geo.windows import Window
@@ -219,7 +219,10 @@ class SceneRun:
                 if unknown[number]:
                     facts["unknown_words"] = ", ".join(unknown[number])
                 writer.tag({**facts, "score": round(score, 4)}, number)
-        tables = side_by_side(lambda number: self._table(number, known[number]), range(len(known)))
+        corners = side_by_side(lambda number: self._corners(number, known[number]), range(len(known)))
+        tables = []
+        for number in range(len(known)):  # one after the other, since each takes much memory
+            tables.append(self._table(number, corners.pop(0)))
         if vector is not None:
             write_vectors(vector, tables)
         return [
@@ -300,18 +303,22 @@ class SceneRun:
             writer.write(window, np.stack(side_by_side(mask_of, range(len(known)))), valid)
         return means
 
-    def _table(self, number: int, evidence: Evidence) -> Any:
-        """Returns the polygons of a question, traced in the mask that was written."""
-        scene, options, question = self.scene, self.options, self.asked[number]
+    def _corners(self, number: int, evidence: Evidence) -> Collected:
+        """Returns the corners of a question's regions, found in the mask that was written."""
+        scene = self.scene
         # Tracing takes some seventy bytes a pixel, and several questions are traced at a time.
         rows = min(max(PIXELS_AT_A_TIME // (MOST_THREADS * scene.width), 1), ROWS_AT_ONCE)
         windows = list(strips_of(scene.height, scene.width, rows))
         probabilities = (probabilities_of(evidence.read(window)) for window in windows)
         # Closed here, also after an error: rasterio cannot close a file in another thread than the one that opened it.
         with contextlib.closing(read_mask_back(self.output, number, windows)) as masks:
-            traced = trace(zip(masks, probabilities, strict=True), scene.width)
+            return collect_corners(zip(masks, probabilities, strict=True), scene.width)
+
+    def _table(self, number: int, corners: Collected) -> Any:
+        """Returns the polygons of a question."""
+        scene, options, question = self.scene, self.options, self.asked[number]
         table = table_of(
-            traced, (scene.height, scene.width), transform=None if scene.crs is None else scene.transform,
+            outlines_of(corners), (scene.height, scene.width), transform=None if scene.crs is None else scene.transform,
             crs=scene.crs, min_area=options.min_area, simplify=options.simplify,
             right_angles=options.right_angles,
             facts={"question": question.text, "answer": None, "source": scene.name, "model": self.model},
