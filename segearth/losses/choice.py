@@ -40,7 +40,7 @@ def choice_loss(choice: Choice, logits: Tensor, batch: Batch, wholly_known: Tens
     wrong = choice.real & ~right
     keep = choice.keep.float()
     loss = _mean(F.softplus(-keep), right) + _mean(F.softplus(keep), wrong)
-    counted = (choice.real.sum(1) > 1) & right.any(1) & batch.present & batch.candidates.flatten(1).any(1)
+    counted = (choice.real.sum(1) > 1) & right.any(1) & batch.candidates.flatten(1).any(1)
     return _mean(loss, counted & chooses & wholly_known) + _mean(loss, counted & ~chooses)
 
 

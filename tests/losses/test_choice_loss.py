@@ -49,7 +49,12 @@ def test_a_region_is_right_if_most_of_it_is_target() -> None:
     assert loss_of([1.0, 2.0, -4.0], third) == loss_of([1.0, 2.0, -4.0], SECOND)
 
 
+def test_regions_that_a_mask_has_not_do_not_count() -> None:
+    assert loss_of([1.0, 2.0, 9.0], SECOND, regions=2) == pytest.approx(softplus(-2.0) + softplus(1.0), abs=1e-6)
+
+
 def test_cells_between_regions_do_not_count() -> None:
+    assert loss_of([1.0, 2.0, -4.0], [0.0, 0, 0, 0, 0.5, 0.5, 1, 0]) == 0  # just half of region 1 itself
     assert loss_of([1.0, 2.0, -4.0], [0.0, 0, 0, 1, 1, 1, 1, 0]) == loss_of([1.0, 2.0, -4.0], SECOND)
 
 

@@ -68,6 +68,10 @@ def test_facts() -> None:
     torch.testing.assert_close(alone, torch.full((3,), 1 / 3))
 
 
+def test_a_logit_of_zero_is_outside() -> None:
+    assert find_regions(drawn(THREE, low=0.0)).real.sum() == 3
+
+
 def test_a_speck_is_not_the_smallest_thing() -> None:
     logits = -torch.ones(1, 20, 20)
     logits[0, :10, :10], logits[0, 15:, 15:], logits[0, 0, 19] = 1, 1, 1
