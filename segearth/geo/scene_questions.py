@@ -11,7 +11,7 @@ tile by tile, or, where a word says that the answer depends on the whole scene, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 NUMBERS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10
@@ -150,6 +150,11 @@ class SceneQuestion:
             return ()
         return tuple(dict.fromkeys([self.local, *(each.other for each in self.conditions if each.other)]))
 
+    @property
+    def is_count(self) -> bool:
+        """Whether it asks for a number: that of the regions found answers it."""
+        return self.text.lower().lstrip().startswith("how many")
+
 
 def understand(text: str, mode: str = "auto") -> SceneQuestion:
     """Decides how a scene goes about a question.
@@ -179,8 +184,8 @@ def understand(text: str, mode: str = "auto") -> SceneQuestion:
     if found := _WHOLE_WORDS.search(phrase):
         reason = f"{found.group()!r} depends on the whole scene, which is asked at reduced size: small things are lost"
         return SceneQuestion(text, "whole", reason, text)
-    local = _all_of(noun) if text.lower().lstrip().startswith("how many") else text
-    return SceneQuestion(text, "tile", "nothing in it depends on more than a tile shows", local)
+    alone = SceneQuestion(text, "tile", "nothing in it depends on more than a tile shows", text)
+    return replace(alone, local=_all_of(noun)) if alone.is_count else alone
 
 
 def _bare(text: str) -> str:

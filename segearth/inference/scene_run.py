@@ -229,7 +229,7 @@ class SceneRun:
             SceneAnswer(
                 question.text, question.mode, question.reason, mean.pixels > 0, evidence.presence, score, mean.pixels,
                 len(table), float(table["area"].sum()), "pixels" if self.scene.metres_per_pixel is None else "m2",
-                words,
+                words, _in_words(question, len(table)),
             )
             for question, evidence, mean, score, table, words in zip(
                 self.asked, known, means, scores, tables, unknown, strict=True
@@ -323,7 +323,12 @@ class SceneRun:
             right_angles=options.right_angles,
             facts={"question": question.text, "answer": None, "source": scene.name, "model": self.model},
         )  # fmt: skip
-        return table.drop(columns="value")
+        return table.drop(columns="value").assign(answer=_in_words(question, len(table)))
+
+
+def _in_words(question: SceneQuestion, regions: int) -> str | None:
+    """Returns the answer in words, which only counting has: of tiles each could say but what it sees itself."""
+    return str(regions) if question.is_count else None
 
 
 class Outlines:

@@ -43,6 +43,7 @@ class SceneAnswer:
         area: Of all regions, in ``area_unit``.
         area_unit: ``"m2"`` or ``"pixels"``.
         unknown_words: Words that the segmenter does not know and has left out, in lower case.
+        answer: In words: of a question "how many …" the number of regions, of others ``None``.
     """
 
     question: str
@@ -56,6 +57,7 @@ class SceneAnswer:
     area: float
     area_unit: str
     unknown_words: tuple[str, ...] = ()
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

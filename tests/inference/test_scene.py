@@ -120,6 +120,16 @@ def test_mask_polygons_and_counts(source: Path, tmp_path: Path) -> None:
     assert not parts_folder(result.output).exists()
 
 
+@pytest.mark.parametrize(("mode", "least"), [("auto", 0.0), ("auto", 99.0), ("tile", 0.0), ("whole", 0.0)])
+def test_a_count_is_answered_by_the_number_of_polygons(source: Path, tmp_path: Path, mode: str, least: float) -> None:
+    questions = ["the blue things", "How many red things are there?"]
+    result = asked(source, questions, tmp_path, mode=mode, min_area=least)
+    table = geopandas.read_file(result.vector)
+    assert [each.answer for each in result.answers] == [None, "2" if least else "3"]
+    assert table["answer"][table["question"] == questions[0]].isna().all()
+    assert set(table["answer"][table["question"] == questions[1]]) == {result.answers[1].answer}
+
+
 def test_the_output_lies_on_the_source_grid(tmp_path: Path) -> None:
     turned = rasterio.Affine(1.7, 1.0, 500_000, 1.0, -1.7, 3_000_000)
     source = write(tmp_path / "in.tif", picture(), turned)
