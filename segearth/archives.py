@@ -175,7 +175,7 @@ def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, addres
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError("ray", "archive") from error
+        raise MissingExtraError("ray", "archive", error) from error
 
     started = not ray.is_initialized()
     if started:

@@ -71,12 +71,19 @@ class TraceError(SegEarthError, ValueError):
 
 
 class MissingExtraError(SegEarthError, ImportError):
-    """An optional package that is not installed, or cannot be imported together with the versions of the others."""
+    """An optional package that is not installed, or cannot be imported.
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed, or in a version that does not fit; run: pip install 'segearth[{extra}]'"
-        )
+    Args:
+        package: Its name.
+        extra: The extra of this package that installs it.
+        cause: What importing it raised. Where the package is there but a library of the system is not, this names it,
+            and installing again would not help.
+    """
+
+    def __init__(self, package: str, extra: str, cause: Exception | None = None) -> None:
+        known = cause is not None and not isinstance(cause, ModuleNotFoundError)
+        fault = f"{package} cannot be imported ({cause})" if known else f"{package} is not installed"
+        super().__init__(f"{fault}, or in a version that does not fit; run: pip install 'segearth[{extra}]'")
 
 
 class MissingPackageError(SegEarthError, ImportError):

@@ -97,12 +97,23 @@ def test_everything_imported_is_installed() -> None:
 def test_every_extra_that_an_error_or_a_page_names_exists() -> None:
     _, extras = declared()
     named = set()
-    for path in sorted([*(ROOT / "segearth").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]):
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "Dockerfile"]
+    for path in sorted([*(ROOT / "segearth").rglob("*.py"), *pages]):
         text = path.read_text(encoding="utf-8")
         named |= {extra for found in re.findall(r"(?:segearth|\.)\[([a-z,]+)\]", text) for extra in found.split(",")}
-        named |= set(re.findall(r"MissingExtraError\([^)]*\"(\w+)\"\)", text))
+        named |= set(re.findall(r"MissingExtraError\([^)]*\"(\w+)\"(?:, error)?\)", text))
     assert named >= {"train", "onnx", "quant"}
     assert named <= extras.keys()
+
+
+def test_the_image_gets_all_that_it_is_built_from() -> None:
+    """The file that says what Docker may see names all that the Dockerfile copies, and that is there."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    seen = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert "segearth" in copied and seen[0] == "**"
+    for name in copied:
+        assert (ROOT / name).exists() and f"!{name}" in seen, name
 
 
 def test_the_table_of_extras_is_complete() -> None:

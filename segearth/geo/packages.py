@@ -17,7 +17,7 @@ def geo_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError(name.split(".")[0], "geo") from error
+        raise MissingExtraError(name.split(".")[0], "geo", error) from error
 
 
 def rasterio_errors() -> tuple[type[Exception], ...]:

@@ -109,4 +109,4 @@ def _require_torchao() -> None:
     try:
         import torchao  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("torchao", "quant") from error
+        raise MissingExtraError("torchao", "quant", error) from error

@@ -97,7 +97,7 @@ class QuestionRows:
         try:
             from datasets import Dataset
         except ImportError as error:
-            raise MissingExtraError("datasets", "rl") from error
+            raise MissingExtraError("datasets", "rl", error) from error
 
         def read(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
             rows = [self[index] for index in batch["row"]]

@@ -35,7 +35,7 @@ def import_trl() -> Any:
         import trl
         import trl.trainer.grpo_trainer
     except (ImportError, RuntimeError) as error:
-        raise MissingExtraError("trl", "rl") from error
+        raise MissingExtraError("trl", "rl", error) from error
     return trl
 
 
@@ -120,7 +120,7 @@ def peft_of(lora: LoraConfig) -> Any:
     try:
         from peft import LoraConfig as PeftConfig
     except ImportError as error:
-        raise MissingExtraError("peft", "rl") from error
+        raise MissingExtraError("peft", "rl", error) from error
     return PeftConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules),
         task_type="CAUSAL_LM",

@@ -208,7 +208,7 @@ def export_parquet(examples: Iterable[VerlExample], path: str | Path, split: str
         from datasets import Features, Image, Value
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingExtraError("datasets", "rl") from error
+        raise MissingExtraError("datasets", "rl", error) from error
 
     text, whole = Value("string"), Value("int64")
     schema = Features(

@@ -24,7 +24,7 @@ def start_process() -> Process:
         import deepspeed
         import deepspeed.ops
     except ImportError as error:
-        raise MissingExtraError("deepspeed", "train") from error
+        raise MissingExtraError("deepspeed", "train", error) from error
     # On CPUs DeepSpeed would compile a faster way to exchange tensors on first use, which takes minutes and needs a
     # compiler. gloo does the same without.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -87,5 +87,5 @@ def _open_board(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingExtraError("tensorboard", "train") from error
+        raise MissingExtraError("tensorboard", "train", error) from error
     return SummaryWriter(str(folder), purge_step=first)  # otherwise steps that are done again would be shown twice

@@ -31,7 +31,7 @@ def add_lora(causal_lm: nn.Module, config: LoraConfig) -> None:
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
     except ImportError as error:
-        raise MissingExtraError("peft", "train") from error
+        raise MissingExtraError("peft", "train", error) from error
     peft_config = PeftConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=config.target_modules
     )

@@ -219,4 +219,4 @@ def _check_gradio() -> None:
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("gradio", "web") from error
+        raise MissingExtraError("gradio", "web", error) from error

@@ -52,7 +52,7 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
         from fastapi import FastAPI, File, Form, HTTPException, UploadFile
         from starlette.responses import Response
     except ImportError as error:
-        raise MissingExtraError("fastapi", "web") from error
+        raise MissingExtraError("fastapi", "web", error) from error
     from segearth import __version__
 
     app = FastAPI(title="segearth", version=__version__, description=ABOUT)
@@ -127,7 +127,7 @@ def serve(asker: Asker, host: str, port: int, limits: Limits, models: dict[str, 
     try:
         import uvicorn
     except ImportError as error:
-        raise MissingExtraError("uvicorn", "web") from error
+        raise MissingExtraError("uvicorn", "web", error) from error
     uvicorn.run(build_app(asker, limits, models), host=host, port=port, log_level="warning", server_header=False)
 
 

@@ -302,6 +302,15 @@ def test_a_missing_package_names_the_extra():
         geo_package("no_such_package")
 
 
+def test_a_package_that_lacks_a_library_of_the_system_is_not_called_missing(monkeypatch):
+    def fails(name):
+        raise ImportError("libexpat.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("importlib.import_module", fails)
+    with pytest.raises(MissingExtraError, match=r"rasterio cannot be imported \(libexpat\.so\.1: cannot open"):
+        geo_package("rasterio.warp")
+
+
 def test_real_rasters(geotiffs):
     for path in geotiffs:
         with open_scene(path) as scene, rasterio.open(path) as file:
