@@ -32,10 +32,10 @@ EXTRAS = {
     "train": ["deepspeed>=0.17.1", "peft>=0.18", "tensorboard>=2.16.2"],
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.7"],  # below, torch 2.6 writes no graph
     "quant": ["torchao>=0.18,<0.19"],  # its 4-bit layers for CPUs are a prototype, whose name may change
-    # The four that follow: as old as what is called of them; not yet run as old as that, unlike the others.
-    "geo": ["rasterio>=1.4", "shapely>=2.1", "geopandas>=1.0.1", "pyogrio>=0.10"],
-    "web": ["gradio>=6,<7", "fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.18"],
-    "rl": ["trl>=1.14,<1.17", "datasets>=4,<6", "peft>=0.18"],  # trl changes monthly
+    # shapely: 2.1.0 ends the process while it makes polygons; fastapi, datasets: as gradio and trl ask for.
+    "geo": ["rasterio>=1.4", "shapely>=2.1.1", "geopandas>=1.0.1", "pyogrio>=0.10"],
+    "web": ["gradio>=6,<7", "fastapi>=0.115.2", "uvicorn>=0.30", "python-multipart>=0.0.18"],
+    "rl": ["trl>=1.14,<1.17", "datasets>=4.7,<6", "peft>=0.18"],  # trl changes monthly
     "archive": ["ray[data]>=2.40"],
     "dev": [
         "pytest>=8",

@@ -157,6 +157,16 @@ def test_the_oldest_environment_is_that_of_the_bounds() -> None:
     assert names(pins) == names([*requires, *extras["train"], *extras["onnx"], *extras["dev"]]) - {"setuptools"}
 
 
+def test_the_other_extras_are_as_old_as_their_bounds_in_an_environment_of_their_own() -> None:
+    _, extras = declared()
+    assert {*COMPATIBILITY.EXTRAS, *COMPATIBILITY.MORE_EXTRAS, "quant", "dev", "mutation"} == extras.keys()
+    pins = COMPATIBILITY.oldest_pins(COMPATIBILITY.OLDEST_EXTRAS).splitlines()
+    others = [line for extra in COMPATIBILITY.MORE_EXTRAS for line in extras[extra]]
+    assert "ray==2.40" in pins and "shapely==2.1.1" in pins
+    assert names(pins) == names([*others, *extras["dev"], "torch", "torchvision"]) - {"setuptools"}
+    assert [pin for pin in pins if pin.startswith("torch==")] == ["torch==2.13.0"]
+
+
 def test_every_allowed_python_is_tried() -> None:
     allowed = re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
     assert [f"3.{minor}" for minor in range(int(allowed[1]), int(allowed[2]))] == list(COMPATIBILITY.PYTHONS)

@@ -1,6 +1,6 @@
 """Runs the tests in fresh environments: other Pythons, and the oldest packages that setup.py allows.
 
-    python tools/compatibility.py                         3.10, 3.11, 3.12, 3.13 and oldest, one after another
+    python tools/compatibility.py                         3.10, 3.11, 3.12, 3.13, oldest and oldest-extras in turn
     python tools/compatibility.py oldest 3.13 -- tests/text -k words      some of them; after -- pytest's arguments
 
 Each environment takes some minutes and some gigabytes; it is removed when its tests are done, unless `--keep` is given.
@@ -19,9 +19,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST = "oldest"
+OLDEST, OLDEST_EXTRAS = "oldest", "oldest-extras"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = ("train", "onnx")  # and dev, whose versions are those of constraints.txt: users do not install it
+# As old as they may be, beside a torch of today and what else pip chooses: an old gradio allows no new Pillow.
+MORE_EXTRAS = ("geo", "web", "rl", "archive")
 SHOWN = ("torch", "transformers", "timm", "deepspeed", "numpy")
 
 
@@ -34,15 +36,22 @@ def declared() -> tuple[list[str], dict[str, list[str]]]:
     return ast.literal_eval(assignments["REQUIRES"]), ast.literal_eval(assignments["EXTRAS"])
 
 
-def oldest_pins() -> str:
-    """Returns constraints that pin each package a user installs to the lower bound of setup.py, as lines."""
+def oldest_pins(name: str = OLDEST) -> str:
+    """Returns constraints that pin packages to the lower bounds of setup.py, as lines.
+
+    Args:
+        name: ``"oldest"``: all that is required, and the extras for training and export; ``"oldest-extras"``: others.
+    """
     requires, extras = declared()
-    bounds = [re.match(r"([\w.-]+)>=([\w.]+)", line) for line in [*requires, *(b for e in EXTRAS for b in extras[e])]]
+    chosen, kept = ([], ["torch", "torchvision"]) if name == OLDEST_EXTRAS else (requires, [])
+    for extra in MORE_EXTRAS if name == OLDEST_EXTRAS else EXTRAS:
+        chosen = [*chosen, *extras[extra]]
+    bounds = [re.match(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", line) for line in chosen]
     lowest = {bound[1]: bound[2] for bound in bounds if bound}
-    development = {re.split("[>=<]", line)[0] for line in extras["dev"]}
-    lines = [f"{name}=={version}" for name, version in lowest.items()]
+    kept += [re.split("[>=<]", line)[0] for line in extras["dev"]]
+    lines = [f"{package}=={version}" for package, version in lowest.items()]
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        if re.split("[>=<]", line)[0] in development:
+        if re.split("[>=<]", line)[0] in kept:
             lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -65,7 +74,7 @@ def find_python(version: str) -> str | None:
 
 def make_environment(name: str, folder: Path, log: Path) -> Path | None:
     """Makes an environment once; returns its Python, or ``None`` if something cannot be installed."""
-    version = PYTHONS[0] if name == OLDEST else name
+    version = {OLDEST: PYTHONS[0], OLDEST_EXTRAS: "3.11"}.get(name, name)
     python = folder / name / "bin/python"
     if (folder / name / "ready").exists():
         return python
@@ -75,14 +84,16 @@ def make_environment(name: str, folder: Path, log: Path) -> Path | None:
         return None
     requires, extras = declared()  # installed by name: the tests take segearth itself from the checkout
     pins = folder / f"{name}.pins"
-    pins.write_text(oldest_pins() if name == OLDEST else (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    oldest = name in (OLDEST, OLDEST_EXTRAS)
+    pins.write_text(oldest_pins(name) if oldest else (ROOT / "constraints.txt").read_text(encoding="utf-8"))
     torch = next(line for line in pins.read_text().splitlines() if line.startswith("torch=="))
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", pins]
+    wanted = [*EXTRAS, *(MORE_EXTRAS if name == OLDEST_EXTRAS else ()), "dev"]
     with log.open("w") as output:
         for command in (
             [interpreter, "-m", "venv", "--clear", folder / name],
             [*pip, torch],  # first and alone, as in tools/environment.sh
-            [*pip, *requires, *(line for extra in (*EXTRAS, "dev") for line in extras[extra])],
+            [*pip, *requires, *(line for extra in wanted for line in extras[extra])],
         ):
             done = subprocess.run([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT)
             if done.returncode:
@@ -126,13 +137,14 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "build/compatibility")
     parser.add_argument("--keep", action="store_true", help="leave the environments for the next time")
     options = parser.parse_args(own)
-    if unknown := set(options.names) - {*PYTHONS, OLDEST}:
-        parser.error(f"unknown {', '.join(sorted(unknown))}; known: {', '.join(PYTHONS)}, {OLDEST}")
+    every = [*PYTHONS, OLDEST, OLDEST_EXTRAS]
+    if unknown := set(options.names) - {*every}:
+        parser.error(f"unknown {', '.join(sorted(unknown))}; known: {', '.join(every)}")
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     rows = [f"| environment | Python | {' | '.join(SHOWN)} | tests |", "|---" * (len(SHOWN) + 3) + "|"]
     failed = False
-    for name in options.names or [*PYTHONS, OLDEST]:
+    for name in options.names or every:
         log = folder / f"{name}.log"
         python = make_environment(name, folder, log)
         if python is None:
