@@ -44,6 +44,7 @@ EXTRAS = {
         "ruff>=0.12",
         "mypy>=1.13",
         "setuptools>=70.1",  # a test builds the wheel, without a network
+        "matplotlib>=3.9",  # a test runs the notebook
     ],
     "mutation": ["mutmut>=3.8,<4"],  # needs pytest and hypothesis of dev
 }

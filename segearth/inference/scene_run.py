@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from segearth.geo.vector_files import write_vectors
 from segearth.geo.vectors import PIXELS_AT_A_TIME, table_of
 from segearth.geo.windows import Window
 from segearth.geo.writing import SceneWriter, read_mask_back, scene_writer
-from segearth.inference.deciding import threshold_of_tiles
+from segearth.inference.deciding import score_of, threshold_of_tiles
 from segearth.inference.scene_scores import (
     ROWS_AT_ONCE,
     Evidence,
@@ -317,10 +317,13 @@ class SceneRun:
     def _table(self, number: int, corners: Collected) -> Any:
         """Returns the polygons of a question."""
         scene, options, question = self.scene, self.options, self.asked[number]
+        traced = outlines_of(corners)
+        # By the same curve as the whole mask's: a polygon's score, too, is the IoU to expect.
+        scores = [score_of(raw, *self.deciding.score_curve) for raw in traced.scores.tolist()]
         table = table_of(
-            outlines_of(corners), (scene.height, scene.width), transform=None if scene.crs is None else scene.transform,
-            crs=scene.crs, min_area=options.min_area, simplify=options.simplify,
-            right_angles=options.right_angles,
+            replace(traced, scores=np.array(scores, np.float64)), (scene.height, scene.width),
+            transform=None if scene.crs is None else scene.transform, crs=scene.crs,
+            min_area=options.min_area, simplify=options.simplify, right_angles=options.right_angles,
             facts={"question": question.text, "answer": None, "source": scene.name, "model": self.model},
         )  # fmt: skip
         return table.drop(columns="value").assign(answer=_in_words(question, len(table)))

@@ -120,6 +120,24 @@ def test_mask_polygons_and_counts(source: Path, tmp_path: Path) -> None:
     assert not parts_folder(result.output).exists()
 
 
+def test_a_polygon_has_the_calibrated_score_of_its_own_pixels(tmp_path: Path) -> None:
+    """A scene of one thing: the polygon's score and the mask's are one number; of two, the clearer one's is higher."""
+    array = np.full((60, 120, 3), 40, np.uint8)
+    array[10:30, 10:30, 0] = 250
+    segmenter = ColourFinder()
+    deciding = dataclasses.replace(segmenter.facts.deciding, score_curve=(1.5, -2.0))
+    segmenter.facts = dataclasses.replace(segmenter.facts, deciding=deciding)
+    one = asked(write(tmp_path / "one.tif", array), "the red things", tmp_path, segmenter)
+    table = geopandas.read_file(one.vector)
+    assert table["score"].tolist() == [pytest.approx(one.answers[0].score, abs=1e-4)]
+    assert one.answers[0].score < 0.9  # by the curve; nearly all of the thing is certain
+    array[10:30, 80:100, 0] = 150
+    two = asked(write(tmp_path / "two.tif", array), "the red things", tmp_path, segmenter)
+    scores = geopandas.read_file(two.vector).set_index("region")["score"]
+    assert scores.min() < two.answers[0].score < scores.max()
+    assert scores.max() == pytest.approx(one.answers[0].score, abs=0.02)
+
+
 @pytest.mark.parametrize(("mode", "least"), [("auto", 0.0), ("auto", 99.0), ("tile", 0.0), ("whole", 0.0)])
 def test_a_count_is_answered_by_the_number_of_polygons(source: Path, tmp_path: Path, mode: str, least: float) -> None:
     questions = ["the blue things", "How many red things are there?"]
