@@ -232,7 +232,7 @@ class TrainConfig:
     seed: int = 0
     max_steps: int = 1000
     global_batch_size: int = 16  # images per optimiser step, over all ranks
-    micro_batch_size: int = 8  # images per rank and forward pass
+    micro_batch_size: int = 8  # images per rank and forward pass, at most
     optimizer: str = "adamw"  # adamw | muon, which needs fewer steps from random weights; only with deepspeed: zero0
     learning_rate: float = 1e-4
     matrix_learning_rate: float = 0.02  # muon's, of weight matrices; all else learns with learning_rate
@@ -288,7 +288,7 @@ class SftConfig:
     # What traces are made of; None: data.train. Rewards need masks alone, so they can teach scenes that no trace is of.
     data: list[DatasetConfig] | None = None
     batch_size: int = 16  # traces per optimiser step, over all ranks
-    micro_batch_size: int = 8  # traces per rank and forward pass
+    micro_batch_size: int = 8  # traces per rank and forward pass, at most
     learning_rate: float = 1e-5
     warmup_ratio: float = 0.03
     thought: str = "full"  # full: grid cells, candidates with boxes, what decides, choice; cells: grid cells alone

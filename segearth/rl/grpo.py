@@ -24,10 +24,11 @@ from segearth.rl.stages import (
     freeze_vision,
     import_trl,
     last_checkpoint,
-    passes_of,
     peft_of,
+    processes,
     shared_arguments,
 )
+from segearth.utils.step_batches import split_batch
 
 
 def preset_of(grpo: GrpoConfig) -> RewardPreset:
@@ -78,10 +79,11 @@ def grpo_trainer(
         )
     if grpo.updates < 1:
         raise ConfigError(f"grpo.updates is {grpo.updates}; give at least 1")
-    passes = passes_of("train.global_batch_size", train.global_batch_size, train.micro_batch_size)
+    names = "train.global_batch_size", "train.micro_batch_size"
+    answers, passes = split_batch(train.global_batch_size, train.micro_batch_size, processes(), names)
     arguments = trl.GRPOConfig(
         **shared_arguments(experiment, folder), max_steps=train.max_steps, learning_rate=train.learning_rate,
-        warmup_steps=train.warmup_ratio, per_device_train_batch_size=train.micro_batch_size,
+        warmup_steps=train.warmup_ratio, per_device_train_batch_size=answers,
         gradient_accumulation_steps=passes, steps_per_generation=passes * grpo.updates, num_generations=grpo.group,
         max_completion_length=policy.max_new_tokens, temperature=grpo.temperature, beta=grpo.beta,
         epsilon=grpo.epsilon, loss_type=grpo.loss, scale_rewards=grpo.scale,

@@ -12,10 +12,11 @@ from segearth.rl.stages import (
     freeze_vision,
     import_trl,
     last_checkpoint,
-    passes_of,
     peft_of,
+    processes,
     shared_arguments,
 )
+from segearth.utils.step_batches import split_batch
 
 
 def sft_trainer(
@@ -36,10 +37,11 @@ def sft_trainer(
     """
     trl = import_trl()
     sft, train = experiment.sft, experiment.train
-    passes = passes_of("sft.batch_size", sft.batch_size, sft.micro_batch_size)
+    names = "sft.batch_size", "sft.micro_batch_size"
+    traces, passes = split_batch(sft.batch_size, sft.micro_batch_size, processes(), names)
     arguments = trl.SFTConfig(
         **shared_arguments(experiment, folder), max_steps=sft.max_steps, learning_rate=sft.learning_rate,
-        warmup_steps=sft.warmup_ratio, per_device_train_batch_size=sft.micro_batch_size,
+        warmup_steps=sft.warmup_ratio, per_device_train_batch_size=traces,
         gradient_accumulation_steps=passes, completion_only_loss=True, max_length=None,
     )  # fmt: skip
     trainer = trl.SFTTrainer(

@@ -70,22 +70,6 @@ def shared_arguments(experiment: ExperimentConfig, folder: Path) -> dict[str, An
     )  # fmt: skip
 
 
-def passes_of(what: str, batch: int, micro: int) -> int:
-    """Returns how many forward passes make a step of one process.
-
-    Args:
-        what: The setting, for the error.
-        batch: Rows of a step, over all processes.
-        micro: Rows of a pass.
-
-    Raises:
-        ConfigError: The batch cannot be divided so.
-    """
-    if micro < 1 or batch % (micro * processes()):
-        raise ConfigError(f"{what}: {batch} is no multiple of {micro} a pass on {processes()} process(es); change one")
-    return batch // (micro * processes())
-
-
 def processes() -> int:
     """Returns how many processes the launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))

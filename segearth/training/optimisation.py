@@ -15,6 +15,7 @@ from segearth.config import LoraConfig, TrainConfig
 from segearth.errors import ConfigError, MissingExtraError, nearest_names
 from segearth.training.muon import MuonWithAdamW, weight_matrices
 from segearth.utils.files import configs_dir
+from segearth.utils.step_batches import split_batch
 
 MUON = "muon"
 OPTIMIZERS = ("adamw", MUON)
@@ -117,19 +118,14 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def accumulation_steps(config: TrainConfig, world_size: int) -> int:
-    """Returns how many micro-batches each process runs for one optimiser step, their gradients added up.
+def passes_of(config: TrainConfig, world_size: int) -> tuple[int, int]:
+    """Returns the images of a process's forward pass, and its passes in an optimiser step, their gradients added up.
 
     Raises:
-        ConfigError: ``global_batch_size`` is no multiple of ``micro_batch_size`` times the number of processes.
+        ConfigError: ``global_batch_size`` cannot be divided so, see :func:`segearth.utils.step_batches.split_batch`.
     """
-    per_pass = config.micro_batch_size * world_size
-    if config.global_batch_size % per_pass:
-        raise ConfigError(
-            f"train.global_batch_size {config.global_batch_size} is no multiple of train.micro_batch_size "
-            f"{config.micro_batch_size} x {world_size} processes; change one of them"
-        )
-    return config.global_batch_size // per_pass
+    names = "train.global_batch_size", "train.micro_batch_size"
+    return split_batch(config.global_batch_size, config.micro_batch_size, world_size, names)
 
 
 def deepspeed_settings(config: TrainConfig, world_size: int, bf16: bool) -> dict[str, Any]:
@@ -154,9 +150,10 @@ def deepspeed_settings(config: TrainConfig, world_size: int, bf16: bool) -> dict
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
+    images, passes = passes_of(config, world_size)
     settings |= {
-        "train_micro_batch_size_per_gpu": config.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps(config, world_size),
+        "train_micro_batch_size_per_gpu": images,
+        "gradient_accumulation_steps": passes,
         "gradient_clipping": config.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": bf16},

@@ -35,10 +35,10 @@ from segearth.training.journal import Journal
 from segearth.training.masters import MasterWeights, WeightAverage, frozen_weights
 from segearth.training.optimisation import (
     MUON,
-    accumulation_steps,
     build_optimizer,
     deepspeed_settings,
     learning_rate_factor,
+    passes_of,
     zero_stage,
 )
 from segearth.training.resume import as_yaml, check_same_run
@@ -89,7 +89,7 @@ class Trainer:
         self.splits_seen = self._splits_seen()  # read now: at the end the folder of the first weights may be gone
         self.model = self._build_model()
         self.criterion = Criterion(config.loss)
-        self.accumulation = accumulation_steps(train, self.process.world_size)
+        self.images_of_pass, self.accumulation = passes_of(train, self.process.world_size)
         self.validation = Validation(config, self.process, in_step=zero_stage(self.settings) == 3)
         datasets = [build_dataset(d.name, d.root, d.split, **d.options) for d in config.data.train]
         with_classes = config.loss.classes > 0
@@ -139,7 +139,7 @@ class Trainer:
         self._describe(first)
         journal = Journal(self.folder, train, first, process)
         sampler = StepSampler(
-            self.view.frames, train.global_batch_size, train.micro_batch_size, first, train.max_steps,
+            self.view.frames, train.global_batch_size, self.images_of_pass, first, train.max_steps,
             process.rank, process.world_size, train.seed,
         )  # fmt: skip
         batches = iter(build_loader(self.view, self.collator, sampler, self.config.data.num_workers))
@@ -334,7 +334,7 @@ class Trainer:
             "global batch %d = %d a pass x %d processes x %d accumulated; %s on %s, %s",
             self.config.model.get("pretrained") or self.config.model.get("name"),
             total / 1e6, learning / 1e6, count_images(self.view), first, train.max_steps,
-            train.global_batch_size, train.micro_batch_size, world, self.accumulation,
+            train.global_batch_size, self.images_of_pass, world, self.accumulation,
             "bf16" if self.bf16 else "fp32", self.process.device, train.deepspeed,
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from segearth.prompting.templates import answer_template
 from segearth.prompting.tiny import TinyShape, tiny_vision_language_model
 from segearth.rl.rows import QuestionRows
 from segearth.rl.sft import sft_trainer, train_sft
-from segearth.rl.stages import checked_fields, freeze_vision, passes_of, shared_arguments
+from segearth.rl.stages import checked_fields, freeze_vision, shared_arguments
 
 BRIEF = replace(answer_template("brief@1"), frame=Frame.resized(32, 32))
 
@@ -78,11 +78,6 @@ def test_the_vision_encoder_can_stay() -> None:
 
 
 def test_what_does_not_divide_or_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert passes_of("a", 12, 3) == 4
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert passes_of("a", 12, 3) == 2
-    with pytest.raises(ConfigError, match="a: 9 is no multiple of 3 a pass on 2"):
-        passes_of("a", 9, 3)
     with pytest.raises(UnknownNameError, match="sied"):
         checked_fields("policy.tiny", TinyShape, {"sied": 32})
     experiment = ExperimentConfig()

@@ -11,12 +11,12 @@ from torch import nn
 from segearth.config import LoraConfig, TrainConfig
 from segearth.errors import ConfigError, MissingExtraError
 from segearth.training.optimisation import (
-    accumulation_steps,
     add_lora,
     build_optimizer,
     deepspeed_settings,
     learning_rate_factor,
     merged_state_dict,
+    passes_of,
     zero_stage,
 )
 from segearth.utils.torchvision_mend import mend_torchvision
@@ -131,11 +131,17 @@ def test_short_runs_have_a_learning_rate_too() -> None:
 
 def test_accumulation() -> None:
     config = TrainConfig(global_batch_size=16, micro_batch_size=2)
-    assert accumulation_steps(config, world_size=1) == 8
-    assert accumulation_steps(config, world_size=4) == 2
-    assert isinstance(accumulation_steps(config, world_size=1), int)  # DeepSpeed takes no 8.0
-    with pytest.raises(ConfigError, match=r"global_batch_size 16 is no multiple .* 2 x 3 processes; change"):
-        accumulation_steps(config, world_size=3)
+    assert passes_of(config, world_size=1) == (2, 8)
+    assert passes_of(config, world_size=4) == (2, 2)
+    assert isinstance(passes_of(config, world_size=1)[1], int)  # DeepSpeed takes no 8.0
+    with pytest.raises(ConfigError, match=r"train\.global_batch_size 16 is no multiple of 3 processes; set it to 15"):
+        passes_of(config, world_size=3)
+
+
+def test_deepspeed_is_told_the_images_of_a_pass_that_a_process_really_has() -> None:
+    config = TrainConfig(deepspeed="zero2", global_batch_size=8, micro_batch_size=8)
+    settings = deepspeed_settings(config, world_size=4, bf16=False)
+    assert settings["train_micro_batch_size_per_gpu"] == 2 and settings["gradient_accumulation_steps"] == 1
 
 
 @pytest.mark.parametrize(("name", "stage"), [("zero0", 0), ("zero2", 2), ("zero3", 3), ("zero3_offload", 3)])
