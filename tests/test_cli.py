@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +53,8 @@ def test_predict_writes_a_mask_of_the_pictures_size(model: str, picture: np.ndar
         (["train", "aerial_mini", "train.max_stesp=3"], "did you mean 'max_steps'"),
         (["eval", "aerial_mini", "--model", "nobody/nothing"], "no folder here and no model on the hub"),
         (["data", "verify", "aerial_mani"], "did you mean 'aerial_mini'"),
+        (["calibrate", "aerial_mini", "--model", "segearth_tiny"], "segearth_tiny is no run and no saved folder here"),
+        (["export", "segearth_tiny", "roofs.onnx"], "add --question, or name a folder"),
     ],
 )
 def test_errors_are_one_message_without_a_traceback(arguments: list[str], message: str) -> None:
@@ -59,6 +62,33 @@ def test_errors_are_one_message_without_a_traceback(arguments: list[str], messag
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_who_answers_is_told_where_nobody_was_named(picture: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    arguments = ["predict", str(tmp_path / "a.png"), "the road", "--out", str(tmp_path / "m.png")]
+    result = RUN.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "asking " in result.stderr and "--model names another" in result.stderr
+    assert "asking" not in RUN.invoke(app, [*arguments, "--model", "segearth_tiny"]).stderr
+
+
+def test_help_names_the_extra() -> None:
+    assert "segearth[quant]" in "".join(RUN.invoke(app, ["predict", "--help"]).output.split())
+
+
+def test_two_test_splits_are_noted_before_training_and_one_is_asked_for_in_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SimpleNamespace(run=lambda: tmp_path)
+    monkeypatch.setattr("segearth.training.trainer.Trainer", lambda *args: run)
+    two = "data.test=[{name: aerial_mini, split: test}, {name: aerial_mini, split: val}]"
+    options = [two, "model.name=segearth_debug", f"train.output_dir={tmp_path}"]
+    trained = RUN.invoke(app, ["train", "aerial_mini", *options])
+    assert trained.exit_code == 0 and "eval.sh scores one data set" in trained.stderr
+    assert "eval.sh" not in RUN.invoke(app, ["train", "aerial_mini", *options[1:]]).stderr
+    scored = RUN.invoke(app, ["eval", "aerial_mini", *options, "--model", "segearth_tiny", "--out", str(tmp_path)])
+    assert scored.exit_code == 1 and "'data.test=[{name: …, root: …, split: test}]'" in scored.output
 
 
 def test_listings(model: str) -> None:

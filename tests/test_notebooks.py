@@ -14,6 +14,7 @@ from segearth.cli import app
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+TINY = ("--model", "segearth_tiny")  # a run in the current folder would answer else
 NUMBER = r"\d[\d,]*(?:\.\d+)?"
 
 
@@ -54,7 +55,7 @@ def test_the_page_on_maps_shows_what_the_command_prints(tmp_path: Path) -> None:
     for question, name in (("the buildings", "buildings"), ("the largest building", "largest")):
         vector = ["--vector", str(tmp_path / f"{name}.gpkg")] if f"{name}.gpkg" in shown else []
         scene = str(ROOT / "docs/notebooks/village.tif")
-        result = CliRunner().invoke(app, ["scene", scene, question, str(tmp_path / f"{name}.tif"), *vector])
+        result = CliRunner().invoke(app, ["scene", scene, question, str(tmp_path / f"{name}.tif"), *vector, *TINY])
         assert result.exit_code == 0, result.output
         said.append(result.stdout.replace(f"{tmp_path}{os.sep}", ""))
     assert same_text("".join(said), shown)

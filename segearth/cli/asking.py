@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segearth.cli.common import DeviceOption, ModelOption, PrecisionOption, whole_numbers
+from segearth.cli.common import DeviceOption, ModelOption, PrecisionOption, say_who_answers, whole_numbers
 from segearth.segmenter import Segmenter
 
 BandsOption = Annotated[str | None, typer.Option(help="Bands shown as red, green, blue, such as 4,3,2, or one.")]
@@ -51,6 +51,7 @@ def predict(
         check_picture_path(overlay)
     check_apart(image, out, *([overlay] if overlay else []))
     tiled = _are_tiles(tiles)
+    say_who_answers(model)
     segmenter, note = for_picture(load(model, device, precision), picture, question, tiled)
     if note:
         typer.secho(note, err=True)
@@ -114,6 +115,7 @@ def scene(
         overlap=overlap, batch_size=batch_size, min_area=min_area, simplify=simplify, right_angles=right_angles,
         cog=cog, restart=restart,
     )  # fmt: skip
+    say_who_answers(model)
     result = segment_scene(
         load(model, device, precision), source, texts, output, vector=vector,
         task="reasoning" if reasoning else "referring", model=name_of(model), weights=model_state(model),
@@ -151,6 +153,7 @@ def scenes(
     job = ArchiveJob(
         tuple(texts), out, model, "reasoning" if reasoning else "referring", vector, options, device, precision
     )  # fmt: skip
+    say_who_answers(model)
     result = run_archive(
         sources, job, workers=workers, address=address,
         on_line=lambda line: typer.echo(f"{line['source']}: {line.get('error') or line['state']}"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from segearth.errors import SegEarthError
-from segearth.zoo.opening import DEFAULT_NAME, DEFAULT_RUN
+from segearth.zoo.opening import DEFAULT_NAME, DEFAULT_RUN, name_of
 
 SOURCES = "Training run, saved folder, hub id, or a name of `segearth zoo list`"
 ModelOption = Annotated[
@@ -19,7 +19,7 @@ DeviceOption = Annotated[str | None, typer.Option(help="cuda, mps or cpu; the be
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
-        help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth[quant]); fp32 if left out.",
+        help="fp32, bf16, or the language model's weights as int8 or int4 (needs segearth\\[quant]); fp32 if left out.",
         show_default=False,
     ),
 ]
@@ -52,6 +52,12 @@ def _own_words(error: SegEarthError) -> str:
 def _fail(message: str, error: Exception) -> NoReturn:
     typer.secho(f"error: {message}", fg="red", err=True)
     raise typer.Exit(1) from error
+
+
+def say_who_answers(model: str | None) -> None:
+    """Tells on stderr which model is asked where none was named: a run that lies here goes before the package's own."""
+    if model is None:
+        typer.secho(f"asking {name_of(None)}; --model names another", err=True)
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -20,6 +20,7 @@ def train(
 ) -> None:
     """Trains an experiment; run again after an interruption, it goes on where it stopped."""
     from segearth.config import load_experiment
+    from segearth.data.registry import split_configs
     from segearth.models.pretrained import BEST, LAST
     from segearth.training.distributed import start_process
     from segearth.training.trainer import Trainer
@@ -35,6 +36,9 @@ def train(
         return
     process = start_process()
     configure_logging(process.is_main)
+    if process.is_main and len(tests := split_configs(experiment.data, "test")) > 1:
+        names = ", ".join(each.name for each in tests)
+        typer.secho(f"note: eval.sh scores one data set, and data.test names {names}; choose one of them", err=True)
     folder = Trainer(experiment, process).run()
     if process.is_main:
         best = folder / BEST

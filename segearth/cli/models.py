@@ -30,6 +30,8 @@ def export(
         raise ConfigError("--reasoning and --resolution go with --question")
     if question is not None and height != width:
         raise ConfigError("with --question tiles are square: give --height and --width the same number, or neither")
+    if question is None and destination.suffix == ".onnx":
+        raise ConfigError(f"{destination} is one file, for one question: add --question, or name a folder")
     opened = open_model(model)
     own = opened.config.image_transform.size
     if question is not None:

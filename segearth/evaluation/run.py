@@ -12,7 +12,7 @@ from typing import Any
 from segearth.config import UNKNOWN_SPLITS, DatasetConfig, ExperimentConfig
 from segearth.data.base import SegmentationDataset
 from segearth.data.registry import build_dataset, share_images, split_configs, split_label
-from segearth.errors import ConfigError, DatasetError
+from segearth.errors import CheckpointError, ConfigError, DatasetError
 from segearth.evaluation.confidence import calibrate
 from segearth.evaluation.report import run_evaluation
 from segearth.models.pretrained import (
@@ -107,7 +107,10 @@ def evaluate_experiment(
     """
     chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
-        raise DatasetError(f"data.{split} names {len(chosen)} data sets; evaluate them one at a time")
+        raise DatasetError(
+            f"data.{split} names {len(chosen)} data sets, and one is evaluated at a time; choose it with "
+            f"'data.{split}=[{{name: …, root: …, split: {split}}}]'"
+        )
     known = training_facts(model_name) if training is None else training
     notes = {"command": f"segearth eval, split {split}", **_which_weights(model_name, known)}
     if warning := _seen_before(chosen[0], known.get("trained_on"), experiment):
@@ -159,6 +162,10 @@ def calibrate_experiment(experiment: ExperimentConfig, source: str | Path, split
     chosen = split_configs(experiment.data, split)
     if len(chosen) != 1:
         raise DatasetError(f"data.{split} names {len(chosen)} data sets; calibrate on one")
+    if not Path(source).is_dir():
+        raise CheckpointError(
+            f"{source} is no run and no saved folder here; calibrating changes a model's settings, so save it first"
+        )
     folder = local_folder(Path(source))
     _seen_before(chosen[0], training_facts(folder).get("trained_on"), experiment)
     model = SegEarth.from_pretrained(folder).to(device)

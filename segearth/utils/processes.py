@@ -75,6 +75,8 @@ def _named_device(name: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no common class for these cases
         reason = str(error).partition("\n")[0]
+        if "device type" in reason:  # torch would name all that it has ever been built for
+            reason = "torch knows no such kind"
         raise ConfigError(
             f"no device {str(name)!r} here ({reason}); use cpu, or cuda or mps where there is one"
         ) from error
