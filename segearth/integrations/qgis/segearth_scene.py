@@ -6,6 +6,7 @@ installed, and hands on what that writes. The long names of methods are QGIS's. 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from typing import Any
@@ -21,10 +22,14 @@ from qgis.core import (
     QgsProcessingParameterString,
     QgsProcessingParameterVectorDestination,
     QgsProcessingParameterVectorLayer,
+    QgsProcessingUtils,
+    QgsVectorFileWriter,
 )
 
 MODES = ["auto", "tile", "whole"]
 PERCENT = re.compile(r"(\d+)%\|")  # of the progress bar
+# QGIS may point these at its own Python, PROJ and GDAL, in which the command's Python would find nothing it can use.
+OF_QGIS = ("PYTHONHOME", "PYTHONPATH", "PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH", "OGR_DRIVER_PATH")
 
 
 class SegEarthScene(QgsProcessingAlgorithm):
@@ -76,6 +81,8 @@ class SegEarthScene(QgsProcessingAlgorithm):
         """Runs the command and shows its progress; a cancelled run goes on where it stopped if it is started again."""
         mask = self.parameterAsOutputLayer(parameters, "MASK", context)
         polygons = self.parameterAsOutputLayer(parameters, "POLYGONS", context)
+        if polygons.startswith(("ogr:", "postgres:")):
+            raise QgsProcessingException("polygons need a file of their own: choose 'Save to File', not a table")
         command = [
             self.parameterAsString(parameters, "COMMAND", context),
             "scene",
@@ -88,18 +95,31 @@ class SegEarthScene(QgsProcessingAlgorithm):
         if model := self.parameterAsString(parameters, "MODEL", context):
             command += ["--model", model]
         if area := self.parameterAsVectorLayer(parameters, "AOI", context):
-            command += ["--aoi", area.source().partition("|")[0]]  # QGIS adds the layer's name behind a bar
+            command += ["--aoi", _as_file(area, context)]
         said = _run(command, feedback)
         feedback.pushInfo("\n".join(said))
         return {"MASK": mask, "POLYGONS": polygons}
 
 
+def _as_file(layer: Any, context: Any) -> str:
+    """Writes a layer's features to a file: it may be one of several in its source, filtered, or in QGIS alone."""
+    path = QgsProcessingUtils.generateTempFilename("area.gpkg")
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName = "GPKG"
+    error, message, *_ = QgsVectorFileWriter.writeAsVectorFormatV3(layer, path, context.transformContext(), options)
+    if error != QgsVectorFileWriter.NoError:
+        raise QgsProcessingException(f"the area of interest cannot be written: {message}")
+    return path
+
+
 def _run(command: list[str], feedback: Any) -> list[str]:
     """Starts a command, hands its progress on, and returns the lines it printed."""
+    own = {name: value for name, value in os.environ.items() if name not in OF_QGIS}
     try:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+            env=own, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would open a console
+        )  # fmt: skip
     except OSError as error:
         raise QgsProcessingException(
             f"{command[0]} does not start ({error}); install segearth, or give the path of its command"
