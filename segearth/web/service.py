@@ -49,7 +49,7 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
     """
     try:
         from anyio import CapacityLimiter, to_thread
-        from fastapi import FastAPI, File, Form, HTTPException, UploadFile
+        from fastapi import FastAPI, File, Form, UploadFile
         from starlette.responses import Response
     except ImportError as error:
         raise MissingExtraError("fastapi", "web", error) from error
@@ -57,7 +57,6 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
 
     app = FastAPI(title="segearth", version=__version__, description=ABOUT)
     one_at_a_time = CapacityLimiter(1)  # serves who waits in the order of their coming
-    taken_on = 0  # requests; its own count comes late, so that several could pass at once
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -80,10 +79,6 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
     ) -> Response:
         """Finds what is asked for in a picture."""
         check_form(output_format, task, prompt)
-        nonlocal taken_on
-        if taken_on > MOST_WAITING:  # one of them is worked on
-            detail = f"{MOST_WAITING} requests are waiting; ask again in a minute"
-            raise HTTPException(BUSY, detail, {"Retry-After": "60"})
 
         def work() -> tuple[bytes, str, str]:
             # Read here and not before: who waits holds a file on disk and not a decoded picture in memory.
@@ -98,11 +93,7 @@ def build_app(asker: Asker, limits: Limits, models: dict[str, Any]) -> "FastAPI"
                 return dumped(boxes_json(picture, answers, ways)), "application/json", ""
             return dumped(collection_of(picture, answers, asker.name, ways)), "application/geo+json", ""
 
-        taken_on += 1
-        try:
-            content, media_type, name = await to_thread.run_sync(work, limiter=one_at_a_time)
-        finally:
-            taken_on -= 1
+        content, media_type, name = await to_thread.run_sync(work, limiter=one_at_a_time)
         headers = {"Content-Disposition": f'attachment; filename="{name}"'} if name else {}
         return Response(content, media_type=media_type, headers=headers)
 
@@ -184,16 +175,27 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class LimitedBody:
-    """Stops reading a request's body where it grows too large, so that no such file is ever held as a whole."""
+    """Bounds what requests bring: a body that grows too large is read no further, and of too many none is read.
+
+    They are counted here and not where they are worked on: by then each would lie on the disk already.
+    """
 
     def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]], limits: Limits) -> None:
         """Wraps an ASGI application."""
-        self.app, self.limits = app, limits
+        self.app, self.limits, self.taken_on = app, limits, 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Hands a request on."""
         from starlette.exceptions import HTTPException
+        from starlette.responses import JSONResponse
 
+        if scope.get("method") != "POST":  # nothing that takes long
+            await self.app(scope, receive, send)
+            return
+        if self.taken_on > MOST_WAITING:  # one of them is worked on
+            detail = f"{MOST_WAITING} requests are waiting; ask again in a minute"
+            await JSONResponse({"detail": detail}, BUSY, {"Retry-After": "60"})(scope, receive, send)
+            return
         seen = 0
 
         def check(count: int) -> None:
@@ -212,7 +214,11 @@ class LimitedBody:
 
         lengths = [value for key, value in scope.get("headers", ()) if key == b"content-length"]
         announced = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
-        await self.app(scope, counted if scope["type"] == "http" else receive, send)
+        self.taken_on += 1
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self.taken_on -= 1
 
 
 def _answer_errors_in_json(app: "FastAPI") -> None:

@@ -5,6 +5,8 @@ Plain functions on plain values. The page calls them; nothing of them knows how 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 import shutil
 import tempfile
@@ -18,6 +20,7 @@ from segearth.errors import MissingExtraError, QuestionError
 from segearth.inference.tiled import Way
 from segearth.inference.visualize import overlay
 from segearth.structures import Region, Segmentation
+from segearth.utils.files import atomic_folder
 from segearth.web.asking import Asker, checked_questions
 from segearth.web.reading import read_upload
 from segearth.web.results import collection_of, dumped, mask_geotiff, mask_png
@@ -27,6 +30,7 @@ SHOWN_SIDE = 1280  # pixels of the longer side on the page; the answer keeps the
 NUMBERED = 40  # regions that carry their number in the picture; more would hide it
 SMALLEST_NUMBERED = 250  # pixels on the page; a number would hide a smaller region
 LISTED = 200  # rows of the list
+NAME_BYTES = 80  # of the picture's name, and of the question, in the names of files
 MOST_KEPT = 20  # answers of one user; the oldest goes first
 WAYS: dict[Way, str] = {
     "tiles": "This large picture was looked at tile by tile.",
@@ -237,23 +241,30 @@ def write_files(session: Session, number: int, asker: Asker) -> Files:
         asker: Who answered; the polygons and the GeoTIFF say it.
 
     Returns:
-        Where the files are. Their names hold the picture's and the question's.
+        Where the files are. Their names hold the picture's and the question's. An answer that was looked at before has
+        its files already.
     """
     answer = session.answers[number]
-    stem = Path(session.picture.name).stem
-    words = re.sub(r"\W+", "_", answer.question).strip("_")[:40]
-    folder = Path(tempfile.mkdtemp(dir=session.folder))  # two questions may look alike as file names
-    png, geojson, geotiff = (folder / f"{stem}_{words}.{ending}" for ending in ("png", "geojson", "tif"))
-    png.write_bytes(mask_png(answer.mask))
-    ways = [way_of(asker, session, number)]
-    try:
-        geojson.write_bytes(dumped(collection_of(session.picture, [answer], asker.name, ways)))
-    except MissingExtraError:
-        return Files(png, None, None)
-    if session.picture.place is None:
-        return Files(png, geojson, None)
-    geotiff.write_bytes(mask_geotiff(session.picture, [answer], asker.name))
-    return Files(png, geojson, geotiff)
+    words = re.sub(r"\W+", "_", answer.question).strip("_")
+    name = f"{_shortened(Path(session.picture.name).stem)}_{_shortened(words)}"
+    # Two questions may look alike as file names, and one asked again may get another answer.
+    told = f"{answer.question}\n{answer.answer}\n{answer.presence}".encode() + np.packbits(answer.mask).tobytes()
+    folder = session.folder / hashlib.sha256(told).hexdigest()[:16]
+    png, geojson, geotiff = (folder / f"{name}.{ending}" for ending in ("png", "geojson", "tif"))
+    if not folder.exists():
+        with atomic_folder(folder) as made:
+            (made / png.name).write_bytes(mask_png(answer.mask))
+            ways = [way_of(asker, session, number)]
+            with contextlib.suppress(MissingExtraError):
+                (made / geojson.name).write_bytes(dumped(collection_of(session.picture, [answer], asker.name, ways)))
+                if session.picture.place is not None:
+                    (made / geotiff.name).write_bytes(mask_geotiff(session.picture, [answer], asker.name))
+    return Files(png, *(path if path.exists() else None for path in (geojson, geotiff)))
+
+
+def _shortened(text: str) -> str:
+    """Cuts a part of a file's name, since names may have 255 bytes, and a letter has up to four of them."""
+    return text.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def picture_line(session: Session) -> str:

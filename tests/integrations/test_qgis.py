@@ -44,7 +44,8 @@ def prepared(tmp_path: Path) -> list[str]:
         file.write(np.random.default_rng(0).integers(0, 256, (3, 50, 70), dtype=np.uint8))
     root = Path(segearth.__file__).parents[1]
     # As on systems whose QGIS names folders of its own for GDAL: the command must not see them.
-    command.write_text(f'#!/bin/sh\n[ -z "$GDAL_DATA" ] || exit 3\nPYTHONPATH={root} exec {sys.executable} -m segearth.cli "$@"\n')
+    alone = '[ -z "$GDAL_DATA" ] || exit 3'
+    command.write_text(f'#!/bin/sh\n{alone}\nPYTHONPATH={root} exec {sys.executable} -m segearth.cli "$@"\n')
     command.chmod(0o755)
     return [
         f"INPUT={source}", "QUESTION=the roofs", f"COMMAND={command}", "MODEL=segearth_debug",

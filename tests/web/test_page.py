@@ -222,12 +222,21 @@ def test_files_to_take_away(tmp_path: Path) -> None:
     assert mask.shape == (48, 64) and set(np.unique(mask)) == {0, 255}
     assert files.geojson is not None
     assert len(json.loads(files.geojson.read_text())["features"]) == 2
-    assert stat.S_IMODE(session.folder.stat().st_mode) == 0o700 == stat.S_IMODE(files.png.parent.stat().st_mode)
+    assert stat.S_IMODE(session.folder.stat().st_mode) == 0o700  # so nobody else reads what is in it
+    written = files.png.stat().st_mtime_ns
+    assert sessions.write_files(session, 1, HALVES) == files and files.png.stat().st_mtime_ns == written
     other = sessions.write_files(session, 0, HALVES)
     assert other.png != files.png and files.png.exists()
     sessions.forget(session)
     assert list(tmp_path.iterdir()) == []
     sessions.forget(None)
+
+
+def test_long_names_are_cut_between_letters(tmp_path: Path) -> None:
+    question, picture = "left " + "где находятся дома " * 20, "снимок" * 40 + ".png"
+    session = asked(tmp_path, question, content=picture_bytes(), name=picture)
+    name = sessions.write_files(session, 0, HALVES).png.name
+    assert name.startswith("снимок") and "_left_где_" in name and len(name.encode()) <= 170
 
 
 def test_a_scene_also_gives_a_geotiff(tmp_path: Path) -> None:

@@ -231,6 +231,24 @@ def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> Non
     assert refused.headers["retry-after"] == "60" and "ask again" in refused.json()["detail"]
 
 
+def test_of_too_many_not_even_the_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MOST_WAITING", -1)  # as if one were worked on and all places taken
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("the body is read")
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def inner(*arguments: Any) -> None:
+        raise AssertionError("the request is worked on")
+
+    body = service.LimitedBody(inner, Limits())
+    anyio.run(body, {"type": "http", "method": "POST", "headers": []}, receive, send)
+    assert sent[0]["status"] == 503 and (b"retry-after", b"60") in sent[0]["headers"]
+
+
 def test_outlines_are_in_the_scene_s_own_coordinates(client: TestClient) -> None:
     pytest.importorskip("geopandas")
     answer = post(client, geotiff_bytes(), "scene.tif", prompt=["corners", "nothing"])
