@@ -22,20 +22,15 @@ if TYPE_CHECKING:
 SAME_SCALE = 0.05  # below a difference of 5 % in resolution, pixels are taken as they are: resampling would blur them
 MAX_SIDE = 1 << 31  # of a working grid
 GROUP = 32  # new pixels that are resampled at a time
-_EQUATOR, _FLATTENING = 6378137.0, 1 / 298.257223563  # WGS 84, in metres
 
 
 def metres_per_pixel(crs: Any, transform: Affine, height: int, width: int) -> tuple[float, float] | None:
     """Returns how many metres on the ground a pixel at the scene's centre measures, along a row and along a column.
 
-    The pixel's ends are brought to longitude and latitude and their distance is taken on the WGS 84 ellipsoid. So this
-    is right for degrees, feet and rotated grids, and for Web Mercator, whose "metres" are longer than real ones by
-    1 / cos(latitude): twice as long in Oslo. Elsewhere a distance differs from the CRS's own by its scale factor, which
-    is below 0.1 % in UTM.
-
-    With the latitude φ in radians, a small step dφ to the north measures M dφ and a step dλ to the east N cos(φ) dλ;
-    N = a / sqrt(1 - e² sin²φ) and M = a (1 - e²) / (1 - e² sin²φ)^1.5 are the ellipsoid's radii
-    (https://en.wikipedia.org/wiki/Earth_radius#Principal_radii_of_curvature).
+    The pixel's ends are brought to longitude and latitude and the geodesic between them is taken on the WGS 84
+    ellipsoid. So this is right for degrees, feet and rotated grids, across the 180th meridian, at the poles, and for
+    Web Mercator, whose "metres" are longer than real ones by 1 / cos(latitude): twice as long in Oslo. Elsewhere a
+    distance differs from the CRS's own by its scale factor, which is below 0.1 % in UTM.
 
     Args:
         crs: A ``rasterio.crs.CRS`` or ``None``.
@@ -53,11 +48,13 @@ def metres_per_pixel(crs: Any, transform: Affine, height: int, width: int) -> tu
     ends = [place_of(transform, column + dx, row + dy) for dx, dy in ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))]
     try:
         found = geo_package("rasterio.warp").transform(crs, "OGC:CRS84", *zip(*ends, strict=True))
-        longitudes, latitudes = np.radians(found[0]), np.radians(found[1])
     except rasterio_errors():  # a CRS of a building site, tied to no place on the earth
-        longitudes = latitudes = np.full(4, np.nan)
-    if np.isfinite([longitudes, latitudes]).all():
-        return _distance(longitudes[:2], latitudes[:2]), _distance(longitudes[2:], latitudes[2:])
+        found = np.full((2, 4), np.nan)
+    if np.isfinite(found).all():
+        longitudes, latitudes = np.asarray(found)
+        pairs = longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2]
+        along = geo_package("pyproj").Geod(ellps="WGS84").inv(*pairs)[2]
+        return float(along[0]), float(along[1])
     if not crs.is_projected:
         return None
     unit = crs.linear_units_factor[1]
@@ -69,18 +66,6 @@ def place_of(transform: Affine, column: float, row: float) -> tuple[float, float
     # Written out, since versions of `affine` differ in which operator does it.
     t = transform
     return t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
-
-
-def _distance(longitudes: np.ndarray, latitudes: np.ndarray) -> float:
-    """Returns the metres between two near points, given in radians."""
-    squared = _FLATTENING * (2 - _FLATTENING)  # e²
-    middle = float(latitudes.mean())
-    bulge = 1 - squared * math.sin(middle) ** 2
-    east = math.remainder(float(longitudes[1] - longitudes[0]), 2 * math.pi)  # also across the 180th meridian
-    north = float(latitudes[1] - latitudes[0])
-    return math.hypot(
-        _EQUATOR / math.sqrt(bulge) * math.cos(middle) * east, _EQUATOR * (1 - squared) / bulge**1.5 * north
-    )
 
 
 @dataclass(frozen=True, slots=True)

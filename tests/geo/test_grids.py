@@ -12,6 +12,7 @@ from segearth.geo.grids import Axis, metres_per_pixel, resampled, working_grid
 from segearth.geo.windows import Window
 
 rasterio = pytest.importorskip("rasterio")
+pyproj = pytest.importorskip("pyproj")
 Affine, CRS = rasterio.Affine, rasterio.crs.CRS
 UTM = CRS.from_epsg(32633)
 
@@ -47,6 +48,16 @@ def test_metres_of_turned_pixels_and_across_the_180th_meridian():
     pacific = CRS.from_epsg(3832)  # a Mercator projection around 150° E, true to scale on the equator
     x = 30 * 111319.4908
     np.testing.assert_allclose(metres_per_pixel(pacific, at(1, 1, x - 0.5, 0.5), 1, 1), (1, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("crs", "latitude"), [(3413, 90), (3031, -90)])
+def test_metres_at_a_pole(crs, latitude):
+    """Both maps are true to scale at one latitude, and at the pole smaller by the factor that PROJ tells."""
+    factor = pyproj.Proj(crs).get_factors(0, latitude).meridional_scale
+    assert 0.96 < factor < 0.98
+    for centre in (0, 5, 5000):
+        found = metres_per_pixel(CRS.from_epsg(crs), at(10, 10, centre - 500, 500), 100, 100)
+        np.testing.assert_allclose(found, (10 / factor,) * 2, rtol=1e-6)
 
 
 def test_metres_where_the_crs_has_no_place_on_the_earth():
