@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from affine import Affine
 
 SAME_SCALE = 0.05  # below a difference of 5 % in resolution, pixels are taken as they are: resampling would blur them
-MAX_SIDE = 1 << 31  # of a working grid
+MOST_FINER = 32  # working pixels to a pixel of the scene, along a side: more show nothing new and take for ever
 GROUP = 32  # new pixels that are resampled at a time
 
 
@@ -220,8 +220,8 @@ def working_grid(
         resolution: Metres that a working pixel should measure, above 0; ``None``: the scene's own pixels.
 
     Raises:
-        ConfigError: The resolution is not above 0, the scene has no CRS to measure it by, or the grid would be so fine
-            that it has more than 2³¹ pixels a side.
+        ConfigError: The resolution is not above 0, it is more than :data:`MOST_FINER` times finer than the scene, or
+            the scene has no CRS to measure it by.
     """
     scales = (1.0, 1.0)
     if resolution is not None:
@@ -229,12 +229,15 @@ def working_grid(
             raise ConfigError(f"resolution is {resolution}; give metres per pixel, above 0")
         if pixel is None:
             raise ConfigError("a resolution is asked for, but the scene has no CRS to measure it by; leave it out")
+        finer = max(pixel) / resolution
+        if finer > MOST_FINER * (1 + 1e-9):
+            raise ConfigError(
+                f"a resolution of {resolution:g} m a pixel is {finer:,.0f} times finer than the scene's own, "
+                f"{max(pixel):.3g} m; give metres, not degrees, at most {MOST_FINER} times finer"
+            )
         scales = (_scale(resolution / pixel[0]), _scale(resolution / pixel[1]))
     x, y = place_of(~transform, 0, 0)  # where the CRS's origin lies in pixels of this scene
-    grid = WorkingGrid(_axis(height, scales[1], -y), _axis(width, scales[0], -x))
-    if max(grid.height, grid.width) >= MAX_SIDE:
-        raise ConfigError(f"at {resolution} m a pixel the scene has {grid.width} x {grid.height}; give a larger number")
-    return grid
+    return WorkingGrid(_axis(height, scales[1], -y), _axis(width, scales[0], -x))
 
 
 def _scale(ratio: float) -> float:

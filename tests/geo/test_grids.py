@@ -111,6 +111,12 @@ def test_bad_resolutions(resolution):
         grid_of(100, 80, resolution)
 
 
+def test_a_resolution_in_degrees_is_told_before_tiles_are_planned():
+    with pytest.raises(ConfigError, match=r"16,667 times finer than the scene's own, 0\.5 m; give metres, not"):
+        grid_of(100, 80, 3e-5)
+    assert grid_of(100, 80, 0.5 / 32)[0].height > 3000
+
+
 def test_a_resolution_needs_a_crs():
     with pytest.raises(ConfigError, match="no CRS"):
         working_grid(4, 4, Affine.identity(), None, 0.5)
