@@ -178,8 +178,9 @@ class _Areas:
             moved = points @ self.matrix[:, :2].T + self.matrix[:, 2]
             return moved if self.to_degrees is None else np.stack(self.to_degrees.transform(*moved.T), axis=1)
 
-        # One way round for outlines, the other for holes, without which holes would be added.
-        on_globe = shapely.orient_polygons(shapely.transform(polygons, placed))
+        # One way round for outlines, the other for holes, without which holes would be added. In pixels, since in
+        # degrees a ring across the 180th meridian or round a pole seems to run the other way.
+        on_globe = shapely.transform(shapely.orient_polygons(polygons), placed)
         return np.array([abs(self.geod.geometry_area_perimeter(polygon)[0]) for polygon in on_globe], np.float64)
 
 

@@ -96,6 +96,23 @@ def test_web_mercator_is_measured_on_the_ground() -> None:
     np.testing.assert_allclose(table["area"], [24, 8], rtol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("crs", "longitude", "latitude"), [(3832, 180, 60), (3832, 170, 60), (3413, 0, 90), (3031, 0, -90)]
+)
+@pytest.mark.parametrize("mirrored", [1, -1])
+def test_holes_across_the_180th_meridian_and_round_a_pole_are_taken_off(
+    crs: int, longitude: float, latitude: float, mirrored: int
+) -> None:
+    mask = np.ones((100, 100), bool)
+    mask[40:60, 40:60] = False
+    x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(longitude, latitude)
+    scale = pyproj.Proj(crs).get_factors(longitude, latitude).areal_scale
+    for shift in (0, 300):  # the meridian, or the pole, lies in the hole, or in the ring around it
+        place = Affine(10, 0, x - 500 + shift, 0, -10 * mirrored, y + 500 * mirrored)
+        table = vectorise(mask, transform=place, crs=crs)
+        np.testing.assert_allclose(table["area"], [(10_000 - 400) * 100 / scale], rtol=2e-3)
+
+
 def test_feet_become_metres() -> None:
     table = vectorise(two_squares(), transform=Affine(1, 0, 6_000_000, 0, -1, 2_000_000), crs=2227)  # US survey feet
     np.testing.assert_allclose(table["area"], np.array([24, 8]) * (1200 / 3937) ** 2, rtol=1e-6)
