@@ -15,7 +15,7 @@ import numpy as np
 
 from segearth.errors import ImageError
 from segearth.geo.bands import alpha_of, choose_bands, palette_of
-from segearth.geo.grids import metres_per_pixel, working_grid
+from segearth.geo.grids import metres_per_pixel, place_of, working_grid
 from segearth.geo.packages import geo_package, rasterio_errors
 from segearth.geo.windows import Window
 
@@ -151,13 +151,21 @@ class SceneRaster:
         return np.ascontiguousarray(self._three(values)), valid
 
     @property
-    def north(self) -> tuple[float, float] | None:
-        """Unit vector in own pixels ``(x, y)`` along which the second coordinate grows; ``None`` without a map."""
+    def compass(self) -> np.ndarray | None:
+        """``(2, 2)``, takes a step ``(x, y)`` in own pixels to one ``(east, north)``; ``None`` without a map.
+
+        East and north are where the map's first and second coordinate grow. The step is in metres on the ground at the
+        scene's centre, since a degree of longitude is shorter than one of latitude; where metres are unknown, in the
+        map's unit.
+        """
         if self.crs is None:
             return None
-        step = np.linalg.solve([[self.transform.a, self.transform.b], [self.transform.d, self.transform.e]], [0, 1])
-        x, y = step / np.linalg.norm(step)
-        return float(x), float(y)
+        t = self.transform
+        x, y = place_of(t, self.width / 2, self.height / 2)
+        side = math.sqrt(abs(t.determinant))
+        upright = type(t)(side, 0, x, 0, side, y)
+        metres = metres_per_pixel(self.crs, upright, 0, 0) or (side, side)
+        return np.diag(metres) / side @ [[t.a, t.b], [t.d, t.e]]
 
     def _parts(self, window: Window) -> Iterator[Window]:
         """Cuts a window into groups of rows, so that the scene's pixels below each fit into memory."""

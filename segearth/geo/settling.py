@@ -1,14 +1,14 @@
 """Settles on the whole scene what no tile can see: the largest of all, the nearest to another, those in the north.
 
-Works on the outlines of what the tiles found, in pixels of the scene (x to the right, y down). Distances are measured
-on the ground, in metres, where the scene tells how large a pixel is.
+Works on the outlines of what the tiles found, in pixels of the scene (x to the right, y down). Distances, areas and
+directions of the compass are measured on the ground where the scene tells how large a pixel is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,13 +29,16 @@ class Ground:
         height: In pixels.
         width: In pixels.
         metres_per_pixel: Along x and along y; ``None`` where the scene does not tell.
-        north: Unit vector in pixels that points north on the map; ``None`` without a map.
+        compass: ``(2, 2)``, takes a step ``(x, y)`` in pixels to one ``(east, north)`` on the map, both in the same
+            unit; ``None`` without a map.
+        areas: Takes outlines in pixels to their areas ``(N,)``; by default in pixels.
     """
 
     height: int
     width: int
     metres_per_pixel: tuple[float, float] | None = None
-    north: tuple[float, float] | None = None
+    compass: np.ndarray | None = None
+    areas: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def check_settleable(conditions: Sequence[Condition], ground: Ground) -> None:
@@ -45,7 +48,7 @@ def check_settleable(conditions: Sequence[Condition], ground: Ground) -> None:
         QuestionError: A condition needs metres or directions of the compass, and the scene has no map.
     """
     for condition in conditions:
-        if condition.of_compass and ground.north is None:
+        if condition.of_compass and ground.compass is None:
             raise QuestionError(
                 "the scene has no map, so that nobody knows where north is; ask for left, right, upper or lower instead"
             )
@@ -84,7 +87,7 @@ def settle(
         if condition.kind == "region":
             chosen = _in_region(condition, chosen, ground)
         elif condition.kind == "size":
-            chosen = _by_size(condition, chosen)
+            chosen = _by_size(condition, chosen, ground)
         elif condition.kind == "most":
             chosen = _furthest_that_way(condition, chosen, ground)
         else:
@@ -92,8 +95,10 @@ def settle(
     return chosen
 
 
-def _by_size(condition: Condition, shapes: list[Geometry]) -> list[Geometry]:
-    areas = np.array([shape.area for shape in shapes])
+def _by_size(condition: Condition, shapes: list[Geometry], ground: Ground) -> list[Geometry]:
+    import shapely
+
+    areas = (ground.areas or shapely.area)(np.asarray(shapes, dtype=object))
     order = np.argsort(-areas if condition.rank > 0 else areas, kind="stable")
     first = abs(condition.rank) - 1
     return [shapes[i] for i in order[first : first + condition.number]]
@@ -101,7 +106,8 @@ def _by_size(condition: Condition, shapes: list[Geometry]) -> list[Geometry]:
 
 def _furthest_that_way(condition: Condition, shapes: list[Geometry], ground: Ground) -> list[Geometry]:
     """Takes the shape whose centroid lies furthest in a direction."""
-    reach = _centroids(shapes) @ np.sum(_axes(condition, ground), axis=0)
+    frame, direction = _frame(condition, ground)
+    reach = _centroids(shapes) @ frame.T @ direction
     return [shapes[int(reach.argmax())]]
 
 
@@ -128,18 +134,20 @@ def _in_region(condition: Condition, shapes: list[Geometry], ground: Ground) -> 
 def _region_outline(condition: Condition, ground: Ground) -> Geometry:
     import shapely
 
-    frame = shapely.box(0, 0, ground.width, ground.height)
+    part = shapely.box(0, 0, ground.width, ground.height)
     if condition.box is not None:
         x0, y0, x1, y1 = condition.box
         return shapely.box(x0 * ground.width, y0 * ground.height, x1 * ground.width, y1 * ground.height)
     centre = np.array([ground.width, ground.height]) / 2
     far = 2.0 * (ground.width + ground.height)  # beyond every corner of the scene, seen from its centre
-    for axis in _axes(condition, ground):
+    frame, direction = _frame(condition, ground)
+    for axis in (frame * direction[:, None])[direction != 0]:  # "upper left" has two
+        axis = axis / np.linalg.norm(axis)
         across = np.array([-axis[1], axis[0]])
         corners = [centre - far * across, centre + far * across]
         corners += [corners[1] + far * axis, corners[0] + far * axis]
-        frame = shapely.intersection(frame, shapely.Polygon(corners))
-    return frame
+        part = shapely.intersection(part, shapely.Polygon(corners))
+    return part
 
 
 def _by_others(
@@ -152,8 +160,8 @@ def _by_others(
     if condition.kind == "side":
         return _on_side(condition, shapes, others, ground)
     scale = (1.0, 1.0) if condition.in_pixels or ground.metres_per_pixel is None else ground.metres_per_pixel
-    tree = shapely.STRtree(_scaled(others, scale))
-    _, distances = tree.query_nearest(_scaled(shapes, scale), return_distance=True, all_matches=False)
+    tree = shapely.STRtree(_moved(others, np.diag(scale)))
+    _, distances = tree.query_nearest(_moved(shapes, np.diag(scale)), return_distance=True, all_matches=False)
     if condition.kind == "within":
         return [shape for shape, distance in zip(shapes, distances, strict=True) if distance <= condition.length]
     if condition.kind == "beyond":
@@ -167,15 +175,12 @@ def _on_side(
     """Takes the shapes that lie within 45 degrees of a direction, seen from the nearest point of the others."""
     import shapely
 
-    direction = np.sum(_axes(condition, ground), axis=0)
-    direction /= np.linalg.norm(direction)
-    tree = shapely.STRtree(others)
-    nearest = tree.query_nearest(shapes, all_matches=False)[1]
+    frame, direction = _frame(condition, ground)
+    seen, from_where = _moved(shapes, frame), _moved(others, frame)
+    nearest = shapely.STRtree(from_where).query_nearest(seen, all_matches=False)[1]
     chosen = []
-    for shape, index in zip(shapes, nearest, strict=True):
-        centre = shape.centroid
-        line = shapely.shortest_line(others[int(index)], centre)
-        start, end = np.array(line.coords)
+    for shape, placed, index in zip(shapes, seen, nearest, strict=True):
+        start, end = np.array(shapely.shortest_line(from_where[index], placed.centroid).coords)
         offset = end - start
         along = float(offset @ direction)
         if along > 0 and along >= abs(float(offset @ [-direction[1], direction[0]])):
@@ -183,14 +188,12 @@ def _on_side(
     return chosen
 
 
-def _axes(condition: Condition, ground: Ground) -> list[np.ndarray]:
-    """Returns the unit vectors, in pixels, that a direction is made of; "upper left" has two."""
+def _frame(condition: Condition, ground: Ground) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what takes a step in pixels to one in which a direction is meant, ``(2, 2)``, and the direction there."""
     x, y = condition.direction
-    if not condition.of_compass:
-        return [np.array(axis, float) for axis in ((x, 0), (0, y)) if any(axis)]
-    north = np.array(ground.north, float)  # settle() has seen to it that there is one
-    east = np.array([-north[1], north[0]])  # a quarter turn clockwise, as y points down
-    return [axis for axis in (x * east, -y * north) if axis.any()]
+    if ground.compass is None or not condition.of_compass:  # settle() has seen to it that the compass is there
+        return np.eye(2), np.array([x, y], np.float64)
+    return ground.compass, np.array([x, -y], np.float64)
 
 
 def _centroids(shapes: Sequence[Geometry]) -> np.ndarray:
@@ -199,7 +202,7 @@ def _centroids(shapes: Sequence[Geometry]) -> np.ndarray:
     return shapely.get_coordinates(shapely.centroid(list(shapes)))
 
 
-def _scaled(shapes: Sequence[Geometry], scale: Any) -> np.ndarray:
+def _moved(shapes: Sequence[Geometry], matrix: np.ndarray) -> np.ndarray:
     import shapely
 
-    return shapely.transform(np.asarray(list(shapes), dtype=object), lambda points: points * np.array(scale))
+    return shapely.transform(np.asarray(list(shapes), dtype=object), lambda points: points @ matrix.T)

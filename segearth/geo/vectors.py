@@ -101,12 +101,9 @@ def table_of(
         right_angles: See there.
         points: See there.
     """
-    shapely, geopandas, pyproj = (geo_package(name) for name in ("shapely", "geopandas", "pyproj"))
-    crs = None if crs is None else pyproj.CRS.from_user_input(crs)
-    matrix = np.array([[1, 0, 0], [0, 1, 0]] if transform is None else [transform[:3], transform[3:6]], np.float64)
-    if abs(np.linalg.det(matrix[:, :2])) == 0:
-        raise ConfigError("the transform maps every pixel to one line; give that of the image")
-    area_of = _Areas(matrix, crs, shape)
+    shapely, geopandas = (geo_package(name) for name in ("shapely", "geopandas"))
+    area_of = Areas(transform, crs, shape)
+    matrix, crs = area_of.matrix, area_of.crs
     numbers = np.arange(1, len(traced.pixels) + 1)
     exact = traced.polygons
     if min_area > 0:
@@ -131,7 +128,7 @@ def table_of(
     return geopandas.GeoDataFrame(columns, geometry=geopandas.GeoSeries(placed, crs=crs), crs=crs)
 
 
-class _Areas:
+class Areas:
     """Measures polygons that are in pixels.
 
     Projected coordinates are measured as they are where the projection keeps areas to 1 %, as UTM and the grids of
@@ -139,12 +136,28 @@ class _Areas:
     which a roof in Oslo is four times as large as it is.
 
     Attributes:
+        matrix: ``(2, 3)``, takes pixels to coordinates.
+        crs: ``pyproj.CRS`` or ``None``.
         unit: ``"m2"`` or ``"pixels"``.
         ground: ``(2, 2)``, takes a step in pixels to one on the ground.
     """
 
-    def __init__(self, matrix: np.ndarray, crs: Any, shape: tuple[int, int]) -> None:
-        self.matrix = matrix
+    def __init__(self, transform: Any, crs: Any, shape: tuple[int, int]) -> None:
+        """Prepares measuring.
+
+        Args:
+            transform: As for :func:`vectorise`, as is ``crs``.
+            crs: See there.
+            shape: Height and width of the raster.
+
+        Raises:
+            ConfigError: The transform maps every pixel to one line.
+        """
+        crs = None if crs is None else geo_package("pyproj").CRS.from_user_input(crs)
+        matrix = np.array([[1, 0, 0], [0, 1, 0]] if transform is None else [transform[:3], transform[3:6]], np.float64)
+        if abs(np.linalg.det(matrix[:, :2])) == 0:
+            raise ConfigError("the transform maps every pixel to one line; give that of the image")
+        self.matrix, self.crs = matrix, crs
         self.unit, self.ground, self.square = "pixels", np.eye(2), 1.0
         self.geod = self.to_degrees = None
         if crs is None or not (crs.is_projected or crs.is_geographic):

@@ -23,7 +23,7 @@ from segearth.geo.strips import StripStore, parts_folder
 from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
 from segearth.geo.tracing import Collected, Traced, collect_corners, outlines_of, trace
 from segearth.geo.vector_files import write_vectors
-from segearth.geo.vectors import PIXELS_AT_A_TIME, table_of
+from segearth.geo.vectors import PIXELS_AT_A_TIME, Areas, table_of
 from segearth.geo.windows import Window
 from segearth.geo.writing import SceneWriter, read_mask_back, scene_writer
 from segearth.inference.deciding import score_of, threshold_of_tiles
@@ -116,7 +116,8 @@ class SceneRun:
                 f"{scene.name} would be seen as {scene.grid.width} x {scene.grid.height} px, and at least {MIN_SIDE} "
                 "a side are needed; take a finer resolution, or a larger piece of the scene"
             )
-        self.ground = Ground(scene.height, scene.width, scene.metres_per_pixel, scene.north)
+        areas = Areas(None if scene.crs is None else scene.transform, scene.crs, (scene.height, scene.width))
+        self.ground = Ground(scene.height, scene.width, scene.metres_per_pixel, scene.compass, areas)
         for question in self.asked:
             check_settleable(question.conditions, self.ground)
         self.deciding = facts.deciding

@@ -138,6 +138,21 @@ def test_a_transparent_colour_of_a_palette_is_invalid(tmp_path):
     assert valid.tolist() == [[True, False], [False, False]] and values[0, 0].tolist() == [10, 20, 30]
 
 
+def test_the_compass(make_scene):
+    turned = rasterio.Affine(0.3, 0.4, 500_000, 0.4, -0.3, 5_000_000)
+    with open_scene(make_scene(numbered(), transform=turned)) as scene:
+        np.testing.assert_allclose(scene.compass, [[0.3, 0.4], [0.4, -0.3]], rtol=1e-3)
+    mirrored = rasterio.Affine(-1e-5, 0, 20, 0, 1e-5, 60)  # a degree of longitude is 55800 m there, of latitude 111412
+    with open_scene(make_scene(numbered(), transform=mirrored, crs="EPSG:4326")) as scene:
+        np.testing.assert_allclose(scene.compass, np.diag([-0.55800, 1.11412]), rtol=1e-4, atol=1e-9)
+    site = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+    with open_scene(make_scene(numbered(), transform=turned, crs=site)) as scene:
+        assert scene.metres_per_pixel is None
+        np.testing.assert_allclose(scene.compass, [[0.3, 0.4], [0.4, -0.3]])
+    with open_scene(make_scene(numbered(), crs=None)) as scene:
+        assert scene.compass is None
+
+
 def test_a_plain_picture_has_no_crs(tmp_path, recwarn):
     from PIL import Image
 

@@ -177,6 +177,19 @@ def test_what_no_tile_sees_is_settled(source: Path, tmp_path: Path, question: st
     assert table["area"].sum() == pytest.approx(expected.sum() * 0.25)
 
 
+def test_the_ground_decides_what_is_largest_and_what_is_east(tmp_path: Path) -> None:
+    """In degrees, and mirrored: of 12 px a side at 68 degrees north, and of 10 px near the equator, which is larger."""
+    array = np.full((700, 40, 3), 40, np.uint8)
+    array[20:32, 20:32, 0] = array[680:690, 5:15, 0] = 250
+    source = write(tmp_path / "in.tif", array, rasterio.Affine(-0.1, 0, 14, 0, -0.1, 70), "EPSG:4326")
+    result = asked(source, ["the largest red thing", "the easternmost red thing"], tmp_path, resolution=None)
+    expected = np.zeros((700, 40), bool)
+    expected[680:690, 5:15] = True
+    for mask in bands(result.output):
+        np.testing.assert_array_equal(mask == 1, expected)
+    assert result.answers[0].area == pytest.approx(100 * 11_120 * 11_060, rel=0.01)
+
+
 def test_a_scene_that_is_asked_as_a_whole(source: Path, tmp_path: Path) -> None:
     stub = ColourFinder()
     result = asked(source, "the only red thing", tmp_path, stub)
