@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from segearth.geo.tiling import UNSEEN
 from segearth.geo.windows import Window
 from segearth.inference.deciding import logit
 from segearth.segmenter import RawAnswer, Segmenter, facts_of
@@ -97,8 +98,11 @@ def _evidence(answer: Segmentation, threshold: float) -> np.ndarray:
 
 
 def cut_at_presence(logits: np.ndarray, presence: float, threshold: float) -> np.ndarray:
-    """Lowers logits ``(h, w)`` to that of presence, counted from its threshold."""
-    return np.minimum(logits, np.float32(logit(presence) - logit(threshold)))
+    """Lowers logits ``(h, w)`` to that of presence, counted from its threshold, and lifts them to ``UNSEEN``.
+
+    Infinity would become NaN where pixels are resampled, and half precision makes it of all that is below -65504.
+    """
+    return np.minimum(logits, np.float32(logit(presence) - logit(threshold))).clip(UNSEEN)
 
 
 def _batches(row: Iterable[Picture], size: int) -> Iterator[list[Picture]]:

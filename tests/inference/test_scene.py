@@ -381,6 +381,20 @@ def test_another_resolution_for_the_model_the_same_grid_for_the_output(source: P
     assert found.shape == (150, 210) and (found & expected).sum() / (found | expected).sum() > 0.85
 
 
+def test_logits_of_minus_infinity_are_resampled(source: Path, tmp_path: Path) -> None:
+    class Infinite(ColourFinder):
+        def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
+            answers = super().predict(questions, **options)
+            for answer in answers:
+                assert answer.logits is not None
+                answer.logits[answer.logits < 0] = -np.inf
+            return answers
+
+    result = asked(source, "the red things", tmp_path, Infinite(), resolution=1.0)
+    found, expected = bands(result.output)[0] == 1, picture()[..., 0] > 128
+    assert (found & expected).sum() / (found | expected).sum() > 0.8
+
+
 @pytest.mark.parametrize(("known", "shown"), [((0.1, 5.0), 0.5), ((1.0, 5.0), 1.0), ((0.05, 0.25), 0.25), (None, 0.5)])
 def test_a_model_is_shown_the_resolution_it_knows(source: Path, tmp_path: Path, known: Any, shown: float) -> None:
     stub = ColourFinder()

@@ -78,6 +78,11 @@ def test_evidence_is_cut_at_presence() -> None:
     np.testing.assert_allclose(cut_at_presence(logits, 0.9, 0.95), [[-3, -0.747214, -0.747214]], atol=1e-5)
 
 
+def test_evidence_is_finite_also_in_half_precision() -> None:
+    logits = np.array([[-np.inf, -1e5, -3.0]], np.float32)
+    assert cut_at_presence(logits, 0.9, 0.5).astype(np.float16).tolist() == [[-100, -100, -3]]
+
+
 class MasksAlone(Bright):
     def predict(self, questions: Sequence[str], **options: Any) -> list[Segmentation]:
         return [replace(answer, logits=None) for answer in super().predict(questions, **options)]
