@@ -184,7 +184,7 @@ class SceneRaster:
         bands = self._apart
         place = geo_package("rasterio.windows").Window(window.left, window.top, window.width, window.height)
         with _reading(self.name):
-            values = self._dataset.read(bands, window=place, out_shape=(len(bands), *size))
+            values = self._values(place, size)
             masks = np.ones((len(bands), 1, 1), np.uint8)  # reading what is all valid takes as long as the pixels do
             if self._masked:
                 with self._without_shadow_warning():
@@ -195,6 +195,15 @@ class SceneRaster:
             colours = self._palette[:, values[0].clip(0, self._palette.shape[1] - 1)]
             return colours[:3], valid & (colours[3] > 0)
         return values.astype(self.dtype, copy=False), valid
+
+    def _values(self, place: Any, size: tuple[int, int]) -> np.ndarray:
+        """Reads the values of each band once, ``(C, h, w)``."""
+        bands = self._apart
+        if len({self._dataset.dtypes[band - 1] for band in bands}) == 1:
+            values: np.ndarray = self._dataset.read(bands, window=place, out_shape=(len(bands), *size))
+            return values
+        # As a VRT may have them. One by one takes longer, but rasterio refuses to read bands of several types at once.
+        return np.stack([self._dataset.read(band, window=place, out_shape=size) for band in bands])
 
     @contextlib.contextmanager
     def _without_shadow_warning(self) -> Iterator[None]:

@@ -80,6 +80,24 @@ def test_two_bands_without_a_colour_must_be_chosen(make_scene):
         open_scene(make_scene(numbered(2), photometric="MINISBLACK"))
 
 
+def test_bands_of_different_types(make_scene, tmp_path):
+    array = numbered()
+    described = ""
+    for number, kind in enumerate(["Byte", "UInt16", "Float32"], 1):
+        make_scene(array[number - 1 : number].astype("uint8" if kind == "Byte" else kind.lower()), f"{number}.tif")
+        described += (
+            f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename relativeToVRT="1">{number}'
+            ".tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    path = tmp_path / "mixed.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{described}</VRTDataset>')
+    with open_scene(path) as scene:
+        values, valid = scene.read(Window(2, 3, 10, 20))
+        assert values.dtype == scene.dtype == np.float32 and valid.all()
+        assert np.array_equal(values, array[:, 2:12, 3:23].transpose(1, 2, 0))
+        assert scene.read_whole(16)[0].shape == (11, 16, 3)
+
+
 def test_no_data_of_unsigned_files_needs_all_bands(make_scene):
     array = numbered()
     array[:, 0, 0], array[0, 0, 1] = 0, 0
