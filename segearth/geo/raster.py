@@ -145,9 +145,7 @@ class SceneRaster:
             As for :meth:`read`, ``(h, w, 3)`` and ``(h, w)``. A scene that is small enough is not changed.
         """
         window = window or self.own_window
-        smaller = max(window.height, window.width, side) / side
-        size = max(1, round(window.height / smaller)), max(1, round(window.width / smaller))
-        values, valid = self._read(window, size)
+        values, valid = self._read(window, size_of_whole(side, window))
         return np.ascontiguousarray(self._three(values)), valid
 
     @property
@@ -252,6 +250,12 @@ class SceneRaster:
             "scales": [self.grid.rows.scale, self.grid.columns.scale],
             **changed,
         }
+
+
+def size_of_whole(side: int, window: Window) -> tuple[int, int]:
+    """Returns the height and width that :meth:`SceneRaster.read_whole` makes of a window."""
+    smaller = max(window.height, window.width, side) / side
+    return max(1, round(window.height / smaller)), max(1, round(window.width / smaller))
 
 
 def open_scene(

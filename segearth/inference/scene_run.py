@@ -15,7 +15,7 @@ from tqdm import tqdm
 from segearth.errors import ImageError
 from segearth.geo.areas import area_of_interest
 from segearth.geo.packages import geo_package
-from segearth.geo.raster import SceneRaster
+from segearth.geo.raster import SceneRaster, size_of_whole
 from segearth.geo.scene_questions import SceneQuestion
 from segearth.geo.settling import Ground, check_settleable, settle
 from segearth.geo.stretch import SceneStretch
@@ -128,11 +128,25 @@ class SceneRun:
         # In working pixels for reading tiles, in the scene's own for writing.
         self.tile_area = None if options.aoi is None else area_of_interest(options.aoi, scene)
         self.area = None if options.aoi is None else area_of_interest(options.aoi, scene, working=False)
+        self.whole = scene.own_window if self.area is None else self.area.window
+        if any(question.mode == "whole" for question in self.asked):
+            self._check_whole()
         self.stretch = SceneStretch.of(scene, *options.stretch)
         pairs = zip(self.asked, self.tasks, strict=True)
         of_tiles = [(text, task) for each, task in pairs for text in each.asked_of_tiles]
         self.local: list[Local] = list(dict.fromkeys(of_tiles))
         self._wholes: dict[Local, Evidence] = {}
+
+    def _check_whole(self) -> None:
+        """Checks that what is asked as a whole is seen large enough, before tiles are asked for other questions."""
+        height, width = size_of_whole(WHOLE_SIDE * self.side, self.whole)
+        if min(height, width) < MIN_SIDE:
+            what = self.scene.name if self.area is None else f"the area of interest on {self.scene.name}"
+            raise ImageError(
+                f"{what}, {self.whole.width} x {self.whole.height} px, would be seen as {width} x {height} px when "
+                f"asked as a whole, and at least {MIN_SIDE} a side are needed; take a larger or less narrow piece, or "
+                "mode tile"
+            )
 
     def to_files(self, vector: Path | None) -> SceneResult:
         """Asks, decides and writes; what tiles said is deleted when everything is written."""
@@ -248,12 +262,10 @@ class SceneRun:
 
     def _of_whole(self, text: str, task: Task) -> Evidence:
         if (text, task) not in self._wholes:
-            scene = self.scene
-            window = scene.own_window if self.area is None else self.area.window
-            values, valid = scene.read_whole(WHOLE_SIDE * self.side, window)
+            values, valid = self.scene.read_whole(WHOLE_SIDE * self.side, self.whole)
             self.segmenter.set_image(self.stretch.apply(values, valid))
             (answer,) = evidence_of(self.segmenter, [text], [task], [0])
-            self._wholes[text, task] = SmallEvidence(answer.logits, window, answer.presence, answer.unknown_words)
+            self._wholes[text, task] = SmallEvidence(answer.logits, self.whole, answer.presence, answer.unknown_words)
         return self._wholes[text, task]
 
     def _settled(self, of_tiles: dict[Local, Evidence]) -> dict[int, list[Geometry]]:

@@ -487,6 +487,20 @@ def test_a_whole_scene_with_an_area_of_interest_is_seen_there_alone(source: Path
     np.testing.assert_array_equal(bands(result.output)[0], expected)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_what_is_too_small_to_be_asked_as_a_whole_is_told_before_tiles_are_asked(
+    source: Path, tmp_path: Path, narrow: bool
+) -> None:
+    stub, area = ColourFinder(), None if narrow else f"SRID=32645;{shapely.box(500_000, 2_999_997, 500_004, 3e6).wkt}"
+    if narrow:  # of 10,000 px in length 256 are shown, four times the stub's side
+        source = write(tmp_path / "in.tif", np.full((40, 10_000, 3), 60, np.uint8))
+    seen = "in.tif, 10000 x 40 px, would be seen as 256 x 1 px" if narrow else "area of interest .*in.tif, 8 x 6 px"
+    with pytest.raises(ImageError, match=seen):
+        asked(source, ["the red things", "the only red thing"], tmp_path, stub, aoi=area)
+    assert not stub.asked
+    assert asked(source, "the red things", tmp_path, stub, aoi=area).tiles
+
+
 def test_a_list_of_questions(tmp_path: Path) -> None:
     path = tmp_path / "questions.txt"
     path.write_text("the ships\nthe pier \n")
