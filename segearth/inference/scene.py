@@ -8,13 +8,13 @@ So memory does not grow with the scene's height, and a run that was interrupted 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segearth.errors import ConfigError, QuestionError
+from segearth.geo.grids import MOST_FINER, SAME_SCALE
 from segearth.geo.raster import SceneRaster, open_scene
 from segearth.geo.scene_questions import understand
 from segearth.geo.vector_files import check_vector_path
@@ -61,7 +61,8 @@ def segment_scene(
               :mod:`segearth.geo.scene_questions`; ``"tile"`` and ``"whole"`` are for all.
             * ``bands``: see :func:`segearth.geo.raster.open_scene`.
             * ``resolution``: metres a pixel at which the model is shown the scene. ``"auto"``: as it is, unless it is
-              finer or coarser than all that the weights know, then at their nearest. ``None``: as it is.
+              finer or coarser than all that the weights know, then at their nearest; or unless a side of its pixels is
+              more than 5 % off the geometric mean of both, as in degrees, then at that. ``None``: as it is.
             * ``aoi``: area of interest, a vector file or WKT in the scene's CRS.
             * ``tile_size``, ``overlap``: in working pixels; the side at which the model sees images, a quarter of that.
             * ``batch_size``: tiles at a time.
@@ -145,17 +146,20 @@ def _is_file(name: str | Path) -> bool:
 
 
 def _opened(source: str | Path, segmenter: Segmenter, options: SceneOptions) -> SceneRaster:
-    """Opens the scene at its own resolution, or at the nearest that the weights know."""
+    """Opens the scene at its own resolution, or at the nearest square one that the weights know."""
     if not isinstance(options.resolution, str):
         return open_scene(source, options.bands, options.resolution)
     scene = open_scene(source, options.bands)
-    known = facts_of(segmenter).resolutions
-    if known is None or scene.metres_per_pixel is None:
+    if scene.metres_per_pixel is None:
         return scene
-    own = float(np.sqrt(np.prod(scene.metres_per_pixel)))
-    nearest = min(max(own, known[0]), known[1])
-    if np.isclose(own, nearest, rtol=0.05):
+    known = facts_of(segmenter).resolutions or (0.0, math.inf)
+    across, down = scene.metres_per_pixel
+    nearest = min(max(math.sqrt(across * down), known[0]), known[1])
+    # A pixel in degrees far from the equator is higher than wide: unchanged, a house would be seen stretched.
+    if all(abs(nearest / side - 1) <= SAME_SCALE for side in (across, down)):
         return scene
+    nearest = max(nearest, max(across, down) / MOST_FINER)  # finer still would be refused, and show nothing new
     scene.close()
-    logger.info("%s has %.3g m a pixel; it is shown to the model at %.3g m, which it knows", source, own, nearest)
+    seen = "%s has %.3g x %.3g m a pixel; it is shown to the model in square ones of %.3g m (--resolution, auto)"
+    logger.info(seen, source, across, down, nearest)
     return open_scene(source, options.bands, nearest)

@@ -19,6 +19,7 @@ from segearth.errors import ConfigError, ImageError, OutputError, QuestionError
 from segearth.geo.strips import parts_folder
 from segearth.geo.tiling import blended, plan_tiles, rows_of_tiles
 from segearth.geo.windows import Window
+from segearth.inference import scene as scene_module
 from segearth.inference import scene_run
 from segearth.inference.scene import read_questions, segment_scene
 from segearth.inference.scene_types import SceneOptions, SceneResult
@@ -379,6 +380,35 @@ def test_another_resolution_for_the_model_the_same_grid_for_the_output(source: P
     assert result.resolution == pytest.approx(1.0, rel=0.01) and result.tiles < 15
     found, expected = bands(result.output)[0] == 1, picture()[..., 0] > 128
     assert found.shape == (150, 210) and (found & expected).sum() / (found | expected).sum() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("latitude", "known", "shown"),
+    [
+        (68, (0.13, 10.0), 0.614),
+        (68, None, 0.614),
+        (68, (2.0, 10.0), 2.0),
+        (68, (0.001, 0.01), 1.002 / 32),
+        (20, (0.13, 10.0), None),
+    ],
+)
+def test_a_model_is_shown_square_pixels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, latitude: float, known: Any, shown: float | None
+) -> None:
+    """In degrees at 68 degrees north a pixel is 0.376 x 1.002 m; at 20 it is 6 % higher than wide."""
+    degree = 1 / 111_320
+    source = write(tmp_path / "in.tif", picture(), rasterio.Affine(degree, 0, 20, 0, -degree, latitude), "EPSG:4326")
+    stub = ColourFinder()
+    stub.facts = dataclasses.replace(stub.facts, resolutions=known)
+    with caplog.at_level("INFO"), scene_module._opened(source, stub, QUIET) as scene:
+        assert scene.grid.is_native == (shown is None)
+        sides = scene.grid.columns.scale, scene.grid.rows.scale
+        if shown is not None:
+            seen = np.multiply(sides, scene.metres_per_pixel)
+            np.testing.assert_allclose(seen, [shown, shown], rtol=0.01)
+            assert f"0.376 x 1 m a pixel; it is shown to the model in square ones of {shown:.3g} m" in caplog.text
+    with scene_module._opened(source, stub, dataclasses.replace(QUIET, resolution=None)) as scene:
+        assert scene.grid.is_native
 
 
 def test_logits_of_minus_infinity_are_resampled(source: Path, tmp_path: Path) -> None:
