@@ -27,6 +27,7 @@ from segearth.utils.files import check_apart
 
 logger = logging.getLogger(__name__)
 
+MOST_STRETCHED = 1.25  # of a pixel's sides; what is stretched less is asked as it is, since resampling blurs
 MODES = ("auto", "tile", "whole")
 
 
@@ -61,8 +62,8 @@ def segment_scene(
               :mod:`segearth.geo.scene_questions`; ``"tile"`` and ``"whole"`` are for all.
             * ``bands``: see :func:`segearth.geo.raster.open_scene`.
             * ``resolution``: metres a pixel at which the model is shown the scene. ``"auto"``: as it is, unless it is
-              finer or coarser than all that the weights know, then at their nearest; or unless a side of its pixels is
-              more than 5 % off the geometric mean of both, as in degrees, then at that. ``None``: as it is.
+              finer or coarser than all that the weights know, then at their nearest; or unless one side of its pixels
+              is over a quarter longer than the other, as in degrees, then at the mean. ``None``: as it is.
             * ``aoi``: area of interest, a vector file or WKT in the scene's CRS.
             * ``tile_size``, ``overlap``: in working pixels; the side at which the model sees images, a quarter of that.
             * ``batch_size``: tiles at a time.
@@ -154,9 +155,10 @@ def _opened(source: str | Path, segmenter: Segmenter, options: SceneOptions) -> 
         return scene
     known = facts_of(segmenter).resolutions or (0.0, math.inf)
     across, down = scene.metres_per_pixel
-    nearest = min(max(math.sqrt(across * down), known[0]), known[1])
+    own = math.sqrt(across * down)
+    nearest = min(max(own, known[0]), known[1])
     # A pixel in degrees far from the equator is higher than wide: unchanged, a house would be seen stretched.
-    if all(abs(nearest / side - 1) <= SAME_SCALE for side in (across, down)):
+    if math.isclose(own, nearest, rel_tol=SAME_SCALE) and max(across, down) <= MOST_STRETCHED * min(across, down):
         return scene
     nearest = max(nearest, max(across, down) / MOST_FINER)  # finer still would be refused, and show nothing new
     scene.close()
