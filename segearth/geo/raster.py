@@ -18,6 +18,7 @@ from segearth.geo.bands import alpha_of, choose_bands, palette_of
 from segearth.geo.grids import metres_per_pixel, place_of, working_grid
 from segearth.geo.packages import geo_package, rasterio_errors
 from segearth.geo.windows import Window
+from segearth.utils.files import exists
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -86,6 +87,11 @@ class SceneRaster:
     def close(self) -> None:
         """Closes the file."""
         self._dataset.close()
+
+    @property
+    def files(self) -> list[str]:
+        """The local files that are read, beside the one that was named: a VRT's sources, overviews, masks."""
+        return [name for name in self._dataset.files if exists(name)]
 
     @property
     def working_transform(self) -> Affine:

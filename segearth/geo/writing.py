@@ -155,7 +155,8 @@ def scene_writer(
     """
     path = Path(path)
     check_raster_path(path)
-    check_apart(scene.name, path)
+    for file in (scene.name, *scene.files):
+        check_apart(file, path)
     with atomic_path(path) as temporary:
         plain = temporary.with_name(f"{temporary.name}.plain.tif") if cog else temporary
         try:

@@ -23,7 +23,7 @@ from segearth.inference.scene_run import SceneRun
 from segearth.inference.scene_types import SceneOptions, SceneResult
 from segearth.segmenter import Segmenter, facts_of, one_each
 from segearth.structures import Task
-from segearth.utils.files import check_apart
+from segearth.utils.files import check_apart, exists
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,16 @@ def segment_scene(
     check_request(texts, options, vector)
     tasks: list[Task] = one_each(task, len(texts), "tasks")
     check_raster_path(output)
-    read = [path for path in (source, options.aoi) if path is not None and _is_file(path)]
-    for path in read:  # each by itself: nothing is wrong with an area that is read from the source's own file
-        check_apart(path, output, *([vector] if vector is not None else []))
+    written = [output] if vector is None else [output, vector]
+    for path in (source, options.aoi):  # each by itself: an area may be read from the source's own file
+        if path is not None and exists(path):
+            check_apart(path, *written)
     asked = [understand(text, options.mode) for text in texts]
     for question in asked:
         logger.info("%s: %s", question.text, question.reason)
     with _opened(source, segmenter, options) as scene:
+        for file in scene.files:  # the name alone does not tell: it may be a VRT's, or GTIFF_DIR:1:in.tif
+            check_apart(file, *written)
         run = SceneRun(scene, segmenter, asked, tasks, Path(output), model, options, dict(weights or {}))
         return run.to_files(None if vector is None else Path(vector))
 
@@ -137,13 +140,6 @@ def check_request(questions: Sequence[str], options: SceneOptions, vector: str |
         raise ConfigError(f"resolution is {options.resolution!r}; give metres a pixel, 'auto' or None")
     if vector is not None:
         check_vector_path(vector)
-
-
-def _is_file(name: str | Path) -> bool:
-    try:
-        return Path(name).exists()
-    except OSError:  # a polygon as text may be longer than a file's name can be
-        return False
 
 
 def _opened(source: str | Path, segmenter: Segmenter, options: SceneOptions) -> SceneRaster:

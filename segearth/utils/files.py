@@ -165,6 +165,14 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def exists(path: str | Path) -> bool:
+    """Whether ``path`` is there; ``False`` also for a text that is too long for a name, such as an outline as WKT."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Reads an image file as RGB, honouring its EXIF orientation.
 

@@ -166,6 +166,16 @@ def test_places_that_do_not_do(make_scene, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif"}
 
 
+def test_a_file_that_the_scene_reads_is_not_replaced(make_scene, tmp_path):
+    path = make_scene(np.ones((1, 9, 9), np.uint8))
+    with (
+        open_scene(f"GTIFF_DIR:1:{path}") as scene,
+        pytest.raises(OutputError, match="is named twice"),
+        scene_writer(path, scene, ["q"]),
+    ):
+        pass
+
+
 FULL = """
 import resource, sys
 import numpy as np

@@ -474,6 +474,19 @@ def test_what_cannot_be_written_is_told_before_anything_is_asked(source: Path, t
     assert not stub.asked and len(geopandas.read_file(area)) == 1
 
 
+@pytest.mark.parametrize("name", ["{0}/mosaic.vrt", "GTIFF_DIR:1:{0}/in.tif", "file://{0}/in.tif"])
+def test_a_file_that_the_source_reads_is_not_replaced(source: Path, tmp_path: Path, name: str) -> None:
+    stub, before = ColourFinder(), source.read_bytes()
+    (tmp_path / "mosaic.vrt").write_text(
+        '<VRTDataset rasterXSize="210" rasterYSize="150"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">in.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(OutputError, match=r"in\.tif is named twice"):
+        segment_scene(stub, name.format(tmp_path), "the red things", source, options=QUIET)
+    assert not stub.asked and source.read_bytes() == before
+
+
 def test_an_area_of_interest_as_a_long_text(source: Path, tmp_path: Path) -> None:
     bend = ", ".join(f"{500_000 + x} {2_999_990 - x % 2}" for x in range(100))
     area = f"SRID=32645;POLYGON((500000 2999925, {bend}, 500100 2999925, 500000 2999925))"
