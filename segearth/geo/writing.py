@@ -26,6 +26,8 @@ _ONE_AT_A_TIME = threading.Lock()  # where masks are read back: Python's filters
 NO_DATA = 255  # in a mask: where the scene has no valid pixel, or lies outside of the area of interest
 BLOCK = 512  # side of the file's own tiles
 PREFIX = "SEGEARTH_"  # of the tags that say how the file was made
+# Of an earlier file of that name: GDAL would take its place, its "no data" and its smaller versions for the new one's.
+_BESIDE = (".aux.xml", ".ovr", ".msk")
 _LOW_DISK = 1 << 26  # bytes; with fewer free, a failed write is put down to a full disk
 # Of the scene's tags, those that tell of its values and not of the ground would be wrong of a mask.
 _OF_VALUES = ("STATISTICS_", "OVR_", "TIFFTAG_SOFTWARE", "TIFFTAG_MINSAMPLE", "TIFFTAG_MAXSAMPLE", PREFIX)
@@ -141,7 +143,8 @@ def scene_writer(
     It is tiled and compressed, and a BigTIFF where it may grow beyond 4 GB. The scene's tags on date and place stay.
 
     Args:
-        path: Ends with ``.tif`` or ``.tiff``. A file that is there already stays until the new one is complete.
+        path: Ends with ``.tif`` or ``.tiff``. A file that is there already stays until the new one is complete; then
+            what GDAL keeps beside it (``.aux.xml``, ``.ovr``, ``.msk``) is deleted.
         scene: Whose grid is taken, whatever the working grid.
         questions: One for each band, whose description it becomes.
         logits: Write float32 logits. By default a mask: ``uint8``, 1 for what was asked for, 0 for the rest.
@@ -178,6 +181,8 @@ def scene_writer(
         finally:
             if cog:
                 plain.unlink(missing_ok=True)
+    for suffix in _BESIDE:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def read_mask_back(path: Path, question: int, windows: Iterable[Window]) -> Generator[np.ndarray, None, None]:

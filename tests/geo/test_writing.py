@@ -157,6 +157,20 @@ def test_what_did_not_reach_the_disk_is_noticed(make_scene, tmp_path, monkeypatc
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif"}
 
 
+def test_what_gdal_kept_beside_an_earlier_file_goes(make_scene, tmp_path):
+    (tmp_path / "out.tif.aux.xml").write_text(
+        "<PAMDataset><GeoTransform>0,1,0,0,0,-1</GeoTransform><PAMRasterBand band='1'><NoDataValue>1</NoDataValue>"
+        "</PAMRasterBand></PAMDataset>"
+    )
+    for suffix in (".ovr", ".msk"):
+        (tmp_path / f"out.tif{suffix}").write_text("old")
+    with open_scene(make_scene(np.ones((3, 9, 9), np.uint8))) as scene:
+        write(tmp_path / "out.tif", scene, np.ones((1, 9, 9), bool))
+        with rasterio.open(tmp_path / "out.tif") as file:
+            assert file.transform == scene.transform and file.nodata == 255
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "out.tif"}
+
+
 def test_places_that_do_not_do(make_scene, tmp_path):
     path = make_scene(np.ones((3, 9, 9), np.uint8))
     with open_scene(path) as scene:
