@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +16,28 @@ from segearth.utils.files import atomic_path, check_output_file
 if TYPE_CHECKING:
     import geopandas
 
+_OWN_TABLES = ("gpkg_", "rtree_", "sqlite_")  # of a GeoPackage itself
 DRIVERS = {".geojson": "GeoJSON", ".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 
 
-def check_vector_path(path: str | Path) -> None:
+def check_vector_path(path: str | Path, layer: str | None = None) -> None:
     """Checks that polygons can be written to ``path``; call it before a long computation.
 
+    Args:
+        path: As for :func:`write_vectors`.
+        layer: See there.
+
     Raises:
-        OutputError: The suffix is none that can be written, or the file cannot be written there.
+        OutputError: The suffix is none that can be written, the file cannot be written there, or it is a GeoPackage
+            that is open elsewhere or holds more than the layer.
     """
-    if Path(path).suffix.lower() not in DRIVERS:
+    path = Path(path)
+    if path.suffix.lower() not in DRIVERS:
         known = ", ".join(f"{suffix} ({driver})" for suffix, driver in DRIVERS.items())
         raise OutputError(f"{path}: polygons are written to {known}; name a file with one of these suffixes")
     check_output_file(path)
+    if path.suffix.lower() == ".gpkg":
+        _check_package(path, layer or path.stem)
 
 
 def write_vectors(
@@ -44,17 +55,18 @@ def write_vectors(
     index by place, for which it puts rows in another order.
 
     Args:
-        path: ``.geojson``, ``.gpkg`` or ``.fgb``. Written under another name beside it and renamed when whole.
+        path: ``.geojson``, ``.gpkg`` or ``.fgb``. Written under another name beside it and renamed when whole, in place
+            of a file that is there. A GeoPackage that holds other layers, or is open elsewhere, is left as it is.
         tables: Of :func:`segearth.geo.vectors.vectorise`; several, such as one a question, go below each other into one
             layer, where the column ``question`` tells them apart. Tables without rows give a layer without features.
         layer: Its name; ``None``: the file's, without the suffix.
         wgs84: Of GeoJSON alone: reproject to longitude and latitude, as RFC 7946 wants it.
 
     Raises:
-        OutputError: The suffix is unknown, or the file cannot be written.
+        OutputError: The suffix is unknown, or the file cannot be written, see :func:`check_vector_path`.
         ConfigError: Tables of different CRSs, none at all, or ``wgs84`` where it has no meaning.
     """
-    check_vector_path(path)
+    check_vector_path(path, layer)
     path = Path(path)
     driver = DRIVERS[path.suffix.lower()]
     table = joined_tables([tables] if hasattr(tables, "geometry") else list(tables))
@@ -72,6 +84,26 @@ def write_vectors(
             pyogrio.write_dataframe(table, temporary, driver=driver, layer=layer or path.stem, **options)
         except pyogrio.errors.DataSourceError as error:
             raise OutputError(f"{path} cannot be written ({error}); name another place") from error
+
+
+def _check_package(path: Path, layer: str) -> None:
+    for journal in ("-wal", "-journal"):  # of the old file; SQLite would play it into the new one
+        if path.with_name(path.name + journal).exists():
+            raise OutputError(
+                f"{path} is open in another program, since {path.name}{journal} lies beside it; close it in that, such "
+                "as QGIS, or name another file"
+            )
+    if not path.exists():
+        return
+    tables: list[str] = []
+    address = f"{path.resolve().as_uri()}?immutable=1"  # else reading alone may leave a journal beside it
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(address, uri=True)) as file:
+        # An error means that it is no GeoPackage; then it is replaced like any other file.
+        tables = [name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    if others := [name for name in tables if name != layer and not name.startswith(_OWN_TABLES)]:
+        raise OutputError(
+            f"{path} also holds {', '.join(others)}, which would be deleted; name another file, or delete that one"
+        )
 
 
 def joined_tables(tables: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:

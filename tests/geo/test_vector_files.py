@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,33 @@ def test_a_file_that_is_there_is_replaced_when_the_new_one_is_whole(tmp_path: Pa
             write_vectors(path, table("roads"))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+    write_vectors(path, table("roads"))
+    assert set(geopandas.read_file(path).question) == {"roads"}
+
+
+def test_a_geopackage_with_other_layers_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "project.gpkg"
+    write_vectors(path, table(), layer="my_survey")
+    before = path.read_bytes()
+    for check in (lambda: check_vector_path(path), lambda: write_vectors(path, table())):
+        with pytest.raises(OutputError, match="also holds my_survey, which would be deleted; name another file"):
+            check()
+    assert path.read_bytes() == before
+    write_vectors(path, table("roads"), layer="my_survey")
+    assert set(geopandas.read_file(path).question) == {"roads"}
+
+
+def test_a_geopackage_that_is_open_elsewhere_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "out.gpkg"
+    write_vectors(path, table("roofs"))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = wal")
+        other.execute("UPDATE gpkg_contents SET description = 'edited'")
+        other.commit()
+        for check in (lambda: check_vector_path(path), lambda: write_vectors(path, table("roads"))):
+            with pytest.raises(OutputError, match=r"out\.gpkg-wal lies beside it; close it in that, such as QGIS"):
+                check()
+        assert other.execute("SELECT question FROM out").fetchall() == [("roofs",)] * 2
     write_vectors(path, table("roads"))
     assert set(geopandas.read_file(path).question) == {"roads"}
 
