@@ -82,12 +82,14 @@ class StripStore:
 
     def _prepare(self, wanted: dict[str, Any], restart: bool) -> None:
         stated = self.folder / _SETTINGS
-        if restart:
+        found = _json_of(stated)
+        if restart or (found is None and stated.exists()):  # a loss of power left settings that say nothing
+            found = None
             stated.unlink(missing_ok=True)
             for path in self.folder.glob("rows_*"):
                 path.unlink()
-        if stated.exists():
-            _check_settings(self.folder, json.loads(stated.read_text(encoding="utf-8")), wanted)
+        if found is not None:
+            _check_settings(self.folder, found, wanted)
         else:
             if strange := [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]:
                 raise OutputError(f"{self.folder} holds other files ({strange[0]}); move them, or name another output")
@@ -175,8 +177,8 @@ class StripStore:
         found: list[StoredStrip] = []
         for path in sorted(self.folder.glob("rows_*.npy")):
             top, bottom = (int(number) for number in path.stem.split("_")[1:])
-            if top == (found[-1].bottom if found else 0) and _is_whole(path, bottom - top):
-                facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            facts = _json_of(path.with_suffix(".json"))
+            if top == (found[-1].bottom if found else 0) and facts is not None and _is_whole(path, bottom - top):
                 found.append(StoredStrip(top, bottom, facts))
             else:
                 path.unlink()
@@ -188,8 +190,16 @@ class StripStore:
 def _is_whole(path: Path, rows: int) -> bool:
     with contextlib.suppress(ValueError, OSError, EOFError):
         shape = np.load(path, mmap_mode="r").shape  # the file's length is compared with what its head says
-        return len(shape) == 3 and shape[1] == rows and path.with_suffix(".json").exists()
+        return len(shape) == 3 and shape[1] == rows
     return False
+
+
+def _json_of(path: Path) -> dict[str, Any] | None:
+    """Reads a file of facts; ``None`` if it is not there or not whole, as a loss of power leaves it."""
+    with contextlib.suppress(ValueError, OSError):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return facts if isinstance(facts, dict) else None
+    return None
 
 
 def _check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

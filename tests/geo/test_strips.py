@@ -57,6 +57,19 @@ def test_a_strip_without_its_facts_does_not_count(tmp_path):
         assert store.finished_rows == 0
 
 
+@pytest.mark.parametrize("name", ["rows_00000000_00000002.json", "settings.json"])
+@pytest.mark.parametrize("left", [b"", b"\0\0", b'{"presence": [0.'])
+def test_facts_and_settings_that_a_loss_of_power_cut_off_do_not_count(tmp_path, name, left):
+    with StripStore(tmp_path / "parts", SETTINGS) as store:
+        store.put(strip(2, 1), {"presence": [0.5]})
+    (tmp_path / "parts" / name).write_bytes(left)
+    with StripStore(tmp_path / "parts", SETTINGS) as store:
+        assert store.finished_rows == 0
+        store.put(strip(2, 2))
+    with StripStore(tmp_path / "parts", SETTINGS) as store:
+        assert store.finished_rows == 2
+
+
 def test_other_settings_are_refused_unless_begun_anew(tmp_path):
     with StripStore(tmp_path / "parts", SETTINGS) as store:
         store.put(strip(2, 1))
