@@ -85,7 +85,7 @@ def scene(
     mode: ModeOption = "auto",
     bands: BandsOption = None,
     resolution: Annotated[str, typer.Option(help="Metres a pixel to look at it, auto, or native.")] = "auto",
-    aoi: Annotated[str | None, typer.Option(help="Area of interest: a vector file, or WKT.")] = None,
+    aoi: Annotated[str | None, typer.Option(help="Area of interest: a vector file, or SRID=4326;POLYGON((…)).")] = None,
     tile_size: Annotated[int | None, typer.Option(min=32, help="Side of a tile; the model's own if left out.")] = None,
     overlap: Annotated[int | None, typer.Option(min=0, help="Pixels that tiles share; a quarter if left out.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Tiles at a time.")] = None,

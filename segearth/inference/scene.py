@@ -64,7 +64,7 @@ def segment_scene(
             * ``resolution``: metres a pixel at which the model is shown the scene. ``"auto"``: as it is, unless it is
               finer or coarser than all that the weights know, then at their nearest; or unless one side of its pixels
               is over a quarter longer than the other, as in degrees, then at the mean. ``None``: as it is.
-            * ``aoi``: area of interest, a vector file or WKT in the scene's CRS.
+            * ``aoi``: area of interest, a vector file, or WKT with its CRS: ``"SRID=4326;POLYGON((…))"``.
             * ``tile_size``, ``overlap``: in working pixels; the side at which the model sees images, a quarter of that.
             * ``batch_size``: tiles at a time.
             * ``stretch``: percentages of the scene's values that become black and white, where it has not 8 bits.
@@ -109,7 +109,7 @@ def read_questions(path: str | Path) -> list[str]:
         QuestionError: The file is missing or no text, or a line is empty: it would be a band without a question.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # Notepad puts a mark first
     except (OSError, UnicodeDecodeError) as error:
         raise QuestionError(f"no list of questions {path} ({error}); write one question a line, as UTF-8") from error
     if empty := [number for number, line in enumerate(lines, 1) if not line.strip()]:

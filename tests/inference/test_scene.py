@@ -548,6 +548,8 @@ def test_a_list_of_questions(tmp_path: Path) -> None:
     path = tmp_path / "questions.txt"
     path.write_text("the ships\nthe pier \n")
     assert read_questions(path) == ["the ships", "the pier"]
+    path.write_text("the ships\r\nthe pier\r\n", encoding="utf-8-sig")  # as Windows' Notepad writes it
+    assert read_questions(path) == ["the ships", "the pier"]
     path.write_text("the ships\n\nthe pier\n")
     with pytest.raises(QuestionError, match="line 2 is empty"):
         read_questions(path)
