@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from segearth.errors import ConfigError
 from segearth.geo.packages import geo_package
 from segearth.geo.raster import SceneRaster
 from segearth.geo.windows import Window
+from segearth.utils.files import is_file
 
-WKT_BEGINS = ("POLYGON", "MULTIPOLYGON", "SRID")
+WKT_BEGINS = re.compile(r"\s*(SRID\s*=|(MULTI)?POLYGON\s*(Z|M|ZM)?\s*(\(|EMPTY))", re.IGNORECASE)
+WIDER = 0.1  # of the scene's span, by which an area may reach beyond the scene before it is cut off
 BENDS = 64  # points put on a side as long as the area, so that it stays where it is when it becomes a curve
 
 
@@ -64,7 +67,8 @@ def area_of_interest(aoi: str | Path, scene: SceneRaster, *, crs: Any = None, wo
     """
     if scene.crs is None:
         raise ConfigError(f"{scene.name} has no CRS, so an area of interest has no place on it; leave it out")
-    shapes = _from_text(str(aoi)) if str(aoi).lstrip().upper().startswith(WKT_BEGINS) else _from_file(Path(aoi))
+    # A file comes first: it may be called "polygon (1).gpkg".
+    shapes = _from_text(str(aoi)) if WKT_BEGINS.match(str(aoi)) and not is_file(aoi) else _from_file(Path(aoi))
     if shapes.crs is None:
         if crs is None:
             raise ConfigError(f"the area of interest {_short(aoi)} has no CRS; say which: SRID=4326;POLYGON((x y, …))")
@@ -74,10 +78,36 @@ def area_of_interest(aoi: str | Path, scene: SceneRaster, *, crs: Any = None, wo
     joined = polygons.union_all()
     if joined.is_empty or joined.area == 0:
         raise ConfigError(f"the area of interest {_short(aoi)} has no polygon; draw at least one")
-    left, bottom, right, top = joined.bounds
-    bent = shapely.segmentize(joined, max(right - left, top - bottom) / BENDS)
-    placed = geo_package("geopandas").GeoSeries([bent], crs=shapes.crs).to_crs(scene.crs.to_wkt()).iloc[0]
+    near = _cut_off(joined, shapes.crs, scene)
+    left, bottom, right, top = near.bounds
+    bent = shapely.segmentize(near, max(right - left, top - bottom) / BENDS)
+    moved = geo_package("geopandas").GeoSeries([bent], crs=shapes.crs).to_crs(scene.crs.to_wkt())
+    placed = moved.make_valid().iloc[0] if np.isfinite(moved.total_bounds).all() else moved.iloc[0]
     return _in_pixels(placed, aoi, scene, working)
+
+
+def _cut_off(polygons: Any, crs: Any, scene: SceneRaster) -> Any:
+    """Cuts off what lies far from the scene, where the scene's CRS may have no place for it, as UTM for half the world.
+
+    Polygons of which nothing lies near, or a scene whose place in their CRS is not known, are left as they are.
+    """
+    pyproj, shapely = geo_package("pyproj"), geo_package("shapely")
+    own = pyproj.CRS.from_wkt(scene.crs.to_wkt())
+    if crs.is_exact_same(own):
+        return polygons
+    bounds = geo_package("rasterio.transform").array_bounds(scene.height, scene.width, scene.transform)
+    (x0, x1), (y0, y1) = sorted(bounds[::2]), sorted(bounds[1::2])
+    left, bottom, right, top = pyproj.Transformer.from_crs(own, crs, always_xy=True).transform_bounds(x0, y0, x1, y1)
+    if not np.isfinite([left, bottom, right, top]).all():
+        return polygons
+    over = 360 if left > right else 0  # across the 180th meridian, to the east or to the west of which polygons may lie
+    beside, above = WIDER * (right + over - left), WIDER * (top - bottom)
+    boxes = [
+        shapely.box(left - turn - beside, bottom - above, right + over - turn + beside, top + above)
+        for turn in {0, over}
+    ]
+    near = polygons.intersection(shapely.union_all(boxes))
+    return near if near.area else polygons
 
 
 def _in_pixels(placed: Any, aoi: str | Path, scene: SceneRaster, working: bool) -> AreaOfInterest:

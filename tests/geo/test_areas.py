@@ -96,6 +96,41 @@ def test_long_sides_bend_with_the_projection(make_scene):
     assert expected.sum() > 8000 and (mask != expected).sum() <= 20
 
 
+@pytest.mark.parametrize("box", [
+    (-180, -90, 180, 90), (-180, -85, 180, 85), (0, 0, 179, 80), (14, -90, 194, 90), (14.9, 45.1, 15.1, 45.2),
+])  # fmt: skip
+def test_areas_for_which_the_scenes_crs_has_no_place(make_scene, box):
+    """UTM's zone 33, whose middle is 15 degrees east."""
+    with open_scene(make_scene(np.ones((3, 40, 60), np.uint8))) as scene:
+        aoi = area_of_interest(f"SRID=4326;{shapely.box(*box).wkt}", scene)
+        assert aoi.mask(scene.grid.window).all()
+
+
+@pytest.mark.parametrize(("zone", "box"), [
+    (32601, (-180, -80, 180, 80)), (32660, (-180, -80, 180, 80)), (32601, (170, 40, 190, 50)),
+    (32660, (170, 40, 190, 50)), (32601, (-190, 40, -170, 50)), (32660, (-190, 40, -170, 50)),
+])  # fmt: skip
+def test_scenes_across_the_180th_meridian(make_scene, zone, box):
+    left = 220_000 if zone == 32601 else 730_000
+    across = rasterio.transform.from_origin(left, 5_000_000, 1000, 1000)
+    with open_scene(make_scene(np.ones((3, 40, 60), np.uint8), crs=f"EPSG:{zone}", transform=across)) as scene:
+        assert area_of_interest(f"SRID=4326;{shapely.box(*box).wkt}", scene).mask(scene.grid.window).mean() > 0.99
+
+
+def test_a_scene_of_the_pole(make_scene):
+    polar = rasterio.transform.from_origin(-300_000, 200_000, 10_000, 10_000)
+    with open_scene(make_scene(np.ones((3, 40, 60), np.uint8), crs="EPSG:3413", transform=polar)) as scene:
+        aoi = area_of_interest("SRID=4326;POLYGON((-180 60, 180 60, 180 90, -180 90, -180 60))", scene)
+        assert aoi.mask(scene.grid.window).all()
+
+
+@pytest.mark.parametrize("name", ["polygons.gpkg", "polygon (1).gpkg", "Multipolygon.geojson"])
+def test_files_whose_names_begin_like_text(scene, tmp_path, monkeypatch, name):
+    geopandas.GeoSeries([box(10, 5, 20, 8)], crs=32633).to_file(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert area_of_interest(name, scene).window == Window(5, 10, 3, 10)
+
+
 @pytest.mark.parametrize(
     ("aoi", "words"),
     [
@@ -107,6 +142,7 @@ def test_long_sides_bend_with_the_projection(make_scene):
         ("SRID=999999;POLYGON((0 0, 1 0, 1 1, 0 0))", "no polygon"),
         (UTM + "POLYGON EMPTY", "has no polygon; draw"),
         ("nowhere.geojson", "no area of interest nowhere.geojson"),
+        ("polygons.gpkg", "no area of interest polygons.gpkg"),
     ],
 )
 def test_bad_areas(scene, aoi, words):
