@@ -20,8 +20,8 @@ from segearth.errors import ConfigError, MissingExtraError, SegEarthError
 from segearth.inference.scene import check_request, segment_scene
 from segearth.inference.scene_types import SceneOptions
 from segearth.structures import Task
-from segearth.utils.files import check_output_folder, file_state
-from segearth.zoo.opening import load, model_state, name_of
+from segearth.utils.files import check_output_folder, exists, file_state
+from segearth.zoo.opening import default_source, load, model_state, name_of
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
@@ -65,6 +65,8 @@ class ArchiveJob:
             "questions": self.questions, "model": name_of(self.model), "weights": self.weights, "task": self.task,
             "vector": self.vector,
         }  # fmt: skip
+        if self.options.aoi is not None:
+            asked["aoi_state"] = file_state(self.options.aoi)
         stated: dict[str, Any] = json.loads(json.dumps({**asked, **kept}, default=str))  # as a manifest is read
         return stated
 
@@ -105,8 +107,7 @@ class SceneWorker:
         job, source = self.job, str(row["source"])
         output = output_of(source, job.folder)
         vector = None if job.vector is None else output.with_suffix(job.vector)
-        line: dict[str, Any] = {"source": source, **file_state(source)}
-        line |= {"settings": job.settings(), "output": str(output)}
+        line = _line_of(source, job)
         try:
             result = segment_scene(
                 self.segmenter, source, list(job.questions), output, vector=vector, task=job.task,
@@ -129,8 +130,11 @@ def run_archive(
 ) -> ArchiveResult:
     """Works on many scenes. One that fails never stops the rest, and a second start skips what is done.
 
+    That holds too for a scene that ends its worker's process, as one for which the memory is too small may.
+
     Args:
-        sources: Files; their names without suffix must differ, since masks are named after them.
+        sources: Files; their names without suffix must differ, since masks are named after them. They are handed on,
+            and stated in the manifest, as absolute paths: a cluster's workers may have been started in another folder.
         job: What to do.
         workers: Scenes at a time; a GPU each where there are GPUs, else one, which uses all cores.
         address: Of a Ray cluster, such as ``"auto"``; ``"local"`` starts Ray on this machine.
@@ -145,7 +149,13 @@ def run_archive(
         QuestionError: There is no question, or one is empty.
         OutputError: The folder cannot be written.
     """
-    names = [str(source) for source in sources]
+    names = [_absolute(source) for source in sources]
+    aoi = None if job.options.aoi is None else _absolute(job.options.aoi)
+    model = job.model or default_source()
+    job = replace(
+        job, folder=job.folder.absolute(), options=replace(job.options, aoi=aoi),
+        model=_absolute(model) if Path(model).is_dir() else str(model),
+    )  # fmt: skip
     twice = [name for name, count in Counter(output_of(name, job.folder).name for name in names).items() if count > 1]
     if twice:
         raise ConfigError(f"two scenes would be written to {twice[0]}; rename one, or work on them in separate folders")
@@ -158,7 +168,9 @@ def run_archive(
     waiting = [name for name in names if name not in {line["source"] for line in skipped}]
     lines = list(skipped)
     with (job.folder / MANIFEST).open("a", encoding="utf-8") as manifest:
-        for text in _in_ray(waiting, job, workers, address) if waiting else ():
+        if _is_cut_off(job.folder / MANIFEST):
+            manifest.write("\n")
+        for text in _with_the_lost(_in_ray(waiting, job, workers, address), waiting, job) if waiting else ():
             manifest.write(text + "\n")
             manifest.flush()  # what is done is known even if the next moment ends everything
             lines.append(json.loads(text))
@@ -166,6 +178,20 @@ def run_archive(
                 on_line(lines[-1])
     order = {name: number for number, name in enumerate(names)}
     return ArchiveResult(tuple(sorted(lines, key=lambda line: order[line["source"]])))
+
+
+def _with_the_lost(texts: Iterator[str], sources: Sequence[str], job: ArchiveJob) -> Iterator[str]:
+    """Yields the lines, and at the end one for each scene that has none, since its worker's process ended."""
+    lost = dict.fromkeys(sources)
+    for text in texts:
+        lost.pop(json.loads(text)["source"])
+        yield text
+    for source in lost:
+        error = (
+            "the process that worked on it ended, as it does if the memory is too small; free some or take fewer "
+            "--workers, and start again, or ask this scene by itself with `segearth scene`"
+        )
+        yield json.dumps({**_line_of(source, job), "state": FAILED, "error": error})
 
 
 def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, address: str) -> Iterator[str]:
@@ -181,16 +207,21 @@ def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, addres
     if started:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1  # a block is a scene; without a limit, a lost one does not stop the rest
         gpus = int(ray.cluster_resources().get("GPU", 0)) if job.device in (None, "cuda") else 0
         count = max(1, min(workers or gpus or 1, len(sources)))
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // count) if address == "local" else 1
         logger.info("%d scenes, %d at a time", len(sources), count)
         rows = ray.data.from_items([{"source": source} for source in sources], override_num_blocks=len(sources))
         worker: Any = SceneWorker  # a class: Ray makes one for each process
+        # A worker whose process ended is started anew, but not on the same scene, which would end it again without end.
+        # It holds one scene at a time, so that no other is lost with it.
         done = rows.map(
-            worker, fn_constructor_args=(job,), concurrency=count, num_cpus=cores, num_gpus=1 if gpus else 0
-        )
+            worker, fn_constructor_args=(job,), num_cpus=cores, num_gpus=1 if gpus else 0, max_task_retries=0,
+            compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
+        )  # fmt: skip
         for row in done.iter_rows():
             yield str(row["line"])
     finally:
@@ -198,9 +229,20 @@ def _in_ray(sources: Sequence[str], job: ArchiveJob, workers: int | None, addres
             ray.shutdown()
 
 
+def _absolute(name: str | Path) -> str:
+    """Returns the absolute path of what is there; addresses, ``/vsi…`` paths and outlines as WKT stay as they are."""
+    return str(Path(name).absolute()) if exists(name) else str(name)
+
+
 def output_of(source: str, folder: Path) -> Path:
     """Returns the mask's file of a scene."""
     return folder / f"{Path(source).stem}.tif"
+
+
+def _line_of(source: str, job: ArchiveJob) -> dict[str, Any]:
+    """Returns what a scene's line begins with."""
+    output = str(output_of(source, job.folder))
+    return {"source": source, **file_state(source), "settings": job.settings(), "output": output}
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
@@ -216,6 +258,11 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             logger.warning("%s: a line is cut off; that scene is worked on again", path)
     return lines
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file's last line does not end; what is appended would become part of it."""
+    return not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
 
 
 def _is_done(source: str, line: dict[str, Any] | None, job: ArchiveJob) -> bool:

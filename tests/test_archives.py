@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,58 @@ def test_a_manifest_that_was_cut_off(scenes: list[Path], job: ArchiveJob, here: 
     path = job.folder / MANIFEST
     path.write_text(path.read_text() + '{"source": "tw')
     assert len(read_manifest(job.folder)) == 1
+    run_archive([scenes[2]], job)
+    assert [Path(line["source"]).name for line in read_manifest(job.folder)] == ["one.tif", "two.tif"]
+
+
+def test_an_area_of_interest_that_was_edited_is_asked_again(
+    scenes: list[Path], job: ArchiveJob, here: list[str], tmp_path: Path
+) -> None:
+    area = tmp_path / "area.geojson"
+    outline = "[[500000, 3000000], [500020, 3000000], [500020, 2999980], [500000, 3000000]]"
+    crs = '{"type": "name", "properties": {"name": "EPSG:32645"}}'
+    area.write_text(f'{{"type": "Polygon", "coordinates": [{outline}], "crs": {crs}}}')
+    job = replace(job, options=replace(job.options, aoi=area))
+    for _ in range(2):
+        assert "failed" not in run_archive([scenes[0]], job).counts
+    assert here == ["one.tif"]
+    area.write_text(area.read_text().replace("500020", "500030"))
+    assert run_archive([scenes[0]], job).counts == {"done": 1} and here == ["one.tif"] * 2
+
+
+def test_workers_in_another_folder_find_relative_paths(
+    scenes: list[Path], job: ArchiveJob, here: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[str] = []
+    loop = archives._in_ray
+
+    def elsewhere(sources: Any, job: ArchiveJob, workers: Any, address: Any) -> Any:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        given.extend([*sources, str(job.model)])
+        return loop(sources, job, workers, address)
+
+    monkeypatch.setattr(archives, "_in_ray", elsewhere)
+    monkeypatch.chdir(tmp_path)
+    wanted = ["one.tif", "https://127.0.0.1:1/far.tif", "/vsizip/none.zip/in.tif"]
+    result = run_archive(wanted, replace(job, folder=Path("masks"), vector=None))
+    assert result.counts == {"done": 1, "failed": 2}
+    assert given == [str(tmp_path / "one.tif"), *wanted[1:], "segearth_debug"]
+    assert result.lines[0]["output"] == str(tmp_path / "masks/one.tif") and (tmp_path / "masks/one.tif").exists()
+
+
+def test_a_scene_that_ended_its_process_has_failed(
+    scenes: list[Path], job: ArchiveJob, here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, said = archives._in_ray, []
+
+    def lossy(sources: Any, *others: Any) -> Any:
+        return loop([source for source in sources if "broken" not in source], *others)
+
+    monkeypatch.setattr(archives, "_in_ray", lossy)
+    result = run_archive(scenes, job, on_line=lambda line: said.append(line["state"]))
+    assert said == ["done", "done", "failed"] and "memory is too small" in result.lines[1]["error"]
+    assert [line["state"] for line in read_manifest(job.folder)] == said
 
 
 def test_two_scenes_of_one_name(tmp_path: Path, job: ArchiveJob) -> None:
@@ -134,8 +187,16 @@ def test_two_scenes_of_one_name(tmp_path: Path, job: ArchiveJob) -> None:
 
 
 @pytest.mark.slow
-def test_in_ray(scenes: list[Path], job: ArchiveJob) -> None:
+def test_in_ray(scenes: list[Path], job: ArchiveJob, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'segearth[archive]'")
+
+    class Ending(archives.SceneWorker):
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            if "broken" in row["source"]:
+                os._exit(9)  # as if the system had ended it
+            return super().__call__(row)
+
+    monkeypatch.setattr(archives, "SceneWorker", Ending)
     result = run_archive(scenes, job, workers=2)
-    assert result.counts == {"done": 2, "failed": 1}
+    assert result.counts == {"done": 2, "failed": 1} and "memory is too small" in result.lines[1]["error"]
     assert json.loads((job.folder / MANIFEST).read_text().splitlines()[0])["source"]
