@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -87,6 +88,13 @@ class SceneRaster:
     def close(self) -> None:
         """Closes the file."""
         self._dataset.close()
+
+    @property
+    def public_name(self) -> str:
+        """The name for files that are handed on: of an address without a password, a signature or another query."""
+        if "://" not in self.name and not self.name.startswith("/vsi"):
+            return self.name
+        return re.sub(r"(?<=://)[^/@]*@", "", self.name.partition("?")[0])
 
     @property
     def files(self) -> list[str]:

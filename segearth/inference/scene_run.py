@@ -226,7 +226,7 @@ class SceneRun:
         with scene_writer(self.output, self.scene, [each.text for each in self.asked], cog=self.options.cog) as writer:
             means = self._write_masks(writer, known, drawn)
             scores = [mean.score(self.deciding) for mean in means]
-            writer.tag({"source": self.scene.name, "model": self.model, "tile_size": self.tile_size})
+            writer.tag({"source": self.scene.public_name, "model": self.model, "tile_size": self.tile_size})
             unknown = [self._unknown(question, task, of_tiles, evidence)
                        for question, task, evidence in zip(self.asked, self.tasks, known, strict=True)]  # fmt: skip
             for number, (question, evidence, score) in enumerate(zip(self.asked, known, scores, strict=True)):
@@ -337,7 +337,7 @@ class SceneRun:
             replace(traced, scores=np.array(scores, np.float64)), (scene.height, scene.width),
             transform=None if scene.crs is None else scene.transform, crs=scene.crs,
             min_area=options.min_area, simplify=options.simplify, right_angles=options.right_angles,
-            facts={"question": question.text, "answer": None, "source": scene.name, "model": self.model},
+            facts={"question": question.text, "answer": None, "source": scene.public_name, "model": self.model},
         )  # fmt: skip
         return table.drop(columns="value").assign(answer=_in_words(question, len(table)))
 

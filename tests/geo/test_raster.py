@@ -330,6 +330,18 @@ def test_scenes_can_be_open_together_and_close_in_any_order(make_scene):
         second.read(Window(0, 0, 4, 4))
 
 
+@pytest.mark.parametrize(("name", "public"), [
+    ("/data/a?b@c.tif", "/data/a?b@c.tif"), ("/vsis3/bucket/a.tif", "/vsis3/bucket/a.tif"),
+    ("https://me:word@host/a@b.tif?sig=X", "https://host/a@b.tif"),
+    ("/vsicurl/https://host/a.tif?sig=X", "/vsicurl/https://host/a.tif"),
+    ("/vsicurl?url=https%3A%2F%2Fhost%2Fa.tif%3Fsig%3DX", "/vsicurl"),
+])  # fmt: skip
+def test_the_public_name_has_no_secrets(make_scene, name, public):
+    with open_scene(make_scene(np.ones((3, 4, 4), np.uint8))) as scene:
+        scene.name = name
+        assert scene.public_name == public
+
+
 def test_a_missing_package_names_the_extra():
     with pytest.raises(MissingExtraError, match=r"pip install 'segearth\[geo\]'"):
         geo_package("no_such_package")
