@@ -11,7 +11,7 @@ from collections.abc import Callable
 import typer
 
 from segearth.cli.asking import demo, predict, scene, scenes, serve
-from segearth.cli.common import shows_errors
+from segearth.cli.common import end_cleanly, shows_errors
 from segearth.cli.data import data_list, data_verify
 from segearth.cli.experiments import calibrate, compare, evaluate_model, train
 from segearth.cli.models import bench, export, info, zoo_convert, zoo_export, zoo_list
@@ -24,6 +24,9 @@ ASKING: Commands = {"predict": predict, "scene": scene, "scenes": scenes, "serve
 EXPERIMENTS: Commands = {"train": train, "eval": evaluate_model, "calibrate": calibrate, "compare": compare}
 MODELS: Commands = {"export": export, "info": info, "bench": bench}
 ZOO: Commands = {"list": zoo_list, "convert": zoo_convert, "export": zoo_export}
+# Commands that write for a while. Not training, whose processes are ended together by what started them, and not the
+# servers, which have ways of their own.
+WRITING = ("predict", "scene", "scenes", "export")
 DATA: Commands = {"list": data_list, "verify": data_verify}
 
 
@@ -42,5 +45,7 @@ app.add_typer(_group(ZOO, "Models by name."), name="zoo")
 @app.callback()
 def main(context: typer.Context) -> None:
     """Runs before each command."""
+    if context.invoked_subcommand in WRITING:
+        end_cleanly()
     if context.invoked_subcommand != "bench":  # it measures memory first
         keep_freed_memory()

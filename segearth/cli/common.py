@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any, NoReturn
@@ -23,6 +26,16 @@ PrecisionOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def end_cleanly() -> None:
+    """Lets SIGTERM, such as QGIS's "Cancel", end the command as an error would: what is half written is deleted.
+
+    Nothing changes where another way is set already, or in another thread than the main one, which alone may set it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def shows_errors(command: Callable[..., None]) -> Callable[..., None]:

@@ -487,6 +487,23 @@ def test_a_file_that_the_source_reads_is_not_replaced(source: Path, tmp_path: Pa
     assert not stub.asked and source.read_bytes() == before
 
 
+def test_a_signed_address_does_not_stand_in_what_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = scene_module._opened
+
+    def under_an_address(*arguments: Any) -> Any:
+        raster = opened(*arguments)
+        raster.name = "https://me:word@host/in.tif?sig=SECRET"
+        return raster
+
+    monkeypatch.setattr(scene_module, "_opened", under_an_address)
+    result = asked(source, "the red things", tmp_path)
+    with rasterio.open(result.output) as file:
+        assert file.tags()["SEGEARTH_SOURCE"] == "https://host/in.tif"
+    assert set(geopandas.read_file(result.vector)["source"]) == {"https://host/in.tif"}
+
+
 def test_an_area_of_interest_as_a_long_text(source: Path, tmp_path: Path) -> None:
     bend = ", ".join(f"{500_000 + x} {2_999_990 - x % 2}" for x in range(100))
     area = f"SRID=32645;POLYGON((500000 2999925, {bend}, 500100 2999925, 500000 2999925))"
@@ -568,6 +585,31 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     assert len(geopandas.read_file(tmp_path / "out.geojson")) >= 0
     wrong = CliRunner().invoke(app, ["scene", str(source), str(out)])
     assert wrong.exit_code == 2 and "between quotes" in wrong.output.replace("\n", " ")
+
+
+SLOW_WRITING = """
+import sys, time
+from segearth.cli import app
+from segearth.geo.writing import SceneWriter
+write = SceneWriter.write
+def slow(self, *values):
+    write(self, *values)
+    print("writing", flush=True)
+    time.sleep(20)
+SceneWriter.write = slow
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_a_command_that_is_cancelled_leaves_nothing_half_written(source: Path, tmp_path: Path) -> None:
+    arguments = ["scene", str(source), "the roofs", str(tmp_path / "out.tif"), "--model", "segearth_debug"]
+    with subprocess.Popen([sys.executable, "-c", SLOW_WRITING, *arguments], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None and running.stdout.readline() == b"writing\n"
+        assert list(tmp_path.glob(".out.tif.*"))
+        running.terminate()
+        assert running.wait(timeout=15) == 143
+    assert {path.name for path in tmp_path.iterdir()} <= {"in.tif", "out.tif.parts"}
 
 
 LITTLE_MEMORY = """
